@@ -1,0 +1,40 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both build on `make setup`.
+# Needs Python 3.11 or newer and git; everything else goes into .venv/.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# uv installs the lock in seconds. Folders of wheels that pip is told to look into count for uv too.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+
+.PHONY: setup demo test lint lock clean
+
+setup: .venv/.complete
+
+.venv/.complete: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(BIN)/uv pip install --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: setup
+	@$(BIN)/cvdm demo
+
+test: setup
+	@$(BIN)/dvc pull --quiet
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Versions change here and nowhere else; review the difference like code.
+lock:
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-header --no-annotate \
+	  pyproject.toml --output-file requirements.lock
+	sed -i -E 's/^([^ ]+==[^ +]+)\+[a-z0-9.]+/\1/' requirements.lock  # a local build's suffix installs nowhere else
+
+clean:
+	rm -rf .venv demo models .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,222 @@
+"""`python -m cvdm`: the science from the command line, with no tracker, orchestrator or server installed.
+
+`dvc.yaml` calls prepare, train and evaluate. Progress goes to standard error, results to standard output;
+a user's mistake is one paragraph and exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cvdm.config import SamplingConfig
+from cvdm.errors import ConfigError, CvdmError, ImageError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except CvdmError as error:
+        if options.traceback:
+            raise
+        print(f"cvdm {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"cvdm {options.command}: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def simulate(options: argparse.Namespace) -> None:
+    """Make the inputs of a simulated dataset from its targets and the card's forward model."""
+    from cvdm.simulation import simulate_dataset
+
+    with _bar("simulate", "image") as progress:
+        simulate_dataset(options.data, progress)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Check a dataset, split it by field of view and write the manifest that training depends on."""
+    from cvdm.dataset import load_dataset
+    from cvdm.manifest import write_manifest
+
+    manifest = write_manifest(load_dataset(options.data), options.output)
+    counts = {split: len(fields) for split, fields in manifest["fields"].items()}
+    print(f"{manifest['task']}: {manifest['pairs']} pairs, fields {counts}, digest {manifest['digest'][:12]}")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train (or continue training) a model and write its calibrated checkpoint directory."""
+    from cvdm.build import build_checkpoint, golden_input
+    from cvdm.checkpoint import save_checkpoint
+    from cvdm.config import load_recipe
+    from cvdm.dataset import load_dataset
+    from cvdm.provenance import git_commit
+    from cvdm.training import train as training_steps
+
+    recipe = load_recipe(options.params, options.preset)
+    if options.seed is not None:
+        recipe = recipe.with_seed(options.seed)
+    dataset = load_dataset(options.data)
+    state = options.state or options.output.with_name(options.output.name + ".training") / "state.pt"
+    if options.output.exists():
+        raise ConfigError(
+            f"nothing yet at {options.output}", "a file or folder", "Choose another -o or remove it."
+        )
+    with _bar("train", "step") as progress:
+        for step in training_steps(dataset, recipe, state_path=state, device=options.device):
+            progress(step.step, step.total)
+            if step.validation is not None:
+                scores = step.validation
+                tqdm.write(
+                    f"step {step.step}: CRPS {scores.crps:.5f}, PSNR {scores.psnr:.2f} dB", file=sys.stderr
+                )
+    with _bar("calibrate", "image") as progress:
+        checkpoint = build_checkpoint(
+            dataset,
+            recipe,
+            state,
+            git_commit=git_commit(Path.cwd()),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            device=options.device,
+            progress=progress,
+        )
+    save_checkpoint(options.output, checkpoint, golden_input(dataset))
+    print(f"Wrote {options.output}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure a checkpoint and its baselines on one split, field by field."""
+    from cvdm.checkpoint import load_checkpoint
+    from cvdm.dataset import load_dataset
+    from cvdm.evaluation import evaluate as measure
+    from cvdm.evaluation import summary_table
+
+    checkpoint = load_checkpoint(options.checkpoint, device=options.device)
+    sampling = _sampling(checkpoint.recipe.sampling, options)
+    with _bar("evaluate", "image") as progress:
+        result = measure(
+            checkpoint, load_dataset(options.data), options.split, sampling=sampling, progress=progress
+        )
+    text = json.dumps(result.as_json(), indent=2)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(text + "\n", encoding="utf-8")
+    print(text if options.json else summary_table(result))
+
+
+def reconstruct(options: argparse.Namespace) -> None:
+    """Restore one image and write reconstruction, uncertainty and calibrated bounds as OME-TIFF."""
+    from cvdm.checkpoint import load_checkpoint, verify_golden
+    from cvdm.images import read_image, write_ome_tiff
+    from cvdm.posterior import reconstruct as restore
+
+    if options.output.exists() and options.output.samefile(options.input):
+        raise ImageError("an output other than the input", str(options.output), "Choose another -o.")
+    image = read_image(options.input)
+    checkpoint = load_checkpoint(options.checkpoint, device=options.device)
+    verify_golden(options.checkpoint, checkpoint)
+    sampling = _sampling(checkpoint.recipe.sampling, options)
+    with _bar("reconstruct", "evaluation") as progress:
+        result = restore(checkpoint, image.pixels, sampling=sampling, progress=progress)
+    write_ome_tiff(
+        options.output,
+        result.channels(),
+        pixel_size_um=image.pixel_size_um or checkpoint.record.pixel_size_um,
+        annotations=checkpoint.annotations(sampling),
+    )
+    print(f"Wrote {options.output}")
+
+
+def _sampling(default: SamplingConfig, options: argparse.Namespace) -> SamplingConfig:
+    chosen = {name: getattr(options, name) for name in ("samples", "steps", "seed", "tile")}
+    return replace(default, **{name: value for name, value in chosen.items() if value is not None})
+
+
+class _bar:
+    """A progress bar with ETA on standard error, as a callback (done, total)."""
+
+    def __init__(self, description: str, unit: str) -> None:
+        self._bar = tqdm(desc=description, unit=unit, file=sys.stderr, dynamic_ncols=True)
+
+    def __enter__(self) -> _bar:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cvdm", description="CVDM from the command line.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        sub = commands.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
+        sub.set_defaults(run=run)
+        sub.add_argument("--traceback", action="store_true", help="show where an error was raised")
+        return sub
+
+    def data(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--data", type=Path, required=True, metavar="data/TASK", help="dataset folder with a card.yaml"
+        )
+
+    def device(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+
+    def sampling(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--samples", type=int, metavar="K", help="posterior draws (default: the checkpoint's)"
+        )
+        sub.add_argument("--steps", type=int, metavar="N", help="denoiser evaluations per draw")
+        sub.add_argument("--seed", type=int, metavar="S", help="seed of the draws")
+        sub.add_argument(
+            "--tile", type=int, metavar="T", help="edge of a tile in pixels; changes memory, not results"
+        )
+
+    data(command(simulate))
+    sub = command(prepare)
+    data(sub)
+    sub.add_argument("-o", "--output", type=Path, required=True, help="manifest to write (JSON)")
+    sub = command(train)
+    data(sub)
+    device(sub)
+    sub.add_argument("--params", type=Path, default=Path("params.yaml"))
+    sub.add_argument("--preset", required=True, help="a preset of params.yaml")
+    sub.add_argument("--seed", type=int, help="training seed (default: the preset's)")
+    sub.add_argument(
+        "--state", type=Path, help="file of the resumable training state (default: beside the output)"
+    )
+    sub.add_argument("-o", "--output", type=Path, required=True, help="checkpoint directory to write")
+    sub = command(evaluate)
+    data(sub)
+    device(sub)
+    sampling(sub)
+    sub.add_argument("--checkpoint", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--split", choices=("train", "validation", "calibration", "test"), default="test")
+    sub.add_argument("--json", action="store_true", help="print one JSON document")
+    sub.add_argument("-o", "--output", type=Path, help="also write the JSON document here")
+    sub = command(reconstruct)
+    device(sub)
+    sampling(sub)
+    sub.add_argument("input", type=Path, metavar="INPUT", help="a 2-D TIFF")
+    sub.add_argument("--checkpoint", type=Path, required=True, metavar="DIR")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="OUTPUT", help="OME-TIFF to write")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

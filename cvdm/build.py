@@ -1,0 +1,83 @@
+"""From a finished training to a checkpoint: averaged weights, calibrated, with a golden input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cvdm.calibration import CalibrationImage, calibrate
+from cvdm.checkpoint import Checkpoint, Record
+from cvdm.config import Recipe, SamplingConfig
+from cvdm.dataset import Dataset, Pair, dataset_digest
+from cvdm.model import CVDM
+from cvdm.normalisation import Normalisation
+from cvdm.patches import read_pair
+from cvdm.posterior import FieldOfView, Moments, Progress
+from cvdm.training import read_state, training_normalisation
+from cvdm.validation import busiest_crop
+
+GOLDEN_EDGE = 96
+
+
+def build_checkpoint(
+    dataset: Dataset,
+    recipe: Recipe,
+    state_path: Path,
+    *,
+    git_commit: str | None,
+    created: str,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Calibrate the averaged weights of `state_path` on the calibration fields.
+
+    created: ISO time; progress: called with (done, total) calibration images.
+    Raises CheckpointError when the state cannot be read.
+    """
+    content = read_state(state_path)
+    model = CVDM(recipe.model)
+    model.load_state_dict(content["average"])
+    model.to(device=device).eval().requires_grad_(False)
+    normalisation = training_normalisation(dataset, recipe)
+    pairs = dataset.split("calibration")
+    images = []
+    for pair in pairs:
+        images.append(_calibration_image(model, normalisation, pair, recipe.sampling))
+        if progress is not None:
+            progress(len(images), len(pairs))
+    return Checkpoint(
+        model=model,
+        recipe=recipe,
+        normalisation=normalisation,
+        calibration=calibrate(images),
+        record=Record(
+            task=dataset.card.task,
+            dataset_digest=dataset_digest(dataset),
+            git_commit=git_commit,
+            seed=recipe.training.seed,
+            steps_trained=content["step"],
+            created=created,
+            pixel_size_um=dataset.card.pixel_size_um,
+            modality=dataset.card.modality,
+        ),
+    )
+
+
+def golden_input(dataset: Dataset) -> np.ndarray:
+    """A small observation (H, W) from the validation fields, in file units."""
+    return busiest_crop(read_pair(dataset.split("validation")[0]), GOLDEN_EDGE).low
+
+
+@torch.inference_mode()
+def _calibration_image(
+    model: CVDM, normalisation: Normalisation, pair: Pair, sampling: SamplingConfig
+) -> CalibrationImage:
+    image = read_pair(pair)
+    view = FieldOfView(model, normalisation, image.low, sampling.tile)
+    moments = Moments()
+    for draw in view.draws(sampling):
+        moments.add(draw)
+    error = np.abs(image.high - moments.mean) / view.scale.half_range
+    return CalibrationImage(pair.field, error, moments.std / view.scale.half_range)

@@ -1,0 +1,149 @@
+"""The dataset card: what a folder of pairs holds, read from its card.yaml and checked.
+
+A card states what is known and leaves the rest null. Unknown keys, wrong types and impossible values are
+refused with a DatasetError that names the key.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from cvdm.errors import DatasetError
+from cvdm.optics import ForwardModel
+
+SPLITS = ("train", "validation", "calibration", "test")
+INPUTS = ("measured", "simulated")
+CARD_NAME = "card.yaml"
+
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True)
+class Split:
+    """How fields are dealt to the splits: by hashing (seed, field) against these fractions of fields."""
+
+    seed: int
+    train: float
+    validation: float
+    calibration: float
+    test: float
+
+    def __post_init__(self) -> None:
+        shares = [getattr(self, name) for name in SPLITS]
+        if min(shares) < 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+            raise DatasetError(
+                "split fractions >= 0 that add up to 1", f"{shares}", "Correct the card's split."
+            )
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known about one task's images.
+
+    task:               name of the task, e.g. "fmd-confocal-nuclei".
+    structure:          what is imaged.
+    modality:           how, e.g. "confocal".
+    licence, citation:  terms and source of the images.
+    inputs:             "measured" on a microscope, or "simulated" from the targets by forward_model.
+    name_pattern:       regular expression of a pair's name, with the groups `field` and optionally `session`.
+    split:              see Split.
+    pixel_size_um:      side of a pixel in the sample.
+    numerical_aperture: of the objective.
+    wavelength_nm:      of the excitation.
+    forward_model:      how inputs arise from targets, where that is known.
+    """
+
+    task: str
+    structure: str
+    modality: str
+    licence: str
+    citation: str
+    inputs: str
+    name_pattern: str
+    split: Split
+    pixel_size_um: float | None = None
+    numerical_aperture: float | None = None
+    wavelength_nm: float | None = None
+    forward_model: ForwardModel | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.task):
+            raise DatasetError(
+                "a task name of a-z, 0-9 and hyphens", f"'{self.task}'", "Rename it in the card."
+            )
+        if self.inputs not in INPUTS:
+            raise DatasetError(f"inputs: {' or '.join(INPUTS)}", f"'{self.inputs}'", "Correct the card.")
+        if self.inputs == "simulated" and self.forward_model is None:
+            raise DatasetError("a forward_model for simulated inputs", "none", "Add it to the card.")
+        for name in ("pixel_size_um", "numerical_aperture", "wavelength_nm"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise DatasetError(f"{name} above 0, or null", f"{value}", "Correct the card.")
+        try:
+            groups = re.compile(self.name_pattern).groupindex
+        except re.error as error:
+            raise DatasetError(
+                "a valid name_pattern", f"{error}", "Correct the regular expression."
+            ) from error
+        if "field" not in groups:
+            raise DatasetError(
+                "a name_pattern with a group (?P<field>...)",
+                f"'{self.name_pattern}'",
+                "Mark the part of a name that tells its field of view.",
+            )
+
+
+def load_card(root: Path) -> Card:
+    """Read the card of a dataset folder. Raises DatasetError."""
+    path = Path(root) / CARD_NAME
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DatasetError(
+            f"a dataset card at {path}",
+            "no such file",
+            "Check the path; run `dvc pull` if the data came with this repository, else write a card.",
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"readable YAML in {path}", reason, "Mend the card's syntax.") from error
+    return _section(Card, content, CARD_NAME)
+
+
+def _section(cls: type[Section], content: object, where: str) -> Section:
+    """Build a frozen section of the card from plain values, keys and types checked."""
+    if not isinstance(content, Mapping):
+        raise DatasetError(f"'key: value' lines in {where}", type(content).__name__, "Rewrite it so.")
+    hints = get_type_hints(cls)
+    required = {f.name for f in fields(cls) if f.default is MISSING}  # type: ignore[arg-type]  # a dataclass
+    unknown = sorted(str(key) for key in set(content) - set(hints))
+    missing = sorted(required - set(content))
+    if unknown or missing:
+        problem = [f"unknown {', '.join(unknown)}"] if unknown else []
+        problem += [f"missing {', '.join(missing)}"] if missing else []
+        raise DatasetError(
+            f"the keys {', '.join(sorted(hints))} in {where}", " and ".join(problem), "Correct the card."
+        )
+    return cls(**{key: _value(value, hints[key], f"{where}: {key}") for key, value in content.items()})
+
+
+def _value(value: Any, hint: Any, where: str) -> Any:
+    """One value of the type that the card's field declares; whole numbers pass as real ones."""
+    kinds = getattr(hint, "__args__", (hint,))
+    kind = kinds[0]
+    if value is None and type(None) in kinds:
+        return None
+    if kind in (Split, ForwardModel):
+        return _section(kind, value, where)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise DatasetError(f"{where} to be of type {kind.__name__}", f"{value!r}", "Correct the card.")
+    return value

@@ -1,0 +1,223 @@
+"""A model as a directory that explains and proves itself.
+
+    weights.pt          plain state dict, loaded without unpickling code
+    model.json          recipe, normalisation, calibration, record, SHA-256 of every other file
+    golden/input.tif    a small observation
+    golden/mean.tif     what the model made of it when it was written
+    golden/std.tif
+    golden/golden.json  the sampling settings of that replay
+
+Nothing but this package is needed to load it. `verify_golden` replays the golden pair; a service does so
+before a model may answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cvdm.calibration import Calibration
+from cvdm.config import Recipe, SamplingConfig, from_mapping
+from cvdm.errors import CheckpointError, CvdmError, StorageError
+from cvdm.images import read_image, write_tiff
+from cvdm.model import CVDM
+from cvdm.normalisation import Normalisation
+from cvdm.posterior import reconstruct
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "weights.pt", "model.json"
+GOLDEN_SAMPLING = SamplingConfig(samples=2, steps=3, seed=0)
+GOLDEN_TOLERANCE = 1e-3
+"""Largest difference that a replay may show, as a share of the intensity range."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a model comes from."""
+
+    task: str
+    dataset_digest: str
+    git_commit: str | None
+    """Commit of the code that trained it, with `-dirty` appended where files had changed."""
+    seed: int
+    steps_trained: int
+    created: str
+    """ISO 8601 time, UTC."""
+    pixel_size_um: float | None = None
+    modality: str | None = None
+    data_range: float | None = None
+    """Intensity range that PSNR and SSIM refer to, in file units."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Mean metrics on the test fields, where they have been measured."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained, calibrated model, ready to reconstruct."""
+
+    model: CVDM
+    recipe: Recipe
+    normalisation: Normalisation
+    calibration: Calibration
+    record: Record
+
+    def is_calibrated_for(self, sampling: SamplingConfig) -> bool:
+        """Whether the bounds' coverage was fitted for these draws: it holds for one K, N and solver only."""
+        own = self.recipe.sampling
+        return (own.samples, own.steps, own.solver) == (sampling.samples, sampling.steps, sampling.solver)
+
+    def annotations(self, sampling: SamplingConfig) -> dict[str, str]:
+        """What made a reconstruction, for the metadata of its file."""
+        return {
+            "task": self.record.task,
+            "dataset_digest": self.record.dataset_digest,
+            "git_commit": self.record.git_commit or "unknown",
+            "seed": str(sampling.seed),
+            "samples": str(sampling.samples),
+            "steps": str(sampling.steps),
+            "solver": sampling.solver,
+            "tile": str(sampling.tile),
+            "interval_level": str(self.calibration.level),
+            "interval_calibrated": str(self.is_calibrated_for(sampling)).lower(),
+        }
+
+
+def save_checkpoint(directory: Path, checkpoint: Checkpoint, golden_input: np.ndarray) -> None:
+    """Write the directory, all or nothing; golden_input is a small observation (H, W) in file units.
+
+    Raises StorageError when it cannot be written, CheckpointError when the directory exists already.
+    """
+    if directory.exists():
+        raise CheckpointError(f"no directory yet at {directory}", "one", "Choose another place or remove it.")
+    partial = directory.with_name(directory.name + ".writing")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        (partial / "golden").mkdir(parents=True)
+        state = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.model.state_dict().items()
+        }
+        torch.save(state, partial / WEIGHTS)
+        _write_golden(partial / "golden", checkpoint, golden_input)
+        _write_description(partial, checkpoint)
+        partial.replace(directory)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise StorageError(f"room for a checkpoint at {directory}", str(error), "Free disk space.") from error
+
+
+def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
+    """Read and check a checkpoint directory. Raises CheckpointError; never runs code from it."""
+    description = _read_description(directory)
+    for name, digest in description["files"].items():
+        path = directory / name
+        if not path.is_file() or file_digest(path) != digest:
+            raise CheckpointError(
+                f"{name} of {directory} as it was written",
+                "another content or nothing",
+                "Copy or export the model again.",
+            )
+    try:
+        recipe = from_mapping(Recipe, description["recipe"], "recipe")
+        model = CVDM(recipe.model)
+        model.load_state_dict(torch.load(directory / WEIGHTS, map_location="cpu", weights_only=True))
+        model.to(device=device).eval().requires_grad_(False)
+        return Checkpoint(
+            model=model,
+            recipe=recipe,
+            normalisation=Normalisation(**description["normalisation"]),
+            calibration=Calibration(**description["calibration"]),
+            record=Record(**description["record"]),
+        )
+    except (CvdmError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"a model description in {directory} that this version reads",
+            str(error),
+            "Export the model again.",
+        ) from error
+
+
+def verify_golden(directory: Path, checkpoint: Checkpoint) -> None:
+    """Replay the golden pair. Raises CheckpointError when the model no longer gives what it gave."""
+    golden = directory / "golden"
+    settings = json.loads((golden / "golden.json").read_text(encoding="utf-8"))
+    sampling = from_mapping(SamplingConfig, settings["sampling"], "golden.sampling")
+    replay = reconstruct(checkpoint, read_image(golden / "input.tif").pixels, sampling=sampling)
+    for name, actual in (("mean", replay.mean), ("std", replay.std)):
+        expected = read_image(golden / f"{name}.tif").pixels
+        difference = float(np.abs(actual - expected).max())
+        allowed = settings["tolerance"] * settings["intensity_range"]
+        if not difference <= allowed:  # NaN fails too
+            raise CheckpointError(
+                f"the golden {name} to be reproduced within {allowed:.4g}",
+                f"a difference of {difference:.4g}",
+                "Do not serve this model; register it again from its training run.",
+            )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_golden(golden: Path, checkpoint: Checkpoint, golden_input: np.ndarray) -> None:
+    pixels = golden_input.astype(np.float32)
+    result = reconstruct(checkpoint, pixels, sampling=GOLDEN_SAMPLING)
+    for name, array in (("input", pixels), ("mean", result.mean), ("std", result.std)):
+        write_tiff(golden / f"{name}.tif", array)
+    settings = {
+        "sampling": asdict(GOLDEN_SAMPLING),
+        "tolerance": GOLDEN_TOLERANCE,
+        "intensity_range": 2 * checkpoint.normalisation.scale_of(pixels).half_range,
+    }
+    (golden / "golden.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_description(directory: Path, checkpoint: Checkpoint) -> None:
+    files = sorted(p for p in directory.rglob("*") if p.is_file())
+    description = {
+        "format": FORMAT,
+        "recipe": checkpoint.recipe.as_dict(),
+        "normalisation": asdict(checkpoint.normalisation),
+        "calibration": asdict(checkpoint.calibration),
+        "record": asdict(checkpoint.record),
+        "files": {p.relative_to(directory).as_posix(): file_digest(p) for p in files},
+    }
+    (directory / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_description(directory: Path) -> Mapping[str, Any]:
+    path = directory / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        version = description["format"]
+        files = set(description["files"])
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"a checkpoint directory with {DESCRIPTION} at {directory}",
+            "none",
+            "Write one with `cvdm export`.",
+        ) from error
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CheckpointError(f"a readable {path}", str(error), "Copy or export the model again.") from error
+    if version != FORMAT:
+        raise CheckpointError(
+            f"checkpoint format {FORMAT}", f"format {version}", "Use the version that wrote it."
+        )
+    required = {WEIGHTS, "golden/golden.json", "golden/input.tif", "golden/mean.tif", "golden/std.tif"}
+    if missing := required - files:
+        raise CheckpointError(
+            f"{DESCRIPTION} to list {', '.join(sorted(required))}",
+            f"no {', '.join(sorted(missing))}",
+            "Export it again.",
+        )
+    return description

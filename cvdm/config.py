@@ -1,0 +1,234 @@
+"""Frozen configuration values: what a model is, how it is trained, how its posterior is sampled.
+
+A default is written once, here. `params.yaml` holds named presets that override defaults; a key that
+no class knows, or a value of the wrong type, is refused with the list of what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from cvdm.errors import ConfigError
+
+SCHEDULES = ("pinned", "separable", "linear", "cosine", "log-snr-linear")
+SOLVERS = ("dpm-solver++", "ancestral")
+NORMALISATIONS = ("dataset", "image")
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise schedule gamma(t, x); see `cvdm.schedule`."""
+
+    kind: str = "pinned"
+    """One of `SCHEDULES`: two that are learned per pixel, three fixed ones as baselines."""
+    width: int = 16
+    """Channels of the small network that maps the observation to schedule parameters."""
+    curves: int = 7
+    """Monotone curves that a pixel mixes (pinned) or that all pixels share (separable)."""
+    log_snr_clean: float = 7.0
+    """Log signal-to-noise ratio at t = 0; the separable schedule starts there but may move."""
+    log_snr_noise: float = -7.0
+    """Log signal-to-noise ratio at t = 1."""
+
+    def __post_init__(self) -> None:
+        _require_choice("schedule.kind", self.kind, SCHEDULES)
+        _require_at_least("schedule.width", self.width, 1)
+        _require_at_least("schedule.curves", self.curves, 1)
+        if not self.log_snr_clean > self.log_snr_noise:
+            raise ConfigError(
+                "schedule.log_snr_clean above schedule.log_snr_noise",
+                f"{self.log_snr_clean} and {self.log_snr_noise}",
+                "Raise log_snr_clean or lower log_snr_noise.",
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the three networks: regression mean, denoiser, schedule."""
+
+    mean_width: int = 32
+    """Channels of the regression network at its finest level."""
+    denoiser_width: int = 32
+    """Channels of the denoiser at its finest level."""
+    levels: int = 3
+    """Resolution levels of both U-Nets; each halves height and width and doubles the channels."""
+    blocks: int = 1
+    """Residual blocks per level, on the way down and on the way up."""
+    stem: int = 2
+    """Pixels are gathered stem x stem into channels before the first level (1 keeps full resolution)."""
+    normalisation: str = "dataset"
+    """Where the intensity scale comes from, one of `NORMALISATIONS`; see `cvdm.normalisation`."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("mean_width", "denoiser_width", "levels", "blocks", "stem"):
+            _require_at_least(f"model.{name}", getattr(self, name), 1)
+        _require_choice("model.normalisation", self.normalisation, NORMALISATIONS)
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image under one pixel of the coarsest level."""
+        return self.stem * 2 ** (self.levels - 1)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run."""
+
+    steps: int = 20_000
+    batch: int = 16
+    """Patches per step."""
+    patch: int = 64
+    """Edge of a square training patch, in pixels; a multiple of the model's stride."""
+    learning_rate: float = 5e-4
+    """Peak learning rate of Adam, after warm-up and before the cosine decay."""
+    warmup: int = 200
+    """Steps over which the learning rate rises linearly."""
+    ema: float = 0.999
+    """Decay of the exponential moving average of the weights; shortened early in training."""
+    clip_norm: float = 1.0
+    """Gradients are rescaled to at most this global norm."""
+    smoothness: float = 1e-3
+    """alpha, the weight of (d^2 gamma / dt^2)^2, without which a learned schedule collapses."""
+    seed: int = 0
+    validate_every: int = 1_000
+    """Steps between validations on the held-out validation fields."""
+    checkpoint_every: int = 200
+    """Steps between writes of the resumable training state."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "patch", "validate_every", "checkpoint_every"):
+            _require_at_least(f"training.{name}", getattr(self, name), 1)
+        _require_at_least("training.warmup", self.warmup, 0)
+        _require_at_least("training.seed", self.seed, 0)
+        for name in ("learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"training.{name} above 0", f"{getattr(self, name)}", "Raise it.")
+        if not 0 <= self.ema < 1:
+            raise ConfigError("training.ema in [0, 1)", f"{self.ema}", "Use, for instance, 0.999.")
+        if self.smoothness < 0:
+            raise ConfigError("training.smoothness of at least 0", f"{self.smoothness}", "Raise it.")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the posterior is drawn."""
+
+    samples: int = 8
+    """K, the number of posterior draws; the uncertainty is their spread, so at least 2."""
+    steps: int = 10
+    """Denoiser evaluations per draw."""
+    seed: int = 0
+    """Noise is a function of (seed, draw, step, absolute pixel position) and of nothing else."""
+    solver: str = "dpm-solver++"
+    """One of `SOLVERS`."""
+    tile: int = 512
+    """Edge of the square that one network evaluation restores, in pixels, without its halo."""
+
+    def __post_init__(self) -> None:
+        _require_at_least("sampling.samples", self.samples, 2)
+        _require_at_least("sampling.steps", self.steps, 1)
+        _require_at_least("sampling.seed", self.seed, 0)
+        _require_at_least("sampling.tile", self.tile, 1)
+        _require_choice("sampling.solver", self.solver, SOLVERS)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a training, apart from the data."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        if self.training.patch % self.model.stride:
+            raise ConfigError(
+                f"training.patch to be a multiple of the model's stride {self.model.stride}",
+                str(self.training.patch),
+                "Change training.patch, model.levels or model.stem.",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values, as `from_mapping` reads them."""
+        return asdict(self)
+
+    def with_seed(self, seed: int) -> Recipe:
+        """The same recipe with another training seed."""
+        return replace(self, training=replace(self.training, seed=seed))
+
+
+def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
+    """Build the frozen config `cls` from nested plain values; `where` names the place in messages.
+
+    Raises ConfigError on an unknown key or a value of another type than the field's.
+    """
+    prefix = f"{where}." if where else ""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"a mapping under '{where}'", type(values).__name__, "Write key: value lines.")
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # every Config is a dataclass
+    unknown = sorted(str(key) for key in set(values) - known)
+    if unknown:
+        raise ConfigError(
+            f"only the keys {', '.join(sorted(known))} under '{where or cls.__name__}'",
+            f"unknown {', '.join(unknown)}",
+            "Correct the spelling or remove the key.",
+        )
+    return cls(**{key: _converted(value, hints[key], prefix + key) for key, value in values.items()})
+
+
+def load_recipe(params: Path, preset: str) -> Recipe:
+    """Read one named preset of a `params.yaml`. Raises ConfigError."""
+    presets = load_section(params, "presets")
+    if preset not in presets:
+        raise ConfigError(
+            f"one of the presets {', '.join(sorted(presets))}",
+            f"'{preset}'",
+            f"Choose one of them or add it to {params}.",
+        )
+    return from_mapping(Recipe, presets[preset], f"presets.{preset}")
+
+
+def load_section(params: Path, section: str) -> Mapping[str, Any]:
+    """One top-level mapping of a `params.yaml`. Raises ConfigError."""
+    try:
+        content = yaml.safe_load(params.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "a parameter file", f"nothing at {params}", "Run from the project's folder."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"valid YAML in {params}", str(error).replace("\n", " "), "Mend the syntax."
+        ) from error
+    if not isinstance(content, Mapping) or not isinstance(content.get(section), Mapping):
+        raise ConfigError(f"a mapping '{section}' in {params}", "none", "Restore it from version control.")
+    return content[section]
+
+
+def _converted(value: Any, kind: type, where: str) -> Any:
+    if hasattr(kind, "__dataclass_fields__"):
+        return from_mapping(kind, value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"'{where}' to be {kind.__name__}", f"{value!r}", "Write a value of that type.")
+    return value
+
+
+def _require_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{name} of at least {least}", str(value), f"Set it to {least} or more.")
+
+
+def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} to be one of {', '.join(choices)}", f"'{value}'", "Choose one of them.")

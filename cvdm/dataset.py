@@ -1,0 +1,165 @@
+"""A dataset: pairs of input and target images in one folder, split by field of view.
+
+    ROOT/card.yaml        what the images are (cvdm/card.py)
+    ROOT/low/NAME.tif     inputs
+    ROOT/high/NAME.tif    targets, one for each input
+
+A field belongs to the split that its own name hashes to; adding or removing other fields never moves it.
+All pairs of a field are in the same split. Pixels are not read here: see cvdm/images.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvdm.card import CARD_NAME, SPLITS, Card, Split, load_card
+from cvdm.errors import DatasetError
+
+__all__ = [
+    "SPLITS",
+    "Card",
+    "Dataset",
+    "Pair",
+    "Split",
+    "dataset_digest",
+    "load_card",
+    "load_dataset",
+    "split_of",
+]
+
+SUFFIXES = (".ome.tif", ".ome.tiff", ".tif", ".tiff")
+LISTED = 5  # names that an error message lists
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One input image and its target; `session` is None where the card's pattern names none."""
+
+    name: str
+    field: str
+    session: str | None
+    low: Path
+    high: Path
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All pairs of one folder, in the order of their names."""
+
+    root: Path
+    card: Card
+    pairs: tuple[Pair, ...]
+
+    def split(self, name: str) -> tuple[Pair, ...]:
+        """The pairs of one split. Raises DatasetError for a name that is no split."""
+        if name not in SPLITS:
+            raise DatasetError(f"a split ({', '.join(SPLITS)})", f"'{name}'", "Choose one of these.")
+        return tuple(pair for pair in self.pairs if split_of(pair.field, self.card) == name)
+
+    def fields(self, name: str) -> tuple[str, ...]:
+        """The fields of view of one split, each once, sorted."""
+        return tuple(sorted({pair.field for pair in self.split(name)}))
+
+    def require_splits(self, *names: str) -> None:
+        """Raise DatasetError unless each named split (all, when none is named) holds a field."""
+        empty = [name for name in names or SPLITS if not self.split(name)]
+        if empty:
+            count = len({pair.field for pair in self.pairs})
+            raise DatasetError(
+                f"at least one field of view for {' and '.join(empty)}",
+                f"none among the {count} fields of {self.card.task}",
+                "Add fields, or choose another split.seed in the card before anything is trained on it.",
+            )
+
+
+def load_dataset(root: Path) -> Dataset:
+    """List the pairs of a dataset folder. Raises DatasetError when the folder or its card is not in order."""
+    root = Path(root)
+    card = load_card(root)
+    lows, highs = image_files(root / "low", card), image_files(root / "high", card)
+    missing, orphans = sorted(set(lows) - set(highs)), sorted(set(highs) - set(lows))
+    if missing:
+        raise DatasetError(
+            "a target in high/ for each input", f"none for {_some(missing)}", "Add or remove them."
+        )
+    if orphans:
+        raise DatasetError(
+            "an input in low/ for each target", f"none for {_some(orphans)}", "Add or remove them."
+        )
+    if not lows:
+        raise DatasetError("pairs of TIFF images", f"empty folders low/ and high/ in {root}", "Add images.")
+    return Dataset(root, card, tuple(_pair(name, card, lows[name], highs[name]) for name in sorted(lows)))
+
+
+def split_of(field: str, card: Card) -> str:
+    """The split of a field: where a hash of the card's split seed and its name falls among the fractions."""
+    digest = hashlib.sha256(f"{card.split.seed}:{field}".encode()).digest()
+    position, reached = int.from_bytes(digest[:8], "big") / 2**64, 0.0
+    for name in SPLITS:
+        reached += getattr(card.split, name)
+        if position < reached:
+            return name
+    # fractions may add up to a hair below 1: the rest belongs to the last split that takes any
+    return next(name for name in reversed(SPLITS) if getattr(card.split, name) > 0)
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """SHA-256 (hex) over the card and each pair's name and bytes; neither place nor order matter."""
+    total = hashlib.sha256(_file_digest(dataset.root / CARD_NAME))
+    for pair in sorted(dataset.pairs, key=lambda pair: pair.name):
+        total.update(hashlib.sha256(pair.name.encode()).digest())
+        total.update(_file_digest(pair.low) + _file_digest(pair.high))
+    return total.hexdigest()
+
+
+def _file_digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DatasetError(f"to read {path}", error.strerror or str(error), "Restore the file.") from error
+
+
+def image_files(folder: Path, card: Card) -> dict[str, Path]:
+    """Image files of a folder by name; hidden files are passed over, anything else is refused."""
+    if not folder.is_dir():
+        simulated = folder.name == "low" and card.inputs == "simulated"
+        remedy = (
+            f"Run `python -m cvdm simulate --data {folder.parent}`."
+            if simulated
+            else "Create it with its images."
+        )
+        raise DatasetError(f"a folder {folder}", "none", remedy)
+    images: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+        if suffix is None or not path.is_file():
+            raise DatasetError(f"only TIFF files in {folder}", path.name, "Move it elsewhere or convert it.")
+        name = path.name[: -len(suffix)]
+        if name in images:
+            raise DatasetError(
+                "one file per name", f"{images[name].name} and {path.name}", "Remove one of them."
+            )
+        images[name] = path
+    return images
+
+
+def _pair(name: str, card: Card, low: Path, high: Path) -> Pair:
+    match = re.fullmatch(card.name_pattern, name)
+    if match is None or not match["field"]:
+        raise DatasetError(
+            f"names that match the card's name_pattern {card.name_pattern}",
+            f"'{name}'",
+            "Rename the file in low/ and high/, or correct the pattern.",
+        )
+    return Pair(name, match["field"], match.groupdict().get("session"), low, high)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

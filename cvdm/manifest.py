@@ -1,0 +1,33 @@
+"""The manifest of a prepared dataset: what training depends on, in one small file to hash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cvdm.dataset import SPLITS, Dataset, dataset_digest
+from cvdm.errors import DatasetError
+from cvdm.patches import read_pair
+
+
+def write_manifest(dataset: Dataset, path: Path) -> dict[str, Any]:
+    """Read every pair, write the manifest and return it. Raises DatasetError, ImageError."""
+    dataset.require_splits()
+    for pair in dataset.pairs:
+        image = read_pair(pair)
+        if image.low.shape != image.high.shape:
+            raise DatasetError(
+                f"input and target of {pair.name} to have one shape",
+                f"{image.low.shape} and {image.high.shape}",
+                "Export both at the same size.",
+            )
+    manifest = {
+        "task": dataset.card.task,
+        "digest": dataset_digest(dataset),
+        "pairs": len(dataset.pairs),
+        "fields": {split: list(dataset.fields(split)) for split in SPLITS},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return manifest

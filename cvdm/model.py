@@ -1,0 +1,104 @@
+"""CVDM with zero-mean diffusion: a regression mean, and a diffusion of what is uncertain around it.
+
+    mu(x)       regression network, trained on ||y - mu||^2
+    sigma(x)    residual scale per pixel, trained on the Gaussian likelihood of y - mu (stopped gradient)
+    z           (y - mu(x)) / sigma(x), the zero-mean quantity that is diffused (arXiv 2406.04388)
+    z_t         sqrt(gamma) z + sqrt(1 - gamma) eps, gamma = gamma(t, x) from `cvdm.schedule`
+    v_hat       what the denoiser returns: v = sqrt(gamma) eps - sqrt(1 - gamma) z (Salimans & Ho 2022),
+                from which z_hat and eps_hat follow exactly; unlike eps alone, v stays well conditioned
+                where the signal is nearly gone, so few-step sampling can start from pure noise
+
+The model works in normalised intensities and knows nothing of files, tiles or units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cvdm.config import ModelConfig
+from cvdm.networks import LocalConvNet, UNet
+from cvdm.schedule import SchedulePoint, build_schedule
+
+LOG_SCALE_FLOOR = -6.0
+"""sigma is at least exp(-6) of half the intensity range: below a grey level of an 8-bit image."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the diffusion of one batch is conditioned on; computed once, used at every step."""
+
+    x: Tensor
+    """(B, 1, H, W), the observation, normalised."""
+    mean: Tensor
+    """(B, 1, H, W), the regression mean mu(x)."""
+    scale: Tensor
+    """(B, 1, H, W), the residual scale sigma(x) > 0."""
+    paths: Tensor
+    """(B, P, H, W), the schedule's parameters per pixel."""
+
+    @property
+    def features(self) -> Tensor:
+        """(B, 4, H, W), the denoiser's view of the condition; no gradient flows back through it."""
+        deviation = torch.tanh((self.x - self.mean) / (4 * self.scale)) * 2
+        return torch.cat([self.x, self.mean, deviation, torch.log(self.scale) / 2 + 1], dim=1).detach()
+
+    def repeat(self, draws: int) -> Condition:
+        """The same condition for several draws at once."""
+        return Condition(
+            *(t.repeat_interleave(draws, 0) for t in (self.x, self.mean, self.scale, self.paths))
+        )
+
+
+class CVDM(nn.Module):
+    """The three networks and the quantities between them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        sizes = {"levels": config.levels, "blocks": config.blocks, "stem": config.stem}
+        self.mean_network = UNet(1, 1, width=config.mean_width, **sizes)
+        self.scale_network = LocalConvNet(2, 1, config.mean_width)
+        self.denoiser = UNet(6, 1, width=config.denoiser_width, **sizes)
+        self.schedule = build_schedule(config.schedule)
+        self.stride = max(2, config.stride)
+        # Makes convolutions on a CPU 1.5 times faster. torch's own stubs do not know the argument.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def condition(self, x: Tensor) -> Condition:
+        """Everything that depends on the observation x (B, 1, H, W) alone."""
+        mean = x + self.mean_network(x)
+        log_scale = self.scale_network(torch.cat([x, mean.detach()], dim=1)) - 2
+        return Condition(x, mean, torch.exp(log_scale.clamp(min=LOG_SCALE_FLOOR)), self.schedule.paths(x))
+
+    def stack(self, z_t: Tensor, point: SchedulePoint, features: Tensor) -> Tensor:
+        """The denoiser's input (B, 6, H, W): noisy residual, log-SNR map, features of the condition."""
+        return torch.cat([z_t, point.log_snr / 4, features], dim=1)
+
+    def velocity(self, z_t: Tensor, point: SchedulePoint, features: Tensor) -> Tensor:
+        """v_hat (B, 1, H, W) from the noisy residual, the schedule's map and the condition's features."""
+        return self.denoiser(self.stack(z_t, point, features))
+
+    def receptive_radius(self) -> int:
+        """Pixels that one output pixel of any of the networks sees on each side."""
+        return max(
+            # The scale network reads the regression mean, which has a neighbourhood of its own.
+            self.mean_network.receptive_radius() + self.scale_network.receptive_radius(),
+            self.denoiser.receptive_radius(),
+            self.schedule.receptive_radius(),
+        )
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+
+def signal_from_velocity(v: Tensor, z_t: Tensor, point: SchedulePoint) -> Tensor:
+    """z_hat = sqrt(gamma) z_t - sqrt(1 - gamma) v_hat."""
+    return point.gamma.sqrt() * z_t - point.noise_power.sqrt() * v
+
+
+def noise_from_velocity(v: Tensor, z_t: Tensor, point: SchedulePoint) -> Tensor:
+    """eps_hat = sqrt(1 - gamma) z_t + sqrt(gamma) v_hat."""
+    return point.noise_power.sqrt() * z_t + point.gamma.sqrt() * v

@@ -1,0 +1,137 @@
+"""Convolutional networks that see a bounded neighbourhood and nothing else.
+
+No layer takes statistics over space (no group, instance or batch norm), so a pixel's output depends
+only on pixels within `receptive_radius()`; that is what makes tiled reconstruction exact. Training is
+kept stable by what replaces norms in magnitude-preserving networks: filters of unit length, an
+activation and residual sums scaled to preserve variance (Karras et al. 2024, arXiv 2312.02696).
+
+Height and width of the input must be multiples of `stride`. Borders are zero-padded.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SILU_GAIN = 1 / 0.596
+"""1 / standard deviation of silu(n), n standard normal."""
+RESIDUAL_SHARE = 0.3
+"""Weight of the residual branch in a magnitude-preserving sum."""
+
+
+class UnitConv(nn.Module):
+    """Convolution whose filters are scaled to unit length on use, zero-padded to keep the size."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.stride = stride
+        self.padding = kernel // 2 if stride == 1 else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.linalg.vector_norm(self.weight, dim=(1, 2, 3), keepdim=True)
+        return functional.conv2d(x, self.weight / (scale + 1e-6), stride=self.stride, padding=self.padding)
+
+
+class OutputConv(nn.Module):
+    """Plain 3 x 3 convolution with bias, starting at zero, so that a new network says nothing."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        for parameter in self.conv.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+def silu(x: Tensor) -> Tensor:
+    """Magnitude-preserving SiLU."""
+    return functional.silu(x) * SILU_GAIN
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions added to their input, magnitude preserved."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = UnitConv(channels, channels, 3)
+        self.second = UnitConv(channels, channels, 3)
+        self.gain = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.second(silu(self.first(silu(x)) * self.gain))
+        a = RESIDUAL_SHARE
+        return ((1 - a) * x + a * residual) / math.hypot(1 - a, a)
+
+
+class LocalConvNet(nn.Module):
+    """Three 3 x 3 convolutions at half resolution, upsampled: the schedule's map from the observation."""
+
+    def __init__(self, inputs: int, outputs: int, width: int) -> None:
+        super().__init__()
+        self.enter = UnitConv(4 * inputs + 1, width, 3)
+        self.inner = UnitConv(width, width, 3)
+        self.leave = OutputConv(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        coarse = with_constant(functional.pixel_unshuffle(x, 2))
+        coarse = self.leave(silu(self.inner(silu(self.enter(coarse)))))
+        return functional.interpolate(coarse, scale_factor=2, mode="nearest")
+
+    def receptive_radius(self) -> int:
+        return 3 * 2 + 1
+
+
+class UNet(nn.Module):
+    """Multi-resolution network; inputs (B, inputs, H, W) to (B, outputs, H, W), both at full resolution."""
+
+    def __init__(self, inputs: int, outputs: int, *, width: int, levels: int, blocks: int, stem: int) -> None:
+        super().__init__()
+        self.stem, self.levels, self.blocks = stem, levels, blocks
+        widths = [width * 2**level for level in range(levels)]
+        self.enter = UnitConv(inputs * stem**2 + 1, width, 3)
+        self.down = nn.ModuleList(_stack(w, blocks) for w in widths)
+        self.shrink = nn.ModuleList(UnitConv(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.grow = nn.ModuleList(UnitConv(b, a, 1) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(_stack(w, blocks) for w in widths[:-1])
+        self.leave = OutputConv(width, outputs * stem**2)
+
+    @property
+    def stride(self) -> int:
+        return self.stem * 2 ** (self.levels - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.enter(with_constant(functional.pixel_unshuffle(x, self.stem)))
+        skips = []
+        for level in range(self.levels):
+            h = self.down[level](h)
+            if level < self.levels - 1:
+                skips.append(h)
+                h = self.shrink[level](h)
+        for level in reversed(range(self.levels - 1)):
+            coarse = functional.interpolate(self.grow[level](h), scale_factor=2, mode="nearest")
+            h = self.up[level]((skips[level] + coarse) / math.sqrt(2))
+        return functional.pixel_shuffle(self.leave(silu(h)), self.stem)
+
+    def receptive_radius(self) -> int:
+        """Pixels that an output pixel sees on each side, at most (the longest path, plus grid alignment)."""
+        radius = 2 * self.stem  # the entering and the leaving convolution
+        for level in range(self.levels):
+            passes = 1 if level == self.levels - 1 else 2
+            radius += passes * self.blocks * 2 * self.stem * 2**level
+        return radius + self.stride  # cells of the coarsest grid may start up to one cell away
+
+
+def with_constant(x: Tensor) -> Tensor:
+    """Append a channel of ones, the bias of a network whose convolutions have none."""
+    return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+
+
+def _stack(channels: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(Block(channels) for _ in range(blocks)))

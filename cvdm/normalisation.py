@@ -1,0 +1,63 @@
+"""The intensity scale between a file's units and the network's, stored with the model by name.
+
+`dataset`: one affine map for all images, from percentiles of the training inputs. It keeps the link
+between brightness and noise level, so it is right where exposure and detector stay the same.
+`image`: the same percentiles taken from each image. It serves images of any exposure or bit depth.
+
+Inputs and targets share the map of the input, so a reconstruction comes back in the input's units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
+
+
+@dataclass(frozen=True)
+class IntensityScale:
+    """An affine map: normalised = (value - centre) / half_range."""
+
+    centre: float
+    half_range: float
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """File units to network units, float32."""
+        return ((pixels - self.centre) / self.half_range).astype(np.float32)
+
+    def invert(self, values: np.ndarray) -> np.ndarray:
+        """Network units to file units, float32."""
+        return (values * self.half_range + self.centre).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How an image gets its `IntensityScale`."""
+
+    kind: str
+    """`dataset` or `image`."""
+    low: float
+    """Value of the training inputs' low percentile, in file units; maps to -1 when kind is `dataset`."""
+    high: float
+    """Value of the training inputs' high percentile; maps to +1 when kind is `dataset`."""
+
+    def scale_of(self, pixels: np.ndarray) -> IntensityScale:
+        """The scale for one input image (H, W), in file units."""
+        low, high = (self.low, self.high) if self.kind == "dataset" else _percentiles([pixels])
+        half_range = (high - low) / 2
+        return IntensityScale((high + low) / 2, half_range if half_range > 0 else 1.0)
+
+
+def fit_normalisation(kind: str, inputs: Iterable[np.ndarray]) -> Normalisation:
+    """The normalisation of a training set, from its input images."""
+    low, high = _percentiles(inputs)
+    return Normalisation(kind, low, high)
+
+
+def _percentiles(images: Iterable[np.ndarray]) -> tuple[float, float]:
+    sample = np.concatenate([image[::2, ::2].ravel() for image in images])
+    low, high = np.percentile(sample, [LOW_PERCENTILE, HIGH_PERCENTILE])
+    return float(low), float(high)

@@ -1,0 +1,95 @@
+"""Look at a model in training: draw the posterior of fixed crops of the validation fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from cvdm.config import SamplingConfig
+from cvdm.dataset import Dataset
+from cvdm.metrics import crps, psnr
+from cvdm.model import CVDM
+from cvdm.normalisation import Normalisation
+from cvdm.patches import ImagePair, read_pair
+from cvdm.posterior import FieldOfView
+from cvdm.schedule import ScheduleCurves, schedule_curves
+
+CROP, CROPS, DRAWS = 128, 4, 4
+"""Edge of a validation crop, how many at most, and draws of each: seconds, not minutes, on a CPU."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores and pictures of one validation."""
+
+    crps: float
+    """Mean CRPS over the crops, in half-ranges of the intensity scale."""
+    psnr: float
+    """Mean PSNR in dB of the posterior mean over the crops, the target's own span as range."""
+    panel: Panel
+    schedule: ScheduleCurves
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The first crop, arrays (h, w) in file units except schedule_map."""
+
+    low: np.ndarray
+    mean: np.ndarray
+    high: np.ndarray
+    std: np.ndarray
+    schedule_map: np.ndarray
+    """Time of equal signal and noise, in [0, 1]."""
+
+
+class Validator:
+    """The validation crops, fixed for a whole training."""
+
+    def __init__(self, dataset: Dataset, normalisation: Normalisation, sampling: SamplingConfig) -> None:
+        self.normalisation = normalisation
+        self.sampling = replace(sampling, samples=DRAWS)
+        first_of_field = {pair.field: pair for pair in reversed(dataset.split("validation"))}
+        self.crops = [busiest_crop(read_pair(p)) for _, p in sorted(first_of_field.items())[:CROPS]]
+
+    @torch.inference_mode()
+    def validate(self, model: CVDM) -> Validation:
+        """Draw every crop and score it."""
+        scores = [self._score(model, crop) for crop in self.crops]
+        view = self._view(model, self.crops[0])
+        first = self.crops[0]
+        draws = np.stack(list(view.draws(self.sampling)))
+        panel = Panel(first.low, draws.mean(0), first.high, draws.std(0, ddof=1), view.schedule_map())
+        return Validation(
+            crps=float(np.mean([c for c, _ in scores])),
+            psnr=float(np.mean([p for _, p in scores])),
+            panel=panel,
+            schedule=schedule_curves(model.schedule, view.condition.paths),
+        )
+
+    def _score(self, model: CVDM, crop: ImagePair) -> tuple[float, float]:
+        view = self._view(model, crop)
+        draws = np.stack(list(view.draws(self.sampling)))
+        span = float(np.ptp(crop.high)) or 1.0
+        return float(crps(draws, crop.high).mean()) / view.scale.half_range, psnr(
+            draws.mean(0), crop.high, span
+        )
+
+    def _view(self, model: CVDM, crop: ImagePair) -> FieldOfView:
+        return FieldOfView(model, self.normalisation, crop.low, self.sampling.tile)
+
+
+def busiest_crop(image: ImagePair, edge: int = CROP) -> ImagePair:
+    """The crop of at most edge x edge, on a grid of half its size, whose target varies most."""
+    height, width = image.high.shape
+    corners = [
+        (top, left)
+        for top in range(0, max(1, height - edge + 1), edge // 2)
+        for left in range(0, max(1, width - edge + 1), edge // 2)
+    ]
+    top, left = max(
+        corners, key=lambda at: float(image.high[at[0] : at[0] + edge, at[1] : at[1] + edge].std())
+    )
+    window = np.s_[top : top + edge, left : left + edge]
+    return ImagePair(image.field, image.low[window], image.high[window])

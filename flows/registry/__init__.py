@@ -1,0 +1,13 @@
+"""What the platform remembers: runs, their evidence, and versions of models with their aliases.
+
+The only place of `flows/` that imports MLflow. Every write names its run or version; the fluent interface,
+whose active run depends on the thread, is not used. MLflow takes seconds to import: import this package
+inside the command that needs it.
+"""
+
+from flows.registry.connection import RegistryError
+from flows.registry.models import CHAMPION, PREVIOUS, Version, model_name
+from flows.registry.store import Registry
+from flows.registry.tracking import Run
+
+__all__ = ["CHAMPION", "PREVIOUS", "Registry", "RegistryError", "Run", "Version", "model_name"]

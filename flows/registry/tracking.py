@@ -1,0 +1,137 @@
+"""Runs: what happened in one training and how it was judged, written by run id."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunStatus, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+from flows.registry.connection import Connection
+
+BATCH = 1000
+"""Metrics in one request; MLflow refuses more."""
+LONGEST_VALUE = 5000
+"""Characters of a tag that every store accepts."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and the logged model that comes out of it; metrics are written to both."""
+
+    run_id: str
+    model_id: str
+
+
+class Tracking:
+    """Runs of one store."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._client = connection.client
+        self._artifact_root = connection.artifact_root
+
+    def start(self, task: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]) -> Run:
+        """A new run in the experiment of the task, with the (still pending) model that it will make."""
+        experiment = self.experiment(task)
+        run_id = self._client.create_run(experiment, run_name=name, tags={"task": task, **tags}).info.run_id
+        texts = {key: str(value)[:LONGEST_VALUE] for key, value in params.items()}
+        self._client.log_batch(run_id, params=[Param(key, value) for key, value in texts.items()])
+        model = self._client.create_logged_model(
+            experiment, name=f"cvdm-{task}", source_run_id=run_id, params=texts, tags={"task": task}, model_type="cvdm"
+        )
+        self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        return Run(run_id, model.model_id)
+
+    def experiment(self, task: str) -> str:
+        """The id of the experiment that holds all runs of a task."""
+        found = self._client.get_experiment_by_name(task)
+        if found is not None:
+            return found.experiment_id
+        root = self._artifact_root
+        location = None if root is None else f"{root if '://' in root else Path(root).as_uri()}/{task}"
+        return self._client.create_experiment(task, artifact_location=location)
+
+    def reopen(self, run_id: str) -> Run | None:
+        """Go on with an interrupted run; None when the store does not know it (any more)."""
+        run = next(iter(self._runs(f"attributes.run_id = '{run_id}'")), None)
+        if run is None or run.outputs is None or not run.outputs.model_outputs:
+            return None
+        self._client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        return Run(run_id, run.outputs.model_outputs[0].model_id)
+
+    def finish(self, run_id: str, status: str = "FINISHED") -> None:
+        """Close a run as FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(run_id, status)
+
+    def find(self, task: str, tags: Mapping[str, str]) -> str | None:
+        """The newest finished run of a task that carries all these tags."""
+        conditions = [f"tags.`{key}` = '{value}'" for key, value in {"task": task, **tags}.items()]
+        found = self._runs(" and ".join(["attributes.status = 'FINISHED'", *conditions]))
+        return found[0].info.run_id if found else None
+
+    def log_series(self, run: Run, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Metrics of several steps at once: (step, {name: value})."""
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(name, float(value), now, step, model_id=run.model_id, run_id=run.run_id)
+            for step, values in rows
+            for name, value in values.items()
+        ]
+        for first in range(0, len(metrics), BATCH):
+            self._client.log_batch(run.run_id, metrics=metrics[first : first + BATCH])
+
+    def last_step(self, run: Run, metric: str) -> int:
+        """The last step at which a metric was written; 0 before the first."""
+        history = self._client.get_metric_history(run.run_id, metric)
+        return max((entry.step for entry in history), default=0)
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of every metric of a run."""
+        return dict(self._client.get_run(run_id).data.metrics)
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tags of a run."""
+        return dict(self._client.get_run(run_id).data.tags)
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Write tags, over older ones of the same name."""
+        self._client.log_batch(run_id, tags=[RunTag(key, value[:LONGEST_VALUE]) for key, value in tags.items()])
+
+    def log_dataset(self, run_id: str, *, name: str, digest: str, folder: Path, context: str) -> None:
+        """Record the dataset that a run used as its input."""
+        source = resolve_dataset_source(str(folder))
+        dataset = MetaDataset(source, name=name, digest=digest[:36])  # the longest that MLflow takes
+        entity = dataset._to_mlflow_entity()
+        tags = [InputTag(MLFLOW_DATASET_CONTEXT, context)]
+        self._client.log_inputs(run_id, datasets=[DatasetInput(entity, tags=tags)])
+
+    def log_bytes(self, run_id: str, content: bytes, path: str) -> None:
+        """Store a file, for instance a picture, at `path` among the run's artifacts."""
+        target = Path(path)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / target.name
+            file.write_bytes(content)
+            parent = target.parent.as_posix()
+            self._client.log_artifact(run_id, str(file), None if parent == "." else parent)
+
+    def log_json(self, run_id: str, document: Any, path: str) -> None:
+        """Store a JSON document at `path` among the run's artifacts."""
+        self.log_bytes(run_id, (json.dumps(document, indent=2) + "\n").encode(), path)
+
+    def read_json(self, run_id: str, path: str) -> Any:
+        """A JSON document from the run's artifacts."""
+        with tempfile.TemporaryDirectory() as folder:
+            local = self._client.download_artifacts(run_id, path, folder)
+            return json.loads(Path(local).read_text(encoding="utf-8"))
+
+    def _runs(self, condition: str) -> list[Any]:
+        experiments = [e.experiment_id for e in self._client.search_experiments()]
+        return list(self._client.search_runs(experiments, condition, order_by=["attributes.start_time DESC"]))

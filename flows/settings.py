@@ -1,0 +1,186 @@
+"""What an operator sets: one frozen value, read once at the edge from `CVDM_*` environment variables.
+
+Every field is the variable `CVDM_` + its name in capitals. A default may name fields above it in braces.
+Relative paths are taken from `home`. Nothing is read on import. The service has settings of its own, with
+the same names where the meaning is the same.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import available_timezones
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from cvdm.errors import ConfigError
+
+PROJECT = "cvdm-platform"
+"""The name in the project's own pyproject.toml, by which its folder is found."""
+
+PORT = {"ge": 1, "le": 65535}
+
+
+class Settings(BaseSettings):
+    """Frozen; construct it with `Settings.read()`, which turns mistakes into a readable ConfigError."""
+
+    model_config = SettingsConfigDict(env_prefix="CVDM_", frozen=True, extra="forbid", validate_default=True)
+
+    home: Path = Field(Path("{project}"), description="Project folder; found upwards from the current folder.")
+    data_dir: Path = Field(Path("{home}/data"), description="Datasets, one folder per task.")
+    params_file: Path = Field(Path("{home}/params.yaml"), description="Parameters of training and gate.")
+    mlruns_dir: Path = Field(Path("{home}/mlruns"), description="Tracking database, artifacts, training states.")
+    tracking_uri: str = Field(
+        "sqlite:///{mlruns_dir}/mlflow.db",
+        description="Where MLflow keeps runs and models: an absolute SQLite path, PostgreSQL, or a server's URL.",
+    )
+    artifact_root: str = Field(
+        "{mlruns_dir}/artifacts",
+        description="Absolute folder or storage URL of MLflow's artifacts; a tracking server uses its own.",
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address that all servers bind to.")
+    mlflow_port: int = Field(5000, **PORT, description="Port of the MLflow server.")
+    prefect_port: int = Field(4200, **PORT, description="Port of the Prefect server.")
+    service_port: int = Field(3000, **PORT, description="Port of the reconstruction service.")
+    prefect_url: str = Field("http://{host}:{prefect_port}/api", description="Address of Prefect's API.")
+    tasks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Tasks to retrain on schedule and to serve, separated by commas; empty means all."
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where networks run; auto takes a GPU if there is one."
+    )
+    schedule_cron: str = Field("0 2 * * *", description="When `cvdm up` retrains, as a cron expression.")
+    schedule_timezone: str = Field("UTC", description="Time zone of the schedule, an IANA name.")
+    schedule_preset: str = Field("cpu", description="Preset of params.yaml that scheduled retrainings use.")
+    http_timeout_seconds: int = Field(10, ge=1, description="Longest wait for one answer of a tracking server.")
+    http_retries: int = Field(2, ge=0, description="Repeats of a failed request to a tracking server.")
+
+    @classmethod
+    def read(cls, **overrides: Any) -> Settings:
+        """The settings of this process; overrides win over the environment. Raises ConfigError."""
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "CVDM_" + str(first["loc"][0] if first["loc"] else "").upper()
+            message = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(
+                f"a valid {name}", f"{first['input']!r} ({message})", "Correct the environment variable."
+            ) from error
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Give each unset field its default, with the fields that it names filled in."""
+        filled = dict(values)
+        for name, field in cls.model_fields.items():
+            if name not in filled and "{project}" in str(field.default):
+                filled[name] = project_root(Path.cwd())
+            elif name not in filled:
+                default = field.default
+                text = isinstance(default, str | Path)
+                filled[name] = type(default)(str(default).format(**filled)) if text else default
+            if field.annotation is Path:
+                path = Path(filled[name]).expanduser()
+                filled[name] = Path.cwd() / path if name == "home" else filled["home"] / path
+        return filled
+
+    @field_validator("home", "data_dir", "params_file", "mlruns_dir")
+    @classmethod
+    def _plain(cls, path: Path) -> Path:
+        return Path(os.path.normpath(path))
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _absolute_database(cls, uri: str) -> str:
+        if uri.startswith("sqlite:") and not uri.startswith("sqlite:////"):
+            raise ValueError("a SQLite database needs an absolute path, with four slashes: sqlite:////path/mlflow.db")
+        if "://" not in uri:
+            raise ValueError("MLflow 3 refuses plain folders; use sqlite:////absolute/path/mlflow.db")
+        return uri
+
+    @field_validator("artifact_root")
+    @classmethod
+    def _absolute_artifacts(cls, root: str) -> str:
+        if "://" not in root and not Path(root).is_absolute():
+            raise ValueError("a folder must be absolute, or artifacts land wherever a process was started")
+        return root
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("schedule_timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError("not an IANA time zone such as Europe/Berlin")
+        return name
+
+    def dataset_dir(self, task: str) -> Path:
+        """The dataset folder of a task."""
+        return self.data_dir / task
+
+    def known_tasks(self) -> tuple[str, ...]:
+        """The tasks that are set, or every folder of `data_dir` with a dataset card."""
+        return self.tasks or tuple(sorted(card.parent.name for card in self.data_dir.glob("*/card.yaml")))
+
+    def tool_environment(self) -> dict[str, str]:
+        """What the tools underneath must know: no telemetry, state below `mlruns_dir`, bounded waiting."""
+        return {
+            "DO_NOT_TRACK": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "BENTOML_DO_NOT_TRACK": "True",
+            "DVC_NO_ANALYTICS": "1",
+            "GX_ANALYTICS_ENABLED": "false",
+            "PREFECT_HOME": str(self.mlruns_dir / "prefect"),
+            # A job runner of seven processes that nothing here uses: 700 MiB, and a minute to start.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(self.http_retries),
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": str(self.http_timeout_seconds),
+        }
+
+    def prepare_environment(self, environment: MutableMapping[str, str] | None = None) -> None:
+        """Put `tool_environment` into this process (or `environment`), but never over what a person has set.
+
+        Call it before mlflow, prefect, bentoml, dvc or great_expectations are imported.
+        """
+        target = os.environ if environment is None else environment
+        for name, value in self.tool_environment().items():
+            target.setdefault(name, value)
+
+
+def project_root(start: Path) -> Path:
+    """The nearest folder from `start` upwards that holds this project's pyproject.toml. Raises ConfigError."""
+    for folder in (start, *start.parents):
+        file = folder / "pyproject.toml"
+        if file.is_file() and _project_name(file) == PROJECT:
+            return folder
+    raise ConfigError(
+        f"the current folder to lie in a checkout of {PROJECT}",
+        str(start),
+        "Change into the project's folder, or set CVDM_HOME to it.",
+    )
+
+
+def settings_table() -> str:
+    """The settings as a Markdown table, as the README shows it."""
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = f"`{field.default}`" if field.default != () else "empty"
+        rows.append(f"| `CVDM_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _project_name(file: Path) -> str | None:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}).get("name")
+    except (tomllib.TOMLDecodeError, OSError):
+        return None

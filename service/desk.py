@@ -1,0 +1,98 @@
+"""One request from its upload to its answer: check, choose a model, wait for the device, count.
+
+A client that hangs up, or an answer that takes too long, ends the work at its next network evaluation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
+
+from service.device import Device, Job
+from service.errors import TimeLimitError
+from service.inference import Answer, check_image, restore
+from service.metrics import Metrics
+from service.residents import Residents
+from service.schema import Limits, read_order
+from service.settings import Settings
+from service.upload import Upload, read_upload
+
+log = logging.getLogger(__name__)
+
+
+class Desk:
+    """Everything that answering needs; one per process."""
+
+    def __init__(self, settings: Settings, residents: Residents, device: Device, metrics: Metrics) -> None:
+        self.residents = residents
+        self.metrics = metrics
+        self._settings = settings
+        self._device = device
+        self._limits = Limits(settings.max_samples, settings.max_steps)
+        self._intake = ThreadPoolExecutor(1, thread_name_prefix="intake")  # one decoded image at a time
+
+    async def reconstruct(self, request: Request) -> Answer:
+        """Restore the image of a request. Raises CvdmError, ClientDisconnect."""
+        self._device.check_room()
+        upload = await read_upload(request, self._settings.max_upload_bytes)
+        try:
+            return await self._answer(upload, request.receive)
+        finally:
+            await upload.close()
+
+    def models(self) -> dict[str, Any]:
+        """What GET /models tells; touches neither registry nor device."""
+        return self.residents.describe()
+
+    def close(self) -> None:
+        """Stop working; unfinished requests end without an answer."""
+        self._intake.shutdown(wait=False, cancel_futures=True)
+        self._device.close()
+
+    async def _answer(self, upload: Upload, receive: Receive) -> Answer:
+        started = time.monotonic()
+        most = self._settings.max_pixels
+        order = read_order(upload.fields, self._limits)
+        await asyncio.get_running_loop().run_in_executor(self._intake, check_image, upload.image, most)
+        resident = await self.residents.get(order.task, order.version)
+        job = self._device.submit(partial(restore, resident, upload.image, order, most))
+        try:
+            answer = await self._outcome(job, receive)
+        finally:
+            job.stop()
+        seconds = time.monotonic() - started
+        version = resident.version
+        self.metrics.restored(version.task, version.number, seconds)
+        log.info(
+            "restored %d bytes with %s %d in %.2f s", answer.size, version.model, version.number, seconds
+        )
+        return answer
+
+    async def _outcome(self, job: Job[Answer], receive: Receive) -> Answer:
+        gone: asyncio.Future[None] = asyncio.ensure_future(_hung_up(receive))
+        try:
+            limit = self._settings.timeout_seconds
+            waited: set[asyncio.Future[Any]] = {job.done, gone}
+            await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if job.done.done():
+                return job.done.result()
+            if gone.done():
+                raise ClientDisconnect
+            raise TimeLimitError(
+                f"an answer within {limit:g} s", "none", "Ask for fewer samples or steps, or crop the image."
+            )
+        finally:
+            gone.cancel()
+
+
+async def _hung_up(receive: Receive) -> None:
+    """Return when the client closes its connection; its request has been read completely."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,92 @@
+"""What the service refuses and why, each with its HTTP status; the text reaches the client unchanged."""
+
+from __future__ import annotations
+
+from cvdm.errors import CvdmError, ImageError, StorageError
+
+
+class ServiceError(CvdmError):
+    """A request that cannot be answered."""
+
+    status = 500
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed; None when it will not by itself."""
+
+
+class BodyError(ServiceError):
+    """The body is not a well-formed form."""
+
+    status = 400
+
+
+class MediaTypeError(ServiceError):
+    """The body is something else than a form."""
+
+    status = 415
+
+
+class UploadTooLargeError(ServiceError):
+    """The file is larger than this service accepts."""
+
+    status = 413
+
+
+class ParameterError(ServiceError):
+    """A form field is missing, unknown, or out of range."""
+
+    status = 422
+
+
+class UnknownTaskError(ServiceError):
+    """No registered model restores this task."""
+
+    status = 404
+
+
+class UnknownVersionError(ServiceError):
+    """The task has no such version."""
+
+    status = 404
+
+
+class NoModelError(ServiceError):
+    """The task has no verified model (yet)."""
+
+    status = 503
+    retry_after = 10
+
+
+class RegistryError(ServiceError):
+    """The model registry does not answer."""
+
+    status = 503
+    retry_after = 10
+
+
+class BusyError(ServiceError):
+    """Too many requests wait for the device."""
+
+    status = 503
+
+    def __init__(self, waiting: int, seconds: int) -> None:
+        super().__init__(
+            "a free place among those who wait for the device",
+            f"{waiting} requests ahead",
+            f"Send the request again in about {seconds} seconds.",
+        )
+        self.retry_after = seconds
+
+
+class TimeLimitError(ServiceError):
+    """The answer took longer than this service allows."""
+
+    status = 504
+
+
+def status_of(error: CvdmError) -> int:
+    """The HTTP status that says whose mistake it was."""
+    if isinstance(error, ServiceError):
+        return error.status
+    if isinstance(error, ImageError):
+        return 422
+    return 507 if isinstance(error, StorageError) else 503

@@ -1,0 +1,97 @@
+"""From the bytes of a TIFF to the bytes of an OME-TIFF with its uncertainty. Knows no web framework.
+
+The reply is written to an unnamed temporary file: it needs no memory while a client downloads it slowly,
+and the system removes it with its last reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+
+from cvdm.config import SamplingConfig
+from cvdm.images import read_image, write_ome_tiff
+from cvdm.posterior import Progress, Reconstruction, reconstruct
+from service.loading import Resident
+from service.schema import Order, Provenance
+from service.streams import plain
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished reply."""
+
+    file: BinaryIO
+    """The OME-TIFF, at its beginning; float32 channels reconstruction, uncertainty_std, lower, upper."""
+    size: int
+    """Its bytes."""
+    provenance: Provenance
+
+
+def check_image(file: BinaryIO, max_pixels: int) -> None:
+    """Refuse at once what could not be restored later. Raises ImageError."""
+    read_image(plain(file), max_pixels=max_pixels)
+
+
+def restore(resident: Resident, file: BinaryIO, order: Order, max_pixels: int, progress: Progress) -> Answer:
+    """Restore the uploaded image with one model. Raises ImageError; `progress` may raise to cancel.
+
+    The file is decoded here and not when it arrived, so that requests wait on disk and not in memory.
+    """
+    image = read_image(plain(file), max_pixels=max_pixels)
+    sampling = order.sampling(resident.checkpoint.recipe.sampling)
+    result = reconstruct(resident.checkpoint, image.pixels, sampling=sampling, progress=progress)
+    provenance = provenance_of(resident, sampling, sha256_of(file))
+    reply = tempfile.TemporaryFile(prefix="cvdm-")  # noqa: SIM115 - lives until the client has read it
+    write_ome_tiff(
+        plain(reply),
+        channels_of(result),
+        pixel_size_um=image.pixel_size_um,
+        annotations=provenance.annotations(),
+    )
+    size = reply.seek(0, os.SEEK_END)
+    reply.seek(0)
+    return Answer(reply, size, provenance)
+
+
+def channels_of(result: Reconstruction) -> dict[str, np.ndarray]:
+    """The reply's channels in order, all in the input's units."""
+    return {
+        "reconstruction": result.mean,
+        "uncertainty_std": result.std,
+        "lower": result.lower,
+        "upper": result.upper,
+    }
+
+
+def provenance_of(resident: Resident, sampling: SamplingConfig, input_sha256: str) -> Provenance:
+    """What made an answer."""
+    version, checkpoint = resident.version, resident.checkpoint
+    return Provenance(
+        model=version.model,
+        task=version.task,
+        version=version.number,
+        run_id=version.run_id,
+        dataset_digest=checkpoint.record.dataset_digest,
+        git_commit=checkpoint.record.git_commit or "unknown",
+        seed=sampling.seed,
+        samples=sampling.samples,
+        steps=sampling.steps,
+        solver=sampling.solver,
+        interval_level=checkpoint.calibration.level,
+        input_sha256=input_sha256,
+    )
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """SHA-256 of a whole open file, hexadecimal."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while chunk := file.read(2**20):
+        digest.update(chunk)
+    return digest.hexdigest()

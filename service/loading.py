@@ -1,0 +1,198 @@
+"""From a model URI to a checkpoint: `models:/cvdm-TASK/NUMBER` -> files -> model. Verifying is the caller's.
+
+The only MLflow import of the service. Nothing is unpickled: of a registered model only the checkpoint
+directory is fetched, whose weights are plain tensors. Calls block, sometimes for long: use a thread.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+
+from cvdm.checkpoint import Checkpoint, load_checkpoint
+from cvdm.errors import CheckpointError
+from service.errors import RegistryError
+
+MODEL_PREFIX = "cvdm-"
+CHAMPION = "champion"
+CHECKPOINT_ARTIFACT = "artifacts/checkpoint"
+"""Where a registered model keeps its checkpoint directory."""
+KEPT_DOWNLOADS = 8
+"""Checkpoints that stay in the cache folder, newest first."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version of a task's model, as the registry describes it."""
+
+    task: str
+    number: int
+    run_id: str
+    aliases: tuple[str, ...] = ()
+    dataset_digest: str | None = None
+    git_commit: str | None = None
+    verdict: str | None = None
+    """The gate's word on it: promote, reject or undecided; None before the gate spoke."""
+
+    @property
+    def model(self) -> str:
+        return MODEL_PREFIX + self.task
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What makes two sightings the same model, even if somebody rebuilt the registry."""
+        return (self.task, self.number, self.run_id)
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A verified model in memory. Requests hold the one they started with until they end."""
+
+    version: Version
+    checkpoint: Checkpoint
+
+
+Catalogue = Mapping[str, tuple[Version, ...]]
+"""Task -> its versions, newest first."""
+
+
+class Registry:
+    """Read-only view of the MLflow registry for some tasks (all `cvdm-*` models when none are named)."""
+
+    def __init__(self, tracking_uri: str, tasks: tuple[str, ...], cache_dir: Path) -> None:
+        self._uri = tracking_uri
+        self._tasks = tasks
+        self._cache = cache_dir
+        self._client: MlflowClient | None = None
+
+    def catalogue(self) -> Catalogue:
+        """Every version with its aliases. Raises RegistryError when the registry does not answer."""
+        try:
+            client = self._connect()
+            names = [m.name for m in client.search_registered_models(f"name LIKE '{MODEL_PREFIX}%'", 1000)]
+            tasks = [name.removeprefix(MODEL_PREFIX) for name in names]
+            return {
+                task: self._versions(client, task) for task in tasks if not self._tasks or task in self._tasks
+            }
+        except RegistryError:
+            raise
+        except Exception as error:  # any: SQL, HTTP and cloud drivers each have their own classes
+            raise self._unreachable(str(error)) from error
+
+    def fetch(self, version: Version) -> Path:
+        """A local copy of the version's checkpoint directory. Raises RegistryError, CheckpointError."""
+        home = self._cache / version.model / f"{version.number}-{version.run_id}"
+        if home.is_dir():
+            return home / "checkpoint"
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home.parent, prefix=".loading-") as scratch:
+            try:
+                # Given a models:/ URI, MLflow 3.17 asks the process's global registry, not the one named.
+                source = self._connect().get_model_version_download_uri(version.model, str(version.number))
+                found = download_artifacts(
+                    f"{source}/{CHECKPOINT_ARTIFACT}",
+                    dst_path=scratch,
+                    tracking_uri=self._uri,
+                    registry_uri=self._uri,
+                )
+            except MlflowException as error:
+                if not self._answers(version):
+                    raise self._unreachable(str(error)) from error
+                raise CheckpointError(
+                    f"{CHECKPOINT_ARTIFACT} in models:/{version.model}/{version.number}",
+                    _one_line(error),
+                    "Register the model again from its run.",
+                ) from error
+            # Another process may have put its own copy there meanwhile, which is as good.
+            complete = Path(scratch) / "complete"
+            complete.mkdir()
+            Path(found).rename(complete / "checkpoint")
+            if not home.is_dir():
+                complete.rename(home)
+        self._prune(home.parent)
+        return home / "checkpoint"
+
+    def forget(self, version: Version) -> None:
+        """Drop the local copy, so that the next fetch downloads again."""
+        shutil.rmtree(self._cache / version.model / f"{version.number}-{version.run_id}", ignore_errors=True)
+
+    def _connect(self) -> MlflowClient:
+        scheme, _, path = self._uri.partition(":///")
+        if scheme == "sqlite" and not Path(path).is_file():  # MLflow would create an empty one
+            raise self._unreachable(f"no database at {path}")
+        if self._client is None:
+            self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+        return self._client
+
+    def _answers(self, version: Version) -> bool:
+        try:
+            self._connect().get_model_version(version.model, str(version.number))
+        except Exception:  # any: see catalogue
+            return False
+        return True
+
+    def _versions(self, client: MlflowClient, task: str) -> tuple[Version, ...]:
+        name = MODEL_PREFIX + task
+        # A search returns versions without their aliases (MLflow 3.17); the model itself knows them.
+        pointed: dict[int, list[str]] = {}
+        for alias, number in client.get_registered_model(name).aliases.items():
+            pointed.setdefault(int(number), []).append(alias)
+        found = [_described(task, entry, pointed) for entry in client.search_model_versions(f"name='{name}'")]
+        return tuple(sorted(found, key=lambda version: -version.number))
+
+    def _unreachable(self, reason: str) -> RegistryError:
+        return RegistryError(
+            "the model registry named by CVDM_TRACKING_URI to answer",
+            _one_line(reason),
+            "Start the tracking server or correct the address; models already loaded go on serving.",
+        )
+
+    @staticmethod
+    def _prune(folder: Path) -> None:
+        downloads = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        for old in sorted(downloads, key=lambda path: -path.stat().st_mtime)[KEPT_DOWNLOADS:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load(registry: Registry, version: Version, device: str) -> tuple[Path, Checkpoint]:
+    """Fetch and read a version, not yet verified. Raises RegistryError, CheckpointError."""
+    directory = registry.fetch(version)
+    checkpoint = load_checkpoint(directory, device=device)
+    if checkpoint.record.task != version.task:
+        raise CheckpointError(
+            f"a model for {version.task}",
+            f"one for {checkpoint.record.task}",
+            "Register it under its own task.",
+        )
+    return directory, checkpoint
+
+
+def chosen_device(setting: str) -> str:
+    """`auto` becomes cuda when there is one, else cpu."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if setting == "auto" else setting
+
+
+def _described(task: str, entry: Any, pointed: Mapping[int, list[str]]) -> Version:
+    number = int(entry.version)
+    return Version(
+        task=task,
+        number=number,
+        run_id=entry.run_id or entry.tags.get("run_id", ""),
+        aliases=tuple(sorted(pointed.get(number, ()))),
+        dataset_digest=entry.tags.get("dataset_digest"),
+        git_commit=entry.tags.get("git_commit"),
+        verdict=entry.tags.get("verdict"),
+    )
+
+
+def _one_line(reason: object) -> str:
+    return " ".join(str(reason).split())[:300]

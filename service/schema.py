@@ -1,0 +1,115 @@
+"""What a client may ask and what it is told: form fields in, provenance out. Knows no web framework."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from cvdm.config import SamplingConfig
+from service.errors import ParameterError
+
+FIELDS = ("task", "version", "samples", "steps", "seed")
+"""Optional form fields beside the file `image`."""
+LARGEST_SEED = 2**63 - 1
+FEWEST_SAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Upper bounds of what one request may cost."""
+
+    max_samples: int
+    max_steps: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """One request's choices; None leaves a choice to the service or to the model's recipe."""
+
+    task: str | None = None
+    version: int | None = None
+    """A version number; None is the champion."""
+    samples: int | None = None
+    steps: int | None = None
+    seed: int | None = None
+
+    def sampling(self, default: SamplingConfig) -> SamplingConfig:
+        """The model's own sampling with this order's choices in it."""
+        return replace(
+            default,
+            samples=default.samples if self.samples is None else self.samples,
+            steps=default.steps if self.steps is None else self.steps,
+            seed=default.seed if self.seed is None else self.seed,
+        )
+
+
+def read_order(fields: Mapping[str, str], limits: Limits) -> Order:
+    """Check the form fields of a request. Raises ParameterError."""
+    unknown = sorted(set(fields) - set(FIELDS))
+    if unknown:
+        raise ParameterError(
+            f"only the fields image, {', '.join(FIELDS)}",
+            f"also {', '.join(shown(name) for name in unknown)}",
+            "Correct the spelling or leave the field out.",
+        )
+    given = {name: value.strip() for name, value in fields.items() if value.strip()}
+    version = given.get("version", "champion")
+    return Order(
+        task=given.get("task"),
+        version=None if version == "champion" else _integer("version", version, 1, 2**31 - 1),
+        samples=_optional("samples", given, FEWEST_SAMPLES, limits.max_samples),
+        steps=_optional("steps", given, 1, limits.max_steps),
+        seed=_optional("seed", given, 0, LARGEST_SEED),
+    )
+
+
+def shown(text: str) -> str:
+    """A client's own words, quoted and cut so that they fit into a message."""
+    return repr(text if len(text) <= 60 else text[:60] + "...")
+
+
+def _optional(name: str, given: Mapping[str, str], least: int, most: int) -> int | None:
+    return _integer(name, given[name], least, most) if name in given else None
+
+
+def _integer(name: str, text: str, least: int, most: int) -> int:
+    if re.fullmatch(r"-?[0-9]{1,20}", text) and least <= int(text) <= most:
+        return int(text)
+    also = "'champion' or " if name == "version" else ""
+    raise ParameterError(
+        f"{name} to be {also}a whole number from {least} to {most}",
+        shown(text),
+        f"Correct {name} or leave it out.",
+    )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an answer comes from: enough to make the same pixels again."""
+
+    model: str
+    task: str
+    version: int
+    run_id: str
+    dataset_digest: str
+    git_commit: str
+    seed: int
+    samples: int
+    steps: int
+    solver: str
+    interval_level: float
+    """Nominal coverage of [lower, upper]."""
+    input_sha256: str
+    """Of the file as it was uploaded."""
+
+    def annotations(self) -> dict[str, str]:
+        """For the OME metadata of the reply."""
+        return {name: str(value) for name, value in asdict(self).items()}
+
+    def headers(self) -> dict[str, str]:
+        """For the HTTP reply: `x-cvdm-` + each name with dashes."""
+        plain = {
+            name: value.encode("ascii", "replace").decode() for name, value in self.annotations().items()
+        }
+        return {f"x-cvdm-{name.replace('_', '-')}": value for name, value in plain.items()}

@@ -1,0 +1,90 @@
+"""The BentoML service: `bentoml serve service.service:CvdmService`.
+
+BentoML owns the process: one worker, /livez (always while the process lives), /readyz (only with a verified
+model), /metrics, access log, start and stop. What the service answers is in `routes` and behind it.
+
+Only light modules are imported here: BentoML's supervising process imports this file too and must not pay
+seconds and memory for torch and MLflow; the worker imports them when it makes its instance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+import bentoml
+
+from cvdm.errors import ConfigError
+from service.routes import build_app
+from service.settings import LONGEST_TIMEOUT, Settings
+
+APP = build_app()
+QUIET_DEFAULTS = {
+    # no telemetry to anybody
+    "BENTOML_DO_NOT_TRACK": "True",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    # a registry that is down is reported within seconds, and asked again at the next look
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+for _name, _value in QUIET_DEFAULTS.items():  # on import, because BentoML reports its start before any hook
+    os.environ.setdefault(_name, _value)
+
+
+@bentoml.service(
+    name="cvdm",
+    workers=1,
+    traffic={"timeout": LONGEST_TIMEOUT},
+    http={"host": "127.0.0.1", "port": 3000},
+)
+@bentoml.asgi_app(APP, path="/")
+class CvdmService:
+    """Restores microscopy images with the champion of a task and says where not to trust the result."""
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check_settings() -> None:
+        """In the supervising process, before any worker: stop with a clear message on a wrong setting."""
+        try:
+            Settings.read()
+        except ConfigError as error:
+            sys.exit(f"cvdm service: {error}")
+
+    def __init__(self) -> None:
+        from service.desk import Desk
+        from service.device import Device
+        from service.loading import Registry, chosen_device
+        from service.metrics import Metrics
+        from service.residents import Residents
+        from service.shelf import Shelf
+
+        logging.getLogger("service").setLevel(logging.INFO)
+        settings = Settings.read()
+        device, metrics = Device(max_waiting=settings.max_waiting), Metrics()
+        registry = Registry(settings.tracking_uri, settings.tasks, settings.cache_dir)
+        torch_device = chosen_device(settings.device)
+        shelf = Shelf(registry, device, torch_device=torch_device, old_versions=settings.old_versions)
+        residents = Residents(
+            registry, shelf, tasks=settings.tasks, default_task=settings.default_task, on_swap=metrics.swapped
+        )
+        self._poll_seconds = settings.poll_seconds
+        self._desk = APP.state.desk = Desk(settings, residents, device, metrics)
+
+    @bentoml.on_startup
+    async def start_watching(self) -> None:
+        """Follow the registry beside the requests."""
+        self._watch = asyncio.create_task(self._desk.residents.watch(self._poll_seconds))
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """End the watch and whatever the device works on."""
+        self._watch.cancel()
+        self._desk.close()
+
+    async def __is_ready__(self) -> bool:
+        """BentoML's hook for /readyz."""
+        return self._desk.residents.ready

@@ -1,0 +1,81 @@
+"""What an operator sets, read once from `CVDM_*` environment variables. Nothing is read on import."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from cvdm.errors import ConfigError
+
+LONGEST_TIMEOUT = 3600
+"""Seconds after which BentoML itself gives up on a request; our own timeout lies below it."""
+
+
+def default_cache() -> Path:
+    """The user's cache folder, by the XDG convention."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "cvdm" / "models"
+
+
+class Settings(BaseSettings):
+    """Frozen; every field is the environment variable `CVDM_` + its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="CVDM_", frozen=True, extra="ignore")
+
+    tracking_uri: str = Field(min_length=1)
+    """Where MLflow keeps runs and models: `sqlite:////absolute/path/mlflow.db` or `http://host:port`."""
+    tasks: Annotated[tuple[str, ...], NoDecode] = ()
+    """Tasks to serve, separated by commas; empty serves every `cvdm-*` model of the registry."""
+    default_task: str | None = None
+    """Task of a request that names none; without it, the only task served."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Where networks run; `auto` takes a GPU when there is one."""
+    poll_seconds: float = Field(default=5.0, gt=0)
+    """Pause between two looks at the registry's aliases."""
+    max_upload_bytes: int = Field(default=256 * 2**20, gt=0)
+    """Largest image file accepted."""
+    max_pixels: int = Field(default=2**24, gt=0)
+    """Largest image accepted, counted after decoding."""
+    max_samples: int = Field(default=64, ge=2)
+    """Most posterior draws that a request may ask for."""
+    max_steps: int = Field(default=200, ge=1)
+    """Most sampling steps that a request may ask for."""
+    max_waiting: int = Field(default=32, ge=0)
+    """Requests that may wait for the device; one more is told to come back later."""
+    timeout_seconds: float = Field(default=900.0, gt=0, lt=LONGEST_TIMEOUT)
+    """Longest time from an accepted upload to its answer, waiting included."""
+    old_versions: int = Field(default=2, ge=1)
+    """Versions besides the champions that stay in memory after somebody called them by number."""
+    cache_dir: Path = Field(default_factory=default_cache)
+    """Downloaded checkpoints; may be deleted whenever the service is stopped."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @classmethod
+    def read(cls) -> Settings:
+        """The settings of this process. Raises ConfigError that names the variable at fault."""
+        try:
+            return cls()  # type: ignore[call-arg]  # the environment supplies tracking_uri
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = f"CVDM_{str(first['loc'][0]).upper()}"
+            if first["type"] == "missing":
+                raise ConfigError(
+                    f"the environment variable {name}",
+                    "none",
+                    "Set it, for instance CVDM_TRACKING_URI=sqlite:////absolute/path/mlruns/mlflow.db.",
+                ) from error
+            raise ConfigError(
+                f"a valid {name}", f"{first['input']!r}: {first['msg']}", "Correct the environment variable."
+            ) from error

@@ -1,0 +1,116 @@
+"""Reading a multipart upload with a hard limit, before anything is decoded.
+
+Starlette's parser spools a file beyond 1 MB to the temporary folder. The limit is held twice: against the
+declared length before the first byte is read, and against what really comes. Not covered: a sender that
+trickles bytes for hours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message, Receive
+
+from service.errors import BodyError, MediaTypeError, ParameterError, UploadTooLargeError
+from service.schema import shown
+
+FORM_BYTES = 64 * 1024
+"""Room for boundaries and the short fields beside the file."""
+FIELD_BYTES = 1024
+DRAIN_SECONDS = 5.0
+EXAMPLE = "Send it like `curl -F image=@INPUT.tif -o OUTPUT.tif URL/reconstruct`."
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One parsed request; close it when the file is no longer needed."""
+
+    image: BinaryIO
+    fields: Mapping[str, str]
+    """Every other form field."""
+    form: FormData
+
+    async def close(self) -> None:
+        await self.form.close()
+
+
+async def read_upload(request: Request, limit: int) -> Upload:
+    """Receive a form. Raises MediaTypeError, UploadTooLargeError, BodyError, ParameterError."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise MediaTypeError(
+            "multipart/form-data with the file field image", kind or "no content type", EXAMPLE
+        )
+    try:
+        declared = request.headers.get("content-length", "0")
+        if int(declared) > limit + FORM_BYTES:
+            raise _too_large(limit)
+        counted = Request(request.scope, _counted(request.receive, limit))
+        form = await counted.form(max_files=1, max_fields=20, max_part_size=FIELD_BYTES)
+    except UploadTooLargeError:
+        await _drain(request.receive, limit)
+        raise
+    except HTTPException as error:  # how Starlette reports a malformed form
+        raise BodyError("a well-formed form with one file", str(error.detail), EXAMPLE) from error
+    try:
+        return await _checked(form, limit)
+    except BaseException:
+        await form.close()
+        raise
+
+
+async def _checked(form: FormData, limit: int) -> Upload:
+    names = [name for name, _ in form.multi_items()]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ParameterError("every form field once", f"{shown(repeated[0])} twice", "Send it once.")
+    image = form.get("image")
+    if not isinstance(image, UploadFile):
+        came = ", ".join(shown(name) for name in names) or "no fields"
+        raise ParameterError("a file in the form field image", came, EXAMPLE)
+    if (image.size or 0) > limit:
+        raise _too_large(limit)
+    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    return Upload(image.file, fields, form)
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
+    """`receive` that raises as soon as more came than may come."""
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit + FORM_BYTES:
+            raise _too_large(limit)
+        return message
+
+    return counted
+
+
+async def _drain(receive: Receive, limit: int) -> None:
+    """Take and drop some more of the body: a sender cut off at once often misses the reply."""
+    taken = 0
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while taken < limit + FORM_BYTES:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+def _too_large(limit: int) -> UploadTooLargeError:
+    return UploadTooLargeError(
+        f"a file of at most {limit / 2**20:g} MiB",
+        "a larger one",
+        "Crop the image, or raise CVDM_MAX_UPLOAD_BYTES.",
+    )

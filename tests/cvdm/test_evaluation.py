@@ -1,0 +1,57 @@
+"""Evaluation: fields are the unit, baselines stand beside, the JSON is as documented."""
+
+import json
+
+import numpy as np
+import pytest
+from specimens import make_checkpoint
+
+from cvdm.dataset import load_dataset
+from cvdm.evaluation import evaluate, summary_table
+
+
+@pytest.fixture(scope="module")
+def result(cells_dataset):
+    return evaluate(make_checkpoint(), load_dataset(cells_dataset), "test")
+
+
+def test_every_metric_has_every_test_field(result, cells_dataset):
+    """All documented metrics, one value per held-out field, all finite."""
+    fields = set(load_dataset(cells_dataset).fields("test"))
+    point = {"psnr", "ssim", "nrmse", "mae"}
+    assert set(result.metrics) == point | {f"{m}_fit" for m in point} | {"crps", "coverage", "width", "ause"}
+    for values in result.metrics.values():
+        assert set(values) == fields and np.isfinite(list(values.values())).all()
+
+
+def test_baselines_stand_beside_the_candidate(result):
+    """Input, best blur and regression mean are scored on the same fields; Richardson-Lucy needs optics."""
+    assert set(result.baselines) == {"input", "best-blur", "regression-mean"}
+    assert result.baselines["best-blur"]["psnr_fit"].keys() == result.metrics["psnr_fit"].keys()
+    blur, low = (np.mean(list(result.baselines[b]["psnr_fit"].values())) for b in ("best-blur", "input"))
+    assert blur > low
+
+
+def test_the_json_document_is_as_documented(result):
+    """Keys and shapes that a program relies on."""
+    document = json.loads(json.dumps(result.as_json(), allow_nan=False))
+    assert {
+        "task",
+        "split",
+        "metrics",
+        "baselines",
+        "coverage",
+        "steps",
+        "samples",
+        "seconds_per_megapixel",
+    } <= set(document)
+    crps = document["metrics"]["crps"]
+    assert crps["mean"] == pytest.approx(np.mean(list(crps["per_field"].values())))
+    assert isinstance(document["baselines"]["input"]["psnr"], float)
+    assert document["coverage"] == document["metrics"]["coverage"]["mean"]
+
+
+def test_the_table_names_everyone(result):
+    """People see baselines and model in one table."""
+    table = summary_table(result)
+    assert all(name in table for name in ("input", "best-blur", "regression-mean", "CVDM"))

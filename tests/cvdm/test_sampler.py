@@ -1,0 +1,65 @@
+"""Samplers against an oracle: linear-Gaussian imaging, where the posterior is known in closed form."""
+
+import pytest
+import torch
+
+from cvdm.config import ScheduleConfig
+from cvdm.sampler import sample
+from cvdm.schedule import build_schedule
+
+MEAN, STD = 0.7, 0.4  # of z given x; the ideal denoiser follows from Bayes' rule
+
+
+def ideal_denoiser(z_t, point):
+    """E[z | z_t] for z ~ N(MEAN, STD^2): a precision-weighted mean."""
+    precision = 1 / STD**2 + point.gamma / point.noise_power
+    return (MEAN / STD**2 + point.gamma.sqrt() * z_t / point.noise_power) / precision
+
+
+def draw(solver, kind, steps):
+    torch.manual_seed(0)
+    schedule = build_schedule(ScheduleConfig(kind=kind, log_snr_clean=9.0, log_snr_noise=-9.0)).double()
+    shape = (1, 1, 128, 128)
+    if schedule.learned:
+        torch.nn.init.normal_(schedule.network.leave.conv.weight, std=0.1)
+    paths = schedule.paths(torch.randn(shape).double())
+    states = sample(
+        solver,
+        ideal_denoiser,
+        lambda t: schedule.at(torch.full((1, 1, 1, 1), t).double(), paths),
+        lambda step: torch.randn(shape, generator=torch.Generator().manual_seed(step)).double(),
+        steps,
+    )
+    *_, last = states
+    return last
+
+
+@pytest.mark.parametrize("kind", ["pinned", "cosine", "log-snr-linear"])
+@pytest.mark.parametrize(("solver", "steps"), [("ancestral", 200), ("dpm-solver++", 40)])
+def test_draws_follow_the_known_posterior(solver, kind, steps):
+    """With the ideal denoiser, mean and spread of the draws are the posterior's under any schedule."""
+    z = draw(solver, kind, steps)
+    error = STD / 128  # standard error of the mean over 128 x 128 independent pixels
+    assert z.mean().item() == pytest.approx(MEAN, abs=4 * error + 0.01)
+    assert z.std().item() == pytest.approx(STD, rel=0.05)
+
+
+def test_second_order_solver_needs_fewer_steps_than_it_would_at_first_order():
+    """At ten steps the spread is already within a tenth of the truth."""
+    assert draw("dpm-solver++", "log-snr-linear", 10).std().item() == pytest.approx(STD, rel=0.1)
+
+
+def test_solvers_yield_once_per_step():
+    """A caller can count, show and cancel every step."""
+    schedule = build_schedule(ScheduleConfig(kind="cosine"))
+    for solver in ("ancestral", "dpm-solver++"):
+        states = list(
+            sample(
+                solver,
+                lambda z, point: z,
+                lambda t: schedule.at(torch.full((1, 1, 1, 1), t), torch.zeros(1, 1, 4, 4)),
+                lambda step: torch.ones(1, 1, 4, 4),
+                7,
+            )
+        )
+        assert len(states) == 7 and all(torch.isfinite(z).all() for z in states)

@@ -1,0 +1,49 @@
+"""Tiles: exact with a halo of the receptive radius, close with a smaller one, for any image size."""
+
+import pytest
+import torch
+
+from cvdm.networks import UNet
+from cvdm.tiling import Tiling, evaluate_tiled, exact_tiling, fast_tiling
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    network = UNet(1, 1, width=4, levels=2, blocks=1, stem=2)
+    torch.nn.init.normal_(network.leave.conv.weight, std=0.2)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("size", [(100, 132), (64, 64), (8, 200)])
+@pytest.mark.parametrize("tile", [17, 32, 64])
+def test_exact_tiles_equal_one_piece(network, size, tile):
+    """With the exact halo the tiled result is the whole-image result, up to rounding."""
+    x = torch.randn(2, 1, *size)
+    tiled = evaluate_tiled(network, x, exact_tiling(tile, network.receptive_radius(), network.stride))
+    torch.testing.assert_close(tiled, network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_too_small_a_halo_shows(network):
+    """The planted defect: without a halo the tiles disagree, so the test above can fail."""
+    x = torch.randn(1, 1, 96, 96)
+    tiled = evaluate_tiled(network, x, exact_tiling(32, 0, network.stride))
+    assert (tiled - network(x)).abs().max() > 1e-2
+
+
+def test_blending_hides_the_seams_of_a_small_halo(network):
+    """With a halo of half the receptive radius, blending at least halves the worst disagreement."""
+    x = torch.randn(1, 1, 96, 96)
+    halo = network.receptive_radius() // 2
+    whole = network(x)
+    hard = evaluate_tiled(network, x, Tiling(32, 0, 0, network.stride))
+    soft = evaluate_tiled(network, x, fast_tiling(32, halo, network.stride))
+    assert (soft - whole).abs().max() < (hard - whole).abs().max() / 2
+
+
+@pytest.mark.parametrize("length", [4, 60, 64, 100])
+def test_every_pixel_lies_in_exactly_one_core(length):
+    """Cores partition the axis and windows start on the network's grid."""
+    windows = list(Tiling(32, 10, 3, 4).windows(length))
+    assert [i for w in windows for i in range(w.start, w.stop)] == list(range(length))
+    assert all(w.first % 4 == 0 and w.first <= w.start and w.last >= w.stop for w in windows)

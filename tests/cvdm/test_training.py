@@ -1,0 +1,180 @@
+"""Training: learns, resumes exactly, refuses what it cannot continue."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from specimens import TINY_RECIPE, make_dataset
+
+from cvdm.config import SCHEDULES, ModelConfig, Recipe, ScheduleConfig, TrainingConfig
+from cvdm.dataset import load_dataset
+from cvdm.errors import CheckpointError, TrainingError
+from cvdm.losses import batch_losses
+from cvdm.model import CVDM, noise_from_velocity, signal_from_velocity
+from cvdm.patches import PatchSource
+from cvdm.training import diffusion_times, learning_rate_at, read_state, train, training_normalisation
+
+
+@pytest.fixture(scope="module")
+def dataset(cells_dataset):
+    return load_dataset(cells_dataset)
+
+
+def weights(path):
+    return read_state(path)["average"]
+
+
+def test_interrupted_and_resumed_training_ends_with_the_same_weights(dataset, tmp_path):
+    """Stopping after any step and continuing gives bit for bit the weights of an uninterrupted run."""
+    whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
+    list(train(dataset, TINY_RECIPE, state_path=whole))
+    for steps_before_the_interruption in (1, 2):
+        run = train(dataset, TINY_RECIPE, state_path=broken)
+        for _ in range(steps_before_the_interruption):
+            next(run)
+        run.close()
+    resumed = list(train(dataset, TINY_RECIPE, state_path=broken))
+    assert resumed[0].step == 4 and len(resumed) == 1
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(broken)[name]), name
+    first, second = read_state(whole)["optimiser"], read_state(broken)["optimiser"]
+    assert all(
+        torch.equal(first["state"][k]["exp_avg"], second["state"][k]["exp_avg"]) for k in first["state"]
+    )
+
+
+def test_a_finished_training_has_nothing_left_to_do(dataset, tmp_path):
+    """Running the same training again yields no step."""
+    state = tmp_path / "state.pt"
+    assert len(list(train(dataset, TINY_RECIPE, state_path=state))) == 4
+    assert list(train(dataset, TINY_RECIPE, state_path=state)) == []
+
+
+def test_another_recipe_does_not_continue_a_state(dataset, tmp_path):
+    """A state of another seed, model size or dataset is refused, and left as it was."""
+    state = tmp_path / "state.pt"
+    list(train(dataset, TINY_RECIPE, state_path=state))
+    before = state.read_bytes()
+    with pytest.raises(TrainingError, match="Delete it to start anew"):
+        next(train(dataset, TINY_RECIPE.with_seed(5), state_path=state))
+    other = load_dataset(make_dataset(tmp_path / "other", fields=12, size=64))
+    with pytest.raises(TrainingError, match="same data"):
+        next(train(other, TINY_RECIPE, state_path=state))
+    assert state.read_bytes() == before
+
+
+def test_a_damaged_state_is_named(dataset, tmp_path):
+    """A truncated state file gives a remedy, not an unpickling error."""
+    state = tmp_path / "state.pt"
+    list(train(dataset, TINY_RECIPE, state_path=state))
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="Delete it"):
+        next(train(dataset, TINY_RECIPE, state_path=state))
+
+
+def test_different_seeds_give_different_models(dataset, tmp_path):
+    """The seed reaches weights and data order."""
+    for seed in (0, 1):
+        list(train(dataset, TINY_RECIPE.with_seed(seed), state_path=tmp_path / f"{seed}.pt"))
+    one, other = weights(tmp_path / "0.pt"), weights(tmp_path / "1.pt")
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_every_schedule_trains(dataset, tmp_path, kind):
+    """A short training lowers the regression error under each schedule, and every named loss is finite."""
+    recipe = Recipe(
+        ModelConfig(mean_width=8, denoiser_width=8, levels=2, schedule=ScheduleConfig(kind=kind, width=4)),
+        TrainingConfig(steps=100, batch=4, patch=32, warmup=5, learning_rate=1e-2, validate_every=100),
+        replace(TINY_RECIPE.sampling, steps=2),
+    )
+    steps = list(train(dataset, recipe, state_path=tmp_path / "state.pt"))
+    assert all(np.isfinite(list(step.losses.values())).all() for step in steps)
+    first, last = (np.mean([s.losses["mean"] for s in part]) for part in (steps[:10], steps[-10:]))
+    assert last < 0.7 * first
+
+
+def test_learned_schedules_move_and_fixed_ones_have_nothing_to_move(dataset, tmp_path):
+    """The objective reaches the schedule's network through gamma."""
+    model = CVDM(TINY_RECIPE.model)
+    start = {name: value.clone() for name, value in model.schedule.state_dict().items()}
+    list(train(dataset, TINY_RECIPE, state_path=tmp_path / "state.pt"))
+    end = {
+        n.removeprefix("schedule."): v
+        for n, v in weights(tmp_path / "state.pt").items()
+        if n.startswith("schedule.")
+    }
+    assert start.keys() == end.keys()
+    assert any(not torch.equal(start[name], end[name]) for name in start)
+    assert not list(CVDM(ModelConfig(schedule=ScheduleConfig(kind="cosine"))).schedule.parameters())
+
+
+def test_velocity_signal_and_noise_are_one_quantity():
+    """With the true v, the formulas return the true signal and the true noise."""
+    torch.manual_seed(0)
+    z, eps = torch.randn(2, 1, 8, 8).double(), torch.randn(2, 1, 8, 8).double()
+    schedule = CVDM(ModelConfig(mean_width=4, denoiser_width=4)).double().schedule
+    point = schedule.at(torch.full((2, 1, 1, 1), 0.3).double(), schedule.paths(z))
+    z_t = point.gamma.sqrt() * z + point.noise_power.sqrt() * eps
+    v = point.gamma.sqrt() * eps - point.noise_power.sqrt() * z
+    torch.testing.assert_close(signal_from_velocity(v, z_t, point), z)
+    torch.testing.assert_close(noise_from_velocity(v, z_t, point), eps)
+
+
+def test_diffusion_does_not_pull_on_the_regression():
+    """Stopped gradients: the denoising error moves neither the regression mean nor the residual scale."""
+    torch.manual_seed(0)
+    model = CVDM(TINY_RECIPE.model)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, y = torch.randn(2, 1, 16, 16), torch.randn(2, 1, 16, 16)
+    batch_losses(model, x, y, torch.full((2, 1, 1, 1), 0.4), torch.randn_like(x)).denoising.backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.mean_network.parameters())
+    assert all(p.grad is None or not p.grad.any() for p in model.scale_network.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in model.denoiser.parameters())
+
+
+def test_diverged_training_stops_with_a_diagnosis(dataset, tmp_path):
+    """A learning rate far too high ends in a named error before a broken state is written."""
+    recipe = replace(TINY_RECIPE, training=replace(TINY_RECIPE.training, learning_rate=1e30, steps=50))
+    with pytest.raises(TrainingError, match="learning_rate"):
+        list(train(dataset, recipe, state_path=tmp_path / "state.pt"))
+
+
+def test_learning_rate_warms_up_and_decays():
+    """Linear to the peak, cosine down to a hundredth of it."""
+    config = TrainingConfig(steps=1000, warmup=100, learning_rate=1.0)
+    assert learning_rate_at(0, config) == pytest.approx(0.01)
+    assert learning_rate_at(99, config) == 1.0
+    assert learning_rate_at(550, config) == pytest.approx(0.505, abs=0.01)
+    assert learning_rate_at(1000, config) == pytest.approx(0.01)
+
+
+def test_times_cover_the_unit_interval_evenly():
+    """Each of B equal parts of [0, 1] holds exactly one time."""
+    times = diffusion_times(8, torch.Generator().manual_seed(0)).flatten()
+    assert sorted((times * 8).floor().int().tolist()) == list(range(8))
+
+
+def test_patches_depend_on_step_and_seed_alone(dataset):
+    """A batch can be asked for in any order, and input and target are cut and turned alike."""
+    normalisation = training_normalisation(dataset, TINY_RECIPE)
+    source = PatchSource(dataset, normalisation, patch=32, batch=4, seed=3)
+    third = source.batch_at(3)
+    source.batch_at(0)
+    again = source.batch_at(3)
+    assert torch.equal(third[0], again[0]) and torch.equal(third[1], again[1])
+    assert not torch.equal(third[0], source.batch_at(4)[0])
+    for low, high in zip(*third, strict=True):
+        assert np.corrcoef(low.flatten(), high.flatten())[0, 1] > 0.5
+
+
+def test_training_never_reads_a_held_out_field(dataset, tmp_path):
+    """With the targets of calibration and test fields destroyed, training still gives the same weights."""
+    list(train(dataset, TINY_RECIPE, state_path=tmp_path / "a.pt"))
+    seen = {p.field for p in dataset.split("train")} | {p.field for p in dataset.split("validation")}
+    held_out = replace(dataset, pairs=tuple(p for p in dataset.pairs if p.field in seen))
+    list(train(held_out, TINY_RECIPE, state_path=tmp_path / "b.pt"))
+    one, other = weights(tmp_path / "a.pt"), weights(tmp_path / "b.pt")
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -1,0 +1,243 @@
+"""Which model answers, over swaps, failures and outages; with a fake registry."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import weakref
+from dataclasses import replace
+
+import pytest
+
+from cvdm.errors import CheckpointError
+from service.device import Device
+from service.errors import NoModelError, ParameterError, RegistryError, UnknownTaskError, UnknownVersionError
+from service.loading import Version
+from service.residents import Residents
+from service.shelf import Shelf
+
+from .conftest import TASK, corrupt_golden
+
+
+class FakeRegistry:
+    """Answers from a list; a version's files are a real checkpoint directory."""
+
+    def __init__(self):
+        self.versions: dict[int, Version] = {}
+        self.directories = {}
+        self.fetched: list[int] = []
+        self.down = False
+        self.trouble: Exception | None = None
+
+    def add(self, number, directory):
+        self.versions[number] = Version(TASK, number, f"run{number}")
+        self.directories[number] = directory
+
+    def promote(self, number):
+        for n, version in self.versions.items():
+            self.versions[n] = replace(version, aliases=("champion",) if n == number else ())
+
+    def catalogue(self):
+        if self.down:
+            raise RegistryError("an answer", "none", "Start it.")
+        newest_first = sorted(self.versions.values(), key=lambda version: -version.number)
+        return {TASK: tuple(newest_first)} if newest_first else {}
+
+    def fetch(self, version):
+        self.fetched.append(version.number)
+        if self.trouble is not None:
+            raise self.trouble
+        return self.directories[version.number]
+
+    def forget(self, version):
+        pass
+
+
+@pytest.fixture(scope="module")
+def healthy(checkpoints):
+    return [checkpoints(seed=seed) for seed in range(4)]
+
+
+@pytest.fixture
+def registry(healthy):
+    fake = FakeRegistry()
+    for number, directory in enumerate(healthy, 1):
+        fake.add(number, directory)
+    return fake
+
+
+def residents(registry, **choices):
+    shelf = Shelf(registry, Device(max_waiting=2), torch_device="cpu", old_versions=1)
+    return Residents(registry, shelf, **choices)
+
+
+def told(models, number):
+    return next(m for m in models.describe()["models"] if m["version"] == number)
+
+
+def test_a_swap_moves_new_requests_and_keeps_old_ones(registry):
+    """Who holds the old model keeps it; who asks later gets the new one; then the old one is freed."""
+
+    async def scenario():
+        swaps = []
+        models = residents(registry, on_swap=swaps.append)
+        registry.promote(1)
+        await models.refresh()
+        held = await models.get(None, None)
+        registry.promote(2)
+        await models.refresh()
+        assert (await models.get(TASK, None)).version.number == 2
+        assert held.version.number == 1
+        assert [(s.before and s.before.number, s.version.number) for s in swaps] == [(None, 1), (1, 2)]
+        freed = weakref.ref(held.checkpoint)
+        del held
+        gc.collect()
+        assert freed() is None
+
+    asyncio.run(scenario())
+
+
+def test_a_candidate_that_fails_its_golden_replay_never_serves(registry, checkpoints):
+    """The old champion serves on, the reason is told, and the candidate is not tried again and again."""
+    bad = checkpoints(seed=5)
+    corrupt_golden(bad)
+    registry.add(9, bad)
+
+    async def scenario():
+        models = residents(registry)
+        registry.promote(1)
+        await models.refresh()
+        registry.promote(9)
+        for _ in range(3):
+            await models.refresh()
+        assert (await models.get(None, None)).version.number == 1
+        assert registry.fetched == [1, 9]
+        assert told(models, 9)["reason"]["error"] == "CheckpointError"
+        assert "golden" in told(models, 9)["reason"]["expected"]
+        assert not told(models, 9)["verified"] and not told(models, 9)["serving"]
+        assert told(models, 1)["serving"] and models.ready
+        with pytest.raises(CheckpointError):
+            await models.get(None, 9)
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_file_makes_the_first_champion_unready(registry, checkpoints):
+    """With a damaged champion and no other there is no readiness, and a request is told the reason."""
+    bad = checkpoints(seed=6)
+    (bad / "weights.pt").write_bytes(b"damaged")
+    registry.add(8, bad)
+
+    async def scenario():
+        models = residents(registry)
+        registry.promote(8)
+        await models.refresh()
+        assert not models.ready
+        with pytest.raises(CheckpointError, match=r"weights\.pt"):
+            await models.get(None, None)
+
+    asyncio.run(scenario())
+
+
+def test_trouble_that_passes_is_tried_again(registry):
+    """A full disk keeps a candidate out until there is room."""
+
+    async def scenario():
+        models = residents(registry)
+        registry.trouble = OSError(28, "No space left on device")
+        registry.promote(1)
+        await models.refresh()
+        assert not models.ready and told(models, 1)["reason"]["actual"] == "OSError"
+        with pytest.raises(NoModelError):
+            await models.get(None, None)
+        registry.trouble = None
+        await models.refresh()
+        assert models.ready and told(models, 1)["reason"] is None
+
+    asyncio.run(scenario())
+
+
+def test_old_versions_by_number_come_and_go(registry):
+    """A version is loaded once for everybody; with room for one, the next call evicts it."""
+
+    async def scenario():
+        models = residents(registry)
+        registry.promote(1)
+        await models.refresh()
+        both = await asyncio.gather(models.get(None, 2), models.get(None, 2))
+        assert both[0] is both[1]
+        await models.get(None, 3)
+        assert not told(models, 2)["loaded"] and told(models, 2)["verified"] and told(models, 3)["loaded"]
+        await models.get(None, 2)
+        assert (await models.get(None, 1)).version.number == 1
+        assert registry.fetched == [1, 2, 3, 2]
+
+    asyncio.run(scenario())
+
+
+def test_an_outage_leaves_the_loaded_model_serving(registry):
+    """The outage is told; requests for the champion go on; recovery is noticed."""
+
+    async def scenario():
+        models = residents(registry)
+        registry.promote(1)
+        await models.refresh()
+        registry.down = True
+        await models.refresh()
+        assert models.describe()["registry"]["reachable"] is False
+        assert models.describe()["registry"]["error"]["remedy"] == "Start it."
+        assert (await models.get(None, None)).version.number == 1
+        with pytest.raises(RegistryError):
+            await models.get(None, 77)
+        registry.down = False
+        await models.refresh()
+        assert models.describe()["registry"]["reachable"] is True
+
+    asyncio.run(scenario())
+
+
+def test_a_registry_that_forgets_its_champion_changes_nothing(registry):
+    """Without alias or even without the model, what serves goes on and stays listed."""
+
+    async def scenario():
+        models = residents(registry)
+        registry.promote(1)
+        await models.refresh()
+        registry.versions.clear()
+        await models.refresh()
+        assert (await models.get(TASK, None)).version.number == 1
+        assert told(models, 1)["serving"]
+
+    asyncio.run(scenario())
+
+
+def test_what_does_not_exist_is_refused_by_name(registry):
+    """Unknown task, unknown version, nothing promoted, and a task that must be named."""
+
+    async def scenario():
+        models = residents(registry, tasks=(TASK, "second"))
+        await models.refresh()
+        with pytest.raises(ParameterError, match="second"):
+            await models.get(None, None)
+        with pytest.raises(UnknownTaskError, match=TASK):
+            await models.get("third", None)
+        with pytest.raises(UnknownVersionError, match="1, 2, 3, 4"):
+            await models.get(TASK, 99)
+        with pytest.raises(NoModelError, match="no champion yet"):
+            await models.get(TASK, None)
+        assert json.dumps(models.describe())
+
+    asyncio.run(scenario())
+
+
+def test_the_default_task_answers_for_requests_that_name_none(registry):
+    """CVDM_DEFAULT_TASK decides among several."""
+
+    async def scenario():
+        models = residents(registry, tasks=(TASK, "second"), default_task=TASK)
+        registry.promote(3)
+        await models.refresh()
+        assert (await models.get(None, None)).version.number == 3
+
+    asyncio.run(scenario())

@@ -1,0 +1,81 @@
+"""Who may import whom, read from the source: the house rules hold or this fails."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = {"torch", "numpy", "scipy", "skimage", "tifffile", "imagecodecs", "yaml", "cvdm"}
+# One file each may know the tool; everything else goes through it.
+ONLY_IN = {
+    "mlflow": ("flows/registry", "flows/model_code.py", "service/loading.py"),
+    "prefect": ("flows/",),
+    "great_expectations": ("flows/",),
+    "dvc": ("flows/",),
+    "bentoml": ("service/",),
+}
+
+
+def sources(*folders):
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def imports(path):
+    """Every top-level package that a file imports, at its head or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", sources("cvdm"), ids=relative)
+def test_the_science_knows_no_tracker_orchestrator_or_server(path):
+    """cvdm/ imports the standard library, arrays and images; its command line also a progress bar."""
+    allowed = CORE | set(sys.stdlib_module_names) | ({"tqdm"} if path.name == "__main__.py" else set())
+    assert imports(path) <= allowed
+
+
+@pytest.mark.parametrize("path", sources("cvdm"), ids=relative)
+def test_the_science_reads_no_environment_and_logs_nothing(path):
+    """No logging and no os.environ in cvdm/: what it needs comes in as arguments."""
+    assert "logging" not in imports(path)
+    text = path.read_text(encoding="utf-8")
+    assert "environ" not in text and "getenv" not in text
+
+
+@pytest.mark.parametrize("path", sources("flows", "service"), ids=relative)
+def test_lifecycle_and_answer_meet_in_the_registry_only(path):
+    """flows/ and service/ never import each other, apart from the command, the one composition root."""
+    other = "service" if relative(path).startswith("flows") else "flows"
+    if relative(path) != "flows/cli.py":
+        assert other not in imports(path)
+
+
+@pytest.mark.parametrize("path", sources("cvdm", "flows", "service"), ids=relative)
+def test_each_tool_lives_at_its_edge(path):
+    """A tool is imported only where the layout says."""
+    for tool, places in ONLY_IN.items():
+        if tool in imports(path):
+            assert relative(path).startswith(places), f"{relative(path)} may not import {tool}"
+
+
+def test_nothing_is_left_for_later():
+    """No placeholder words in the code, and no file named after nothing."""
+    vague = {"utils", "helpers", "common", "misc", "base", "manager"}
+    for path in sources("cvdm", "flows", "service"):
+        assert path.stem not in vague, relative(path)
+        text = path.read_text(encoding="utf-8")
+        assert not any(word in text for word in ("TO" + "DO", "FIX" + "ME", "NotImplemented" + "Error")), (
+            relative(path)
+        )
