@@ -30,8 +30,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Versions change here and nowhere else; review the difference like code.
+# Takes every version anew within the constraints of pyproject.toml; review the difference like code.
 lock:
+	rm -f requirements.lock  # its pins would be preferred
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-header --no-annotate \
 	  pyproject.toml --output-file requirements.lock
 	sed -i -E 's/^([^ ]+==[^ +]+)\+[a-z0-9.]+/\1/' requirements.lock  # a local build's suffix installs nowhere else

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -15,6 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cvdm.errors import CvdmError
 from flows.settings import Settings
+
+Store = TypeVar("Store", bound=type)
 
 
 class RegistryError(CvdmError):
@@ -60,3 +64,20 @@ def speaking(uri: str) -> Iterator[None]:
             reason,
             "Start it with `cvdm up`, or correct CVDM_TRACKING_URI, then run the command again: it continues.",
         ) from error
+
+
+def reporting_failures(store: Store) -> Store:
+    """Class decorator: every public method raises RegistryError where MLflow raises; needs an attribute `uri`."""
+    for name, method in list(vars(store).items()):
+        if callable(method) and not name.startswith("_"):
+            setattr(store, name, _reported(method))
+    return store
+
+
+def _reported(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def wrapped(self: Any, *arguments: Any, **options: Any) -> Any:
+        with speaking(self.uri):
+            return method(self, *arguments, **options)
+
+    return wrapped

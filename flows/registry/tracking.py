@@ -10,17 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow.data.dataset_source_registry import resolve_dataset_source
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunStatus, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunStatus,
+    RunTag,
+)
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from flows.registry.connection import Connection
+from flows.registry.connection import Connection, reporting_failures
 
 BATCH = 1000
 """Metrics in one request; MLflow refuses more."""
 LONGEST_VALUE = 5000
-"""Characters of a tag that every store accepts."""
+"""Characters of a parameter or tag that every store accepts."""
+LONGEST_DIGEST = 36
+"""Characters of a dataset's digest that MLflow accepts; the whole of it is a tag of run and version."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,14 @@ class Run:
     model_id: str
 
 
-class Tracking:
-    """Runs of one store."""
+@reporting_failures
+class Runs:
+    """Runs of one store. Every method raises RegistryError when the store fails."""
 
     def __init__(self, connection: Connection) -> None:
         self._client = connection.client
         self._artifact_root = connection.artifact_root
+        self.uri = connection.uri
 
     def start(self, task: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]) -> Run:
         """A new run in the experiment of the task, with the (still pending) model that it will make."""
@@ -107,11 +118,10 @@ class Tracking:
 
     def log_dataset(self, run_id: str, *, name: str, digest: str, folder: Path, context: str) -> None:
         """Record the dataset that a run used as its input."""
-        source = resolve_dataset_source(str(folder))
-        dataset = MetaDataset(source, name=name, digest=digest[:36])  # the longest that MLflow takes
-        entity = dataset._to_mlflow_entity()
+        source = json.dumps({"uri": folder.as_uri()})
+        dataset = Dataset(name, digest[:LONGEST_DIGEST], source_type="local", source=source)
         tags = [InputTag(MLFLOW_DATASET_CONTEXT, context)]
-        self._client.log_inputs(run_id, datasets=[DatasetInput(entity, tags=tags)])
+        self._client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=tags)])
 
     def log_bytes(self, run_id: str, content: bytes, path: str) -> None:
         """Store a file, for instance a picture, at `path` among the run's artifacts."""

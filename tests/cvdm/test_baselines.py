@@ -68,7 +68,7 @@ def test_richardson_lucy_exists_where_the_optics_are_known(tmp_path):
         low, high = read_image(pair.low).pixels, read_image(pair.high).pixels
         for name, restore in fitted.items():
             scores[name] += psnr(fit_intensity(restore(low), high), high, target_range(high))
-    assert scores["richardson-lucy"] > scores["best-blur"] >= scores["input"]
+    assert scores["richardson-lucy"] > max(scores["best-blur"], scores["input"]) + 1
     assert list(fit_baselines(make(tmp_path / "b", widefield)).restorers()) == ["input", "best-blur"]
 
 

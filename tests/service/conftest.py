@@ -111,18 +111,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     return build
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's migrations take seconds, so every store of the session is a copy of this one."""
-    return Store(tmp_path_factory.mktemp("empty")).database
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty registry of the test's own."""
-    return Store(tmp_path)
-
-
 @dataclass
 class Service:
     """A running service and what it said before it had any model."""
@@ -216,3 +204,10 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def odd_files() -> list[Path]:
+    """Files that are hard or impossible to read."""
+    folder = Path(__file__).parents[1] / "data" / "odd"
+    return sorted(path for path in folder.iterdir() if path.suffix != ".md")

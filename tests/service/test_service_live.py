@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+import tifffile
+
+from cvdm.images import read_annotations
+
+from .conftest import TASK, acquired, corrupt_golden, tiff_bytes
+
+LONG = {"samples": 64, "steps": 200}
+"""A request that takes far longer than a test waits; its image is `acquired(256)`."""
+
 
 def test_before_a_champion_the_service_lives_but_is_not_ready(service):
     """Without a model: /livez 200, /readyz 503, /models empty, /reconstruct 503 with a remedy."""
@@ -9,14 +26,246 @@ def test_before_a_champion_the_service_lives_but_is_not_ready(service):
     assert service.before["/readyz"].status_code == 503
     assert service.before["/models"].json()["models"] == []
     refusal = service.before["/reconstruct"]
-    assert refusal.status_code == 503
+    assert refusal.status_code == 503 and refusal.headers["retry-after"]
     assert refusal.json()["error"] == "NoModelError"
     assert "cvdm retrain" in refusal.json()["remedy"]
 
 
-def test_with_a_champion_the_service_is_ready(service):
-    """A verified champion makes /readyz 200."""
+def test_with_a_champion_the_service_is_ready_and_says_with_which(service):
+    """/readyz is 200 and /models tells task, version, run, aliases, data digest, verified, loaded."""
     assert service.get("/readyz").status_code == 200
-    print(service.get("/models").text)
-    print(service.log.read_text())
-    assert 0
+    entry = service.models()[1]
+    assert (entry["task"], entry["verified"], entry["loaded"], entry["reason"]) == (TASK, True, True, None)
+    assert entry["dataset_digest"] == "d" * 64 and len(entry["run_id"]) == 32
+
+
+def test_an_image_comes_back_restored_and_traceable(service):
+    """float32 OME-TIFF with four channels, the input's pixel size, and its origin in headers and metadata."""
+    metadata = {"PhysicalSizeX": 0.0313, "PhysicalSizeY": 0.0313}
+    pixels = tifffile.imread(io.BytesIO(acquired(48))).astype(np.uint16)
+    reply = service.reconstruct(tiff_bytes(pixels, ome=True, metadata=metadata), seed=3)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["content-type"] == "image/tiff"
+    with tifffile.TiffFile(io.BytesIO(reply.content)) as tif:
+        assert tif.series[0].shape == (4, 48, 48) and tif.series[0].dtype == np.float32
+        for name in ("reconstruction", "uncertainty_std", "lower", "upper"):
+            assert f'Name="{name}"' in tif.ome_metadata
+        assert 'PhysicalSizeX="0.0313"' in tif.ome_metadata
+    told = read_annotations(io.BytesIO(reply.content))
+    assert told["dataset_digest"] == reply.headers["x-cvdm-dataset-digest"] == "d" * 64
+    assert told["run_id"] == reply.headers["x-cvdm-run-id"] == service.models()[int(told["version"])]["run_id"]
+    assert told["seed"] == reply.headers["x-cvdm-seed"] == "3"
+    assert told["model"] == reply.headers["x-cvdm-model"] == f"cvdm-{TASK}"
+    assert len(told["input_sha256"]) == 64 and told["git_commit"] == "0" * 40
+
+
+def test_the_same_request_gives_the_same_pixels(service):
+    """Without a seed too; another seed gives others."""
+    first, again, other = (service.reconstruct(acquired(), version=1, **seed) for seed in ({}, {}, {"seed": 9}))
+    assert first.content == again.content
+    assert (tifffile.imread(io.BytesIO(first.content)) != tifffile.imread(io.BytesIO(other.content))).any()
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "error"),
+    [
+        ({"task": "nothing-like-it"}, 404, "UnknownTaskError"),
+        ({"version": "4711"}, 404, "UnknownVersionError"),
+        ({"version": "newest"}, 422, "ParameterError"),
+        ({"samples": "1"}, 422, "ParameterError"),
+        ({"steps": "many"}, 422, "ParameterError"),
+        ({"seed": "-3"}, 422, "ParameterError"),
+        ({"colour": "red"}, 422, "ParameterError"),
+        ({"task": "x" * 5000}, 400, "BodyError"),
+    ],
+)
+def test_wrong_fields_are_refused(service, fields, status, error):
+    """Each with its status and the four parts of a message."""
+    assert_refusal(service.reconstruct(acquired(), **fields), status, error)
+
+
+RESTORABLE = {
+    "allzero_uint16.tif",
+    "bigendian_uint16.tif",
+    "bigtiff_uint16.tif",
+    "bool_1bit.tif",
+    "float64_01range.tif",
+    "int16_negative_background.tif",
+    "miniswhite_uint8.tif",
+    "nonsquare_odd_imagej_uint8.tif",
+    "saturated_uint8.tif",
+    "tiny_31x17_uint16.tif",
+}
+
+
+def test_odd_files_are_restored_or_refused_but_never_break(service, odd_files):
+    """Unreadable, stacked, coloured and non-finite files get 422; odd but sound ones are restored."""
+    assert len(odd_files) >= 20
+    for path in odd_files:
+        reply = service.reconstruct(path.read_bytes())
+        if path.name in RESTORABLE:
+            assert reply.status_code == 200, (path.name, reply.text)
+            assert np.isfinite(tifffile.imread(io.BytesIO(reply.content))).all(), path.name
+        else:
+            assert_refusal(reply, 422, "ImageError")
+    assert service.get("/readyz").status_code == 200
+
+
+def test_bodies_that_are_no_form_are_refused(service):
+    """Empty body, other media type, broken form, no file, text instead of a file, two files."""
+    url, image = f"{service.url}/reconstruct", acquired()
+    form = {"content-type": "multipart/form-data; boundary=B"}
+    assert_refusal(httpx.post(url), 415, "MediaTypeError")
+    assert_refusal(httpx.post(url, content=image, headers={"content-type": "image/tiff"}), 415, "MediaTypeError")
+    assert_refusal(httpx.post(url, content=b"nonsense", headers=form), 400, "BodyError")
+    assert_refusal(httpx.post(url, content=b"--B--\r\n", headers=form), 422, "ParameterError")
+    assert_refusal(httpx.post(url, files={"picture": image}), 422, "ParameterError")
+    assert_refusal(httpx.post(url, data={"image": "text"}, files={"x": b""}), 422, "ParameterError")
+    assert_refusal(httpx.post(url, files=[("image", image), ("image", image)]), 400, "BodyError")
+    assert_refusal(httpx.post(url, files={"image": b""}), 422, "ImageError")
+    assert_refusal(httpx.get(url), 405, "HTTPError")
+
+
+def test_what_is_too_large_is_refused_before_it_is_decoded(service):
+    """413 from the declared length, 413 when an undeclared length grows too far, 422 for too many pixels."""
+    large = b"\0" * 2**21
+    assert_refusal(service.reconstruct(large), 413, "UploadTooLargeError")
+
+    def undeclared():
+        yield b'--B\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        for _ in range(32):
+            yield b"\0" * 2**16
+
+    headers = {"content-type": "multipart/form-data; boundary=B"}
+    reply = httpx.post(f"{service.url}/reconstruct", content=undeclared(), headers=headers)
+    assert_refusal(reply, 413, "UploadTooLargeError")
+    bomb = tiff_bytes(np.zeros((4096, 4096), np.uint8), compression="zlib")
+    assert_refusal(service.reconstruct(bomb), 422, "ImageError")
+
+
+def test_health_answers_while_the_device_works_and_the_queue_is_bounded(service):
+    """Under a long reconstruction /livez and /models take < 1 s; one request too many is told when to return;
+    clients that give up free the device at once."""
+    clients = [Waiting(service) for _ in range(10)]  # one runs, eight wait
+    time.sleep(1.5)
+    for path in ("/livez", "/readyz", "/models", "/metrics"):
+        started = time.monotonic()
+        assert service.get(path).status_code == 200
+        assert time.monotonic() - started < 1, path
+    refused = assert_refusal(service.reconstruct(acquired()), 503, "BusyError")
+    assert int(refused.headers["retry-after"]) >= 1
+    for client in clients:
+        client.give_up()
+    started = time.monotonic()
+    service.wait(lambda: service.reconstruct(acquired(32)).status_code == 200, 10)
+    assert time.monotonic() - started < 10
+
+
+def test_a_new_champion_takes_over_without_a_failed_request(service, checkpoints):
+    """Under a stream of requests every answer is 200, from the old version first and then from the new one."""
+    number = service.store.register(checkpoints(seed=1))
+    stop, replies = threading.Event(), []
+
+    def stream():
+        with httpx.Client(timeout=60) as client:
+            while not stop.is_set():
+                replies.append(client.post(f"{service.url}/reconstruct", files={"image": acquired(32)}))
+
+    with ThreadPoolExecutor(3) as pool:
+        streams = [pool.submit(stream) for _ in range(3)]
+        try:
+            service.wait(lambda: len(replies) > 5)
+            service.store.promote(number)
+            service.wait_for_champion(number)
+            before = len(replies)
+            service.wait(lambda: len(replies) > before + 8)
+        finally:
+            stop.set()
+        for future in streams:
+            future.result()
+    assert {reply.status_code for reply in replies} == {200}
+    versions = [int(reply.headers["x-cvdm-version"]) for reply in replies]
+    assert versions[0] != number and versions[-1] == number and len(set(versions)) == 2
+    assert service.reconstruct(acquired(32), version=1).headers["x-cvdm-version"] == "1"
+
+
+def test_a_corrupt_candidate_never_serves(service, checkpoints):
+    """Its alias moves, the old champion answers on, and /models tells the reason."""
+    good = next(number for number, entry in service.models().items() if entry["serving"])
+    bad_directory = checkpoints(seed=2)
+    corrupt_golden(bad_directory)
+    bad = service.store.register(bad_directory, champion=True)
+    try:
+        service.wait(lambda: service.models().get(bad, {}).get("reason") is not None)
+        entry = service.models()[bad]
+        assert "golden" in entry["reason"]["expected"] and not entry["verified"] and "champion" in entry["aliases"]
+        assert service.reconstruct(acquired(32)).headers["x-cvdm-version"] == str(good)
+        assert service.get("/readyz").status_code == 200
+        assert_refusal(service.reconstruct(acquired(32), version=bad), 503, "CheckpointError")
+    finally:
+        service.store.promote(good)
+
+
+def test_an_unreachable_registry_is_told_and_does_not_stop_service(service):
+    """The loaded champion answers on; /models says what is wrong; recovery is noticed."""
+    away = service.store.database.with_suffix(".away")
+    service.store.database.rename(away)
+    try:
+        service.wait(lambda: not service.get("/models").json()["registry"]["reachable"])
+        assert "CVDM_TRACKING_URI" in service.get("/models").json()["registry"]["error"]["expected"]
+        assert service.reconstruct(acquired(32)).status_code == 200
+        assert service.get("/readyz").status_code == 200
+    finally:
+        away.rename(service.store.database)
+    service.wait(lambda: service.get("/models").json()["registry"]["reachable"])
+
+
+def test_metrics_show_what_was_done(service):
+    """After one restored and one refused request /metrics shows every own counter beside BentoML's."""
+    service.reconstruct(acquired(32))
+    service.reconstruct(b"no image")
+    text = service.get("/metrics").text
+    for sample in (
+        f'cvdm_reconstructions_total{{task="{TASK}",version="1"}}',
+        'cvdm_failures_total{reason="ImageError"}',
+        f'cvdm_swaps_total{{task="{TASK}"}}',
+        f'cvdm_model_version{{task="{TASK}"}}',
+        f'cvdm_reconstruction_seconds_count{{task="{TASK}"}}',
+        "bentoml_service_request_total",
+    ):
+        assert sample in text, text
+
+
+def test_the_log_holds_no_image_name_and_no_traceback(service):
+    """Refusals are logged in one line each; what a client sent stays out of the log."""
+    service.reconstruct(b"no image at all")
+    log = service.log.read_text()
+    assert "refused" in log and "in.tif" not in log and "Traceback" not in log
+
+
+class Waiting:
+    """A client that asked for something long and can hang up."""
+
+    def __init__(self, service):
+        self._client = httpx.Client(timeout=60)
+        self._thread = threading.Thread(target=self._ask, args=(service.url,), daemon=True)
+        self._thread.start()
+
+    def _ask(self, url):
+        try:
+            data = {name: str(value) for name, value in LONG.items()}
+            self._client.post(f"{url}/reconstruct", files={"image": acquired(256)}, data=data)
+        except httpx.TransportError:
+            return
+
+    def give_up(self):
+        self._client.close()
+
+
+def assert_refusal(reply, status, error):
+    assert reply.status_code == status, reply.text[:500]
+    content = reply.json()
+    assert content["error"] == error
+    assert all(content[part] for part in ("expected", "actual", "remedy"))
+    assert "Traceback" not in reply.text
+    return reply

@@ -1,0 +1,24 @@
+"""One registry: its runs and its models, behind one connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.registry.connection import connect
+from flows.registry.models import Models
+from flows.registry.tracking import Runs
+from flows.settings import Settings
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What the platform remembers."""
+
+    runs: Runs
+    models: Models
+
+    @classmethod
+    def open(cls, settings: Settings) -> Registry:
+        """Connect to the store that the settings name. Raises RegistryError."""
+        connection = connect(settings)
+        return cls(Runs(connection), Models(connection))
