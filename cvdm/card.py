@@ -58,6 +58,7 @@ class Card:
     numerical_aperture: of the objective.
     wavelength_nm:      of the excitation.
     forward_model:      how inputs arise from targets, where that is known.
+    overlapping:        groups of fields that show parts of the same scene; each goes to one split as a whole.
     """
 
     task: str
@@ -72,6 +73,7 @@ class Card:
     numerical_aperture: float | None = None
     wavelength_nm: float | None = None
     forward_model: ForwardModel | None = None
+    overlapping: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.task):
@@ -86,6 +88,13 @@ class Card:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise DatasetError(f"{name} above 0, or null", f"{value}", "Correct the card.")
+        listed = [field for group in self.overlapping for field in group]
+        if len(listed) != len(set(listed)) or any(len(group) < 2 for group in self.overlapping):
+            raise DatasetError(
+                "overlapping: groups of two or more fields, each field in one",
+                f"{listed}",
+                "Merge the groups.",
+            )
         try:
             groups = re.compile(self.name_pattern).groupindex
         except re.error as error:
@@ -142,6 +151,10 @@ def _value(value: Any, hint: Any, where: str) -> Any:
         return None
     if kind in (Split, ForwardModel):
         return _section(kind, value, where)
+    if where.endswith(": overlapping"):
+        if not (isinstance(value, list) and all(isinstance(group, list) for group in value)):
+            raise DatasetError(f"{where} to be a list of lists of fields", f"{value!r}", "Correct the card.")
+        return tuple(tuple(str(field) for field in group) for group in value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

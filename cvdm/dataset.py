@@ -5,7 +5,8 @@
     ROOT/high/NAME.tif    targets, one for each input
 
 A field belongs to the split that its own name hashes to; adding or removing other fields never moves it.
-All pairs of a field are in the same split. Pixels are not read here: see cvdm/images.py.
+All pairs of a field are in the same split, and so are fields that the card lists as overlapping, which share
+pixels of the scene: they follow the first of their group. Pixels are not read here: see cvdm/images.py.
 """
 
 from __future__ import annotations
@@ -95,8 +96,12 @@ def load_dataset(root: Path) -> Dataset:
 
 
 def split_of(field: str, card: Card) -> str:
-    """The split of a field: where a hash of the card's split seed and its name falls among the fractions."""
-    digest = hashlib.sha256(f"{card.split.seed}:{field}".encode()).digest()
+    """The split of a field: where a hash of the card's split seed and its name falls among the fractions.
+
+    Of overlapping fields, the name of the first one listed counts for all.
+    """
+    leader = next((group[0] for group in card.overlapping if field in group), field)
+    digest = hashlib.sha256(f"{card.split.seed}:{leader}".encode()).digest()
     position, reached = int.from_bytes(digest[:8], "big") / 2**64, 0.0
     for name in SPLITS:
         reached += getattr(card.split, name)

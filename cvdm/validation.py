@@ -9,7 +9,7 @@ import torch
 
 from cvdm.config import SamplingConfig
 from cvdm.dataset import Dataset
-from cvdm.metrics import crps, psnr
+from cvdm.metrics import crps, psnr, target_range
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
 from cvdm.patches import ImagePair, read_pair
@@ -27,7 +27,7 @@ class Validation:
     crps: float
     """Mean CRPS over the crops, in half-ranges of the intensity scale."""
     psnr: float
-    """Mean PSNR in dB of the posterior mean over the crops, the target's own span as range."""
+    """Mean PSNR in dB of the posterior mean over the crops, `cvdm.metrics.target_range` as range."""
     panel: Panel
     schedule: ScheduleCurves
 
@@ -71,7 +71,7 @@ class Validator:
     def _score(self, model: CVDM, crop: ImagePair) -> tuple[float, float]:
         view = self._view(model, crop)
         draws = np.stack(list(view.draws(self.sampling)))
-        span = float(np.ptp(crop.high)) or 1.0
+        span = target_range(crop.high) or 1.0
         return float(crps(draws, crop.high).mean()) / view.scale.half_range, psnr(
             draws.mean(0), crop.high, span
         )

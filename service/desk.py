@@ -15,8 +15,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from service.device import Device, Job
-from service.errors import TimeLimitError
+from service.device import Device, Job, StoppedError
+from service.errors import StoppingError, TimeLimitError
 from service.inference import Answer, check_image, restore
 from service.metrics import Metrics
 from service.residents import Residents
@@ -81,6 +81,8 @@ class Desk:
             limit = self._settings.timeout_seconds
             waited: set[asyncio.Future[Any]] = {job.done, gone}
             await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if job.done.cancelled():  # only closing the device cancels what somebody waits for
+                raise StoppingError
             if job.done.done():
                 return job.done.result()
             if gone.done():
@@ -88,6 +90,8 @@ class Desk:
             raise TimeLimitError(
                 f"an answer within {limit:g} s", "none", "Ask for fewer samples or steps, or crop the image."
             )
+        except StoppedError as error:
+            raise StoppingError from error
         finally:
             gone.cancel()
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from service.errors import BusyError
+from service.errors import BusyError, StoppingError
 
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
@@ -55,14 +55,16 @@ class Device:
         return len(self._unfinished)
 
     def check_room(self) -> None:
-        """Raises BusyError when a request that came now would have no place to wait."""
+        """Raises BusyError, or StoppingError, when a request that came now would have no place to wait."""
+        if self._closing.is_set():
+            raise StoppingError
         if self.unfinished > self._max_waiting:
             seconds = max(1, math.ceil(self._seconds * self.unfinished))
             raise BusyError(self.unfinished, seconds)
 
     def submit(self, work: Work[Result], *, always: bool = False) -> Job[Result]:
-        """Queue work. Raises BusyError when too much waits, unless `always`."""
-        if not always:
+        """Queue work; `always` also when too much waits. Raises BusyError, StoppingError."""
+        if not always or self._closing.is_set():
             self.check_room()
         stop = threading.Event()
         future = self._thread.submit(self._run, work, stop)

@@ -77,6 +77,16 @@ class BusyError(ServiceError):
         self.retry_after = seconds
 
 
+class StoppingError(ServiceError):
+    """The service is being stopped."""
+
+    status = 503
+    retry_after = 30
+
+    def __init__(self) -> None:
+        super().__init__("a running service", "one that is being stopped", "Send the request again later.")
+
+
 class TimeLimitError(ServiceError):
     """The answer took longer than this service allows."""
 

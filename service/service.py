@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
+from typing import Any
 
 import bentoml
 
@@ -76,7 +78,20 @@ class CvdmService:
 
     @bentoml.on_startup
     async def start_watching(self) -> None:
-        """Follow the registry beside the requests."""
+        """Follow the registry beside the requests, and end work at once when told to stop.
+
+        Without the latter, uvicorn would first wait for every running reconstruction.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            then = signal.getsignal(number)
+
+            def close_first(number: int, frame: Any, then: Any = then) -> None:
+                loop.call_soon_threadsafe(self._desk.close)
+                then(number, frame)
+
+            if callable(then):
+                signal.signal(number, close_first)
         self._watch = asyncio.create_task(self._desk.residents.watch(self._poll_seconds))
 
     @bentoml.on_shutdown

@@ -16,6 +16,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import mlflow.pyfunc
 import numpy as np
 from mlflow.artifacts import download_artifacts
@@ -81,6 +82,8 @@ class Models:
         self._client.finalize_logged_model(run.model_id, "READY")
         if model_name(task) not in self._names():
             self._client.create_registered_model(model_name(task), tags={"task": task})
+        # The SQL store looks the logged model up through the process-wide address, not the client's (MLflow 3.17).
+        mlflow.set_tracking_uri(self.uri)
         created = self._client.create_model_version(
             model_name(task),
             source=f"models:/{run.model_id}",
@@ -165,7 +168,8 @@ class Models:
 def save_package(checkpoint: Path, package: Path, run: Run) -> None:
     """Write a checkpoint directory as an MLflow model that carries the code it needs."""
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # no input example: the golden pair is one, with its answer
+        # MLflow asks for an input example (the golden pair is one) and for type hints (it knows none for images).
+        warnings.simplefilter("ignore", UserWarning)
         named, code = Path(scratch) / CHECKPOINT, Path(scratch) / "cvdm"
         shutil.copytree(checkpoint, named)
         shutil.copytree(Path(cvdm.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__"))

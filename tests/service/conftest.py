@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 import tifffile
 from mlflow import MlflowClient
+from specimens import cells, make_checkpoint, noisy
 
 from cvdm.checkpoint import file_digest, save_checkpoint
 from cvdm.images import write_tiff
-from specimens import cells, make_checkpoint, noisy
 
 TASK = "test-cells"
 START_SECONDS, SWAP_SECONDS = 120, 30
@@ -45,7 +45,9 @@ class Store:
         self.database = root / "mlflow.db"
         self.uri = f"sqlite:///{self.database}"
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-        self._experiment = self.client.create_experiment("tests", artifact_location=(root / "artifacts").as_uri())
+        self._experiment = self.client.create_experiment(
+            "tests", artifact_location=(root / "artifacts").as_uri()
+        )
         self._code = root / "model_code.py"
         self._code.write_text(MODEL_CODE, encoding="utf-8")
 
@@ -133,20 +135,20 @@ class Service:
         """GET /models by version."""
         return {entry["version"]: entry for entry in self.get("/models").json()["models"]}
 
-    def wait(self, true: Callable[[], bool], seconds: float = SWAP_SECONDS) -> None:
+    def wait_for(self, probe: Callable[[], Any], seconds: float = SWAP_SECONDS) -> Any:
+        """What `probe` returns as soon as it is true."""
         deadline = time.monotonic() + seconds
-        while not true():
+        while not (found := probe()):
             assert time.monotonic() < deadline, f"waited {seconds} s in vain\n{self.log.read_text()[-3000:]}"
             time.sleep(0.2)
+        return found
 
     def wait_for_champion(self, version: int) -> None:
-        self.wait(lambda: self.models().get(version, {}).get("serving", False))
+        self.wait_for(lambda: self.models().get(version, {}).get("serving", False))
 
 
 @pytest.fixture(scope="session")
-def service(
-    tmp_path_factory: pytest.TempPathFactory, checkpoints: Callable[..., Path]
-) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory, checkpoints: Callable[..., Path]) -> Iterator[Service]:
     """A service that was started with an empty registry and serves version 1 since."""
     root = tmp_path_factory.mktemp("service")
     store = Store(root)
@@ -154,8 +156,8 @@ def service(
     running = Service(f"http://127.0.0.1:{port}", store, root / "service.log")
     process = _start(root, store, port, running.log)
     try:
-        running.wait(lambda: _answers(running), START_SECONDS)
-        running.wait(lambda: running.get("/models").json()["registry"]["reachable"])
+        running.wait_for(lambda: _answers(running), START_SECONDS)
+        running.wait_for(lambda: running.get("/models").json()["registry"]["reachable"])
         running.before = {path: running.get(path) for path in ("/livez", "/readyz", "/models")}
         running.before["/reconstruct"] = running.reconstruct(acquired())
         store.register(checkpoints(seed=0), champion=True)

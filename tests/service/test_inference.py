@@ -27,8 +27,8 @@ def resident(tiny_checkpoint):
     return Resident(Version("test-cells", 7, "r" * 32, ("champion",)), tiny_checkpoint)
 
 
-def run(resident, image, order=Order(), progress=lambda done, total: None):
-    return restore(resident, io.BytesIO(image), order, PIXELS, progress)
+def run(resident, image, order=None, progress=lambda done, total: None):
+    return restore(resident, io.BytesIO(image), order or Order(), PIXELS, progress)
 
 
 def test_channels_are_what_the_model_gives(resident):

@@ -15,7 +15,9 @@ def test_no_fields_leave_every_choice_open():
     """A bare upload asks for the champion with the model's own sampling."""
     order = read_order({"samples": "", "version": "champion"}, LIMITS)
     assert order == Order()
-    assert order.sampling(SamplingConfig(samples=3, steps=7, seed=11)) == SamplingConfig(samples=3, steps=7, seed=11)
+    assert order.sampling(SamplingConfig(samples=3, steps=7, seed=11)) == SamplingConfig(
+        samples=3, steps=7, seed=11
+    )
 
 
 def test_given_fields_replace_the_models_own():

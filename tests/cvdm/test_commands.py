@@ -1,0 +1,148 @@
+"""`python -m cvdm` from prepare to reconstruct, in an environment that holds the core packages alone."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from packaging.requirements import Requirement
+from specimens import cells, make_dataset
+
+ROOT = Path(__file__).parents[2]
+PARAMS = """\
+presets:
+  tiny:
+    model: {mean_width: 4, denoiser_width: 4, levels: 2, schedule: {width: 4}}
+    training: {steps: 4, batch: 2, patch: 16, warmup: 1, validate_every: 2, checkpoint_every: 1}
+    sampling: {samples: 2, steps: 2}
+"""
+
+
+def core_distributions():
+    """The core requirements of pyproject.toml and all that they require."""
+    found, waiting = set(), ["cvdm-platform"]
+    while waiting:
+        name = waiting.pop()
+        for text in distribution(name).requires or []:
+            requirement = Requirement(text)
+            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if wanted and requirement.name.lower() not in found:
+                found.add(requirement.name.lower())
+                waiting.append(requirement.name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def core_only(tmp_path_factory):
+    """A folder of packages like a fresh environment's after `pip install .` without extras."""
+    site = tmp_path_factory.mktemp("site")
+    for name in core_distributions():
+        for file in distribution(name).files or []:
+            top = site / file.parts[0]
+            if file.parts[0] not in ("..", "__pycache__") and not top.exists():
+                top.symlink_to(distribution(name).locate_file(file.parts[0]))
+    (site / "cvdm").symlink_to(ROOT / "cvdm")
+    return site
+
+
+@pytest.fixture(scope="module")
+def run(core_only):
+    def run(*arguments, code=0, folder=None):
+        command = [sys.executable, "-S", "-m", "cvdm", *map(str, arguments)]
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(core_only)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder or core_only)
+        assert done.returncode == code, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    make_dataset(folder / "data" / "test-cells", size=64)
+    (folder / "params.yaml").write_text(PARAMS)
+    run("train", "--data", "data/test-cells", "--preset", "tiny", "-o", "models/test-cells", folder=folder)
+    return folder
+
+
+def test_the_environment_really_lacks_the_platform(core_only):
+    """None of tracker, orchestrator, server and validation suite can be imported there."""
+    for tool in ("mlflow", "prefect", "bentoml", "great_expectations", "dvc", "pydantic"):
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", f"import {tool}"], env={"PYTHONPATH": str(core_only)}, capture_output=True
+        )
+        assert b"ModuleNotFoundError" in done.stderr, tool
+
+
+def test_prepare_writes_the_manifest(run, trained):
+    """Splits by field and the digest, in one JSON file."""
+    run("prepare", "--data", "data/test-cells", "-o", "prepared/manifest.json", folder=trained)
+    manifest = json.loads((trained / "prepared/manifest.json").read_text())
+    fields = [field for split in manifest["fields"].values() for field in split]
+    assert manifest["pairs"] == len(fields) == len(set(fields)) == 12
+
+
+def test_evaluate_prints_one_json_document(run, trained):
+    """Standard output is the documented JSON and nothing else; the bar goes to standard error."""
+    done = run(
+        "evaluate", "--checkpoint", "models/test-cells", "--data", "data/test-cells", "--json", folder=trained
+    )
+    document = json.loads(done.stdout)
+    assert document["split"] == "test" and document["metrics"]["psnr"]["per_field"]
+    assert "100%" in done.stderr
+
+
+def test_reconstruct_writes_the_four_channels(run, trained):
+    """An odd-sized 16-bit image comes back with names, size and identical pixels for identical requests."""
+    image = (cells(np.random.default_rng(0), 64)[:61, :47] * 1).astype(np.uint16)
+    tifffile.imwrite(trained / "in.tif", image)
+    for output in ("a.ome.tif", "b.ome.tif"):
+        run(
+            *("reconstruct", "--checkpoint", "models/test-cells", "in.tif", "-o", output),
+            *("--samples", 3, "--steps", 2, "--seed", 5, "--tile", 32),
+            folder=trained,
+        )
+    with tifffile.TiffFile(trained / "a.ome.tif") as file:
+        assert file.is_ome and file.asarray().shape == (4, 61, 47) and file.asarray().dtype == np.float32
+        assert all(name in file.ome_metadata for name in ("reconstruction", "uncertainty_std", "lower", "upper"))
+    assert np.array_equal(tifffile.imread(trained / "a.ome.tif"), tifffile.imread(trained / "b.ome.tif"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "clue"),
+    [
+        (("train", "--data", "nowhere", "--preset", "tiny", "-o", "m"), "nowhere"),
+        (("train", "--data", "data/test-cells", "--preset", "huge", "-o", "m"), "presets tiny"),
+        (("train", "--data", "data/test-cells", "--preset", "tiny", "-o", "models/test-cells"), "Choose another"),
+        (("reconstruct", "--checkpoint", "data", "in.tif", "-o", "o.tif"), "model.json"),
+        (("reconstruct", "--checkpoint", "models/test-cells", "params.yaml", "-o", "o.tif"), "TIFF"),
+        (("reconstruct", "--checkpoint", "models/test-cells", "none.tif", "-o", "o.tif"), "none.tif"),
+        (("reconstruct", "--checkpoint", "models/test-cells", "in.tif", "-o", "o.tif", "--samples", 1), "at least 2"),
+        (("evaluate", "--checkpoint", "models/test-cells", "--data", "prepared"), "card.yaml"),
+    ],
+)
+def test_a_mistake_is_one_paragraph(run, trained, arguments, clue):
+    """Exit code 1, what was expected and what to do, no traceback, nothing half-written."""
+    (trained / "prepared").mkdir(exist_ok=True)
+    tifffile.imwrite(trained / "in.tif", np.zeros((32, 32), np.uint16) + 7)
+    before = sorted(trained.iterdir())
+    done = run(*arguments, code=1, folder=trained)
+    assert "Expected" in done.stderr and clue in done.stderr and "Traceback" not in done.stderr
+    assert sorted(trained.iterdir()) == before
+
+
+def test_unknown_parameters_are_refused_by_name(run, trained):
+    """A misspelt key of params.yaml stops the training before it starts."""
+    (trained / "bad.yaml").write_text("presets: {tiny: {training: {setps: 4}}}")
+    done = run(
+        *("train", "--data", "data/test-cells", "--params", "bad.yaml", "--preset", "tiny", "-o", "m"),
+        code=1,
+        folder=trained,
+    )
+    assert "setps" in done.stderr and "steps" in done.stderr

@@ -1,0 +1,57 @@
+"""Fixtures of the lifecycle's tests: a project folder of their own with a real SQLite MLflow store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.settings import PROJECT, Settings
+
+PARAMS = """\
+presets:
+  tiny:
+    model: {mean_width: 4, denoiser_width: 4, levels: 2, schedule: {width: 4}}
+    training: {steps: 4, batch: 2, patch: 16, warmup: 1, validate_every: 2, checkpoint_every: 1}
+    sampling: {samples: 2, steps: 2, tile: 32}
+gate: {min_fields: 2}
+validation: {}
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tools see the same environment as under `cvdm`, with their state in a temporary folder."""
+    settings = Settings(home=tmp_path_factory.mktemp("tools"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.tool_environment().items():
+            patch.setenv(name, value)
+        for name in [name for name in os.environ if name.startswith("CVDM_")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def _empty_store(tmp_path_factory: pytest.TempPathFactory, _quiet_tools: None) -> Path:
+    """A migrated MLflow database without content; migrating takes seconds, copying does not."""
+    from flows.registry import Registry
+
+    home = tmp_path_factory.mktemp("store")
+    Registry.open(Settings(home=home))
+    return home / "mlruns" / "mlflow.db"
+
+
+@pytest.fixture
+def project_settings(tmp_path: Path, _empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a fresh project folder, which is also the one that `Settings.read()` finds."""
+    home = tmp_path / "project"
+    (home / "mlruns").mkdir(parents=True)
+    (home / "pyproject.toml").write_text(f'[project]\nname = "{PROJECT}"\n', encoding="utf-8")
+    (home / "params.yaml").write_text(PARAMS, encoding="utf-8")
+    shutil.copy(_empty_store, home / "mlruns" / "mlflow.db")
+    monkeypatch.setenv("CVDM_HOME", str(home))
+    monkeypatch.setenv("CVDM_DEVICE", "cpu")
+    return Settings.read()

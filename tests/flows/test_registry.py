@@ -1,0 +1,153 @@
+"""The registry, against a real SQLite store: runs, models, aliases, and what happens without a store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cvdm.checkpoint import load_checkpoint, verify_golden
+from flows.registry import CHAMPION, PREVIOUS, Registry, RegistryError
+from flows.settings import Settings
+
+TASK = "test-cells"
+
+
+@pytest.fixture
+def registry(project_settings) -> Registry:
+    return Registry.open(project_settings)
+
+
+@pytest.fixture
+def run(registry):
+    return registry.runs.start(TASK, "a run", params={"steps": 4}, tags={"init": "scratch"})
+
+
+def test_metrics_show_on_the_run_and_on_its_model(registry, run):
+    """Everything that is logged carries the run's and the model's id."""
+    registry.runs.log_series(run, [(1, {"loss/total": 2.0}), (2, {"loss/total": 1.0})])
+    assert registry.runs.metrics(run.run_id) == {"loss/total": 1.0}
+    assert registry.runs.last_step(run, "loss/total") == 2
+    model = registry.runs._client.get_logged_model(run.model_id)
+    assert {m.key: m.value for m in model.metrics} == {"loss/total": 1.0}
+
+
+def test_more_metrics_than_one_request_holds_all_arrive(registry, run):
+    """A long series is cut into requests that MLflow accepts."""
+    registry.runs.log_series(run, [(step, {"a": step, "b": -step}) for step in range(1, 701)])
+    assert registry.runs.last_step(run, "a") == 700
+    assert registry.runs.metrics(run.run_id) == {"a": 700.0, "b": -700.0}
+
+
+def test_a_run_is_reopened_and_found_by_its_tags(registry, run):
+    """An interrupted run goes on under its own id; only a finished one is found as done."""
+    registry.runs.finish(run.run_id, "FAILED")
+    assert registry.runs.find(TASK, {"init": "scratch"}) is None
+    assert registry.runs.reopen(run.run_id) == run
+    registry.runs.finish(run.run_id)
+    assert registry.runs.find(TASK, {"init": "scratch"}) == run.run_id
+    assert registry.runs.find(TASK, {"init": "base"}) is None
+    assert registry.runs.reopen("0" * 32) is None
+
+
+def test_artifacts_lie_below_the_artifact_root_wherever_the_process_runs(registry, run, project_settings, monkeypatch, tmp_path):
+    """Nothing lands in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    registry.runs.log_json(run.run_id, {"a": 1}, "gate/decision.json")
+    assert registry.runs.read_json(run.run_id, "gate/decision.json") == {"a": 1}
+    assert list((project_settings.mlruns_dir / "artifacts").rglob("decision.json"))
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_the_dataset_is_an_input_of_the_run(registry, run, tmp_path):
+    """Name and digest of the data are MLflow's own dataset record."""
+    registry.runs.log_dataset(run.run_id, name=TASK, digest="d" * 64, folder=tmp_path, context="training")
+    (used,) = registry.runs._client.get_run(run.run_id).inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == (TASK, "d" * 36)
+
+
+def test_what_is_registered_comes_back_as_the_same_checkpoint(registry, run, tiny_checkpoint_dir, tmp_path):
+    """A downloaded version is verified by its own golden pair; aliases and tags are as set."""
+    number = registry.models.register(TASK, run, tiny_checkpoint_dir, {"dataset_digest": "d"})
+    registry.models.set_alias(TASK, CHAMPION, number)
+    directory = registry.models.download(TASK, "champion", tmp_path / "copy")
+    verify_golden(directory, load_checkpoint(directory))
+    (version,) = registry.models.versions(TASK)
+    assert (version.number, version.run_id, version.model_id, version.aliases) == (1, run.run_id, run.model_id, ("champion",))
+    assert version.tags["dataset_digest"] == "d"
+    assert registry.models.version_of_run(TASK, run.run_id) == version
+    assert registry.models.tasks() == (TASK,)
+    assert version.as_json()["version"] == 1
+
+
+def test_a_registered_model_runs_where_this_project_is_not(registry, run, tiny_checkpoint_dir, project_settings, tmp_path):
+    """MLflow loads it with the code inside it, in another folder, and refuses integers by its signature."""
+    number = registry.models.register(TASK, run, tiny_checkpoint_dir, {})
+    code = f"""
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
+sys.path[:] = [p for p in sys.path if not p.endswith("/main")]
+import json, mlflow, numpy as np
+mlflow.set_tracking_uri({project_settings.tracking_uri!r})
+model = mlflow.pyfunc.load_model("models:/cvdm-{TASK}/{number}")
+reply = model.predict(np.full((20, 24), 50, np.float32))
+try:
+    model.predict(np.zeros((20, 24), np.uint16)); refused = False
+except mlflow.exceptions.MlflowException:
+    refused = True
+import cvdm
+print(json.dumps([list(reply.shape), str(reply.dtype), bool(np.isfinite(reply).all()), refused, cvdm.__file__]))
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    shape, dtype, finite, refused, origin = json.loads(done.stdout.splitlines()[-1])
+    assert (shape, dtype, finite, refused) == ([4, 20, 24], "float32", True, True)
+    assert str(project_settings.mlruns_dir) in origin or "/code/" in origin
+
+
+def test_aliases_move_and_go(registry, run, tiny_checkpoint_dir):
+    """An alias points at one version, moves, and can be removed; without a model there are none."""
+    assert registry.models.champion(TASK) is None
+    assert registry.models.versions(TASK) == ()
+    first = registry.models.register(TASK, run, tiny_checkpoint_dir, {})
+    registry.models.set_alias(TASK, PREVIOUS, first)
+    assert registry.models.previous(TASK) == first
+    registry.models.set_alias(TASK, PREVIOUS, None)
+    assert registry.models.previous(TASK) is None
+
+
+def test_a_version_that_is_not_there_is_named(registry, tmp_path):
+    """The message lists what there is and how to make one."""
+    with pytest.raises(RegistryError, match="cvdm retrain --task test-cells"):
+        registry.models.download(TASK, 7, tmp_path / "copy")
+    assert list(tmp_path.glob("*copy*")) == []
+
+
+def test_an_unreachable_server_is_reported_soon(project_settings, monkeypatch):
+    """A closed port fails within seconds and says what to do."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    settings = Settings.read(home=project_settings.home, tracking_uri="http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(RegistryError, match="cvdm up"):
+        Registry.open(settings)
+    assert time.monotonic() - start < 20
+
+
+def test_the_package_carries_the_science_and_nothing_pickled(tiny_checkpoint_dir, tmp_path):
+    """A model folder holds the checkpoint, the cvdm package and no pickle."""
+    from flows.registry.models import save_package
+    from flows.registry.tracking import Run
+
+    save_package(tiny_checkpoint_dir, tmp_path / "model", Run("0" * 32, "m-0"))
+    assert (tmp_path / "model" / "artifacts" / "checkpoint" / "model.json").is_file()
+    assert (tmp_path / "model" / "code" / "cvdm" / "posterior.py").is_file()
+    assert not list((tmp_path / "model").rglob("*.pkl"))
+    assert np.all([name.is_file() for name in (tmp_path / "model").glob("MLmodel")])

@@ -1,0 +1,107 @@
+"""One request through the web application, with a real device thread and a fake registry."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.testclient import TestClient
+
+from cvdm.errors import CheckpointError, StorageError
+from service.desk import Desk
+from service.device import Device
+from service.loading import Resident, Version
+from service.metrics import Metrics
+from service.routes import build_app
+from service.settings import Settings
+
+from .conftest import acquired
+
+
+class FakeResidents:
+    """Always answers with the same model, or always fails."""
+
+    def __init__(self, resident):
+        self.resident = resident
+        self.failure = None
+
+    async def get(self, task, number):
+        if self.failure is not None:
+            raise self.failure
+        return self.resident
+
+    def describe(self):
+        return {"ready": True, "models": []}
+
+
+@pytest.fixture
+def residents(tiny_checkpoint):
+    return FakeResidents(Resident(Version("test-cells", 1, "r"), tiny_checkpoint))
+
+
+@pytest.fixture
+def client(residents):
+    settings = Settings(tracking_uri="sqlite:////none.db", timeout_seconds=3, max_upload_bytes=2**20)
+    app = build_app()
+    device = Device(max_waiting=3)
+    app.state.desk = Desk(settings, residents, device, Metrics(CollectorRegistry()))
+    with TestClient(app) as http:
+        yield http
+    app.state.desk.close()
+
+
+def test_a_bug_is_a_500_whose_details_stay_in_the_log(client, residents, caplog):
+    """The client learns a request id; the log has the traceback under the same id."""
+    residents.failure = RuntimeError("inner detail")
+    reply = client.post("/reconstruct", files={"image": acquired(32)})
+    assert reply.status_code == 500
+    assert "inner detail" not in reply.text and "Traceback" not in reply.text
+    request_id = reply.json()["request_id"]
+    assert reply.headers["x-request-id"] == request_id and request_id in reply.json()["remedy"]
+    assert any(request_id in record.message and record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (CheckpointError("a sound model", "a damaged one", "Promote another."), 503),
+        (StorageError("to write a file", "No space left on device", "Free some."), 507),
+    ],
+)
+def test_errors_of_the_science_reach_the_client_unchanged(client, residents, failure, status):
+    """Expected, actual and remedy are the error's own words."""
+    residents.failure = failure
+    reply = client.post("/reconstruct", files={"image": acquired(32)})
+    assert reply.status_code == status
+    assert reply.json() == failure.as_dict() | {"request_id": reply.headers["x-request-id"]}
+
+
+def test_an_answer_that_takes_too_long_is_given_up(client):
+    """504 after CVDM_TIMEOUT_SECONDS, and the device is free again at once."""
+    reply = client.post("/reconstruct", files={"image": acquired(48)}, data={"samples": "64", "steps": "200"})
+    assert reply.status_code == 504, reply.text
+    assert reply.json()["error"] == "TimeLimitError" and "samples" in reply.json()["remedy"]
+    assert client.post("/reconstruct", files={"image": acquired(16)}).status_code == 200
+
+
+def test_a_hang_up_while_sending_is_no_error(client):
+    """A client that goes away in the middle of its upload leaves no traceback and no 500."""
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/reconstruct",
+        "headers": [(b"content-type", b"multipart/form-data; boundary=B")],
+        "query_string": b"",
+    }
+    messages = [{"type": "http.request", "body": b"--B\r\n", "more_body": True}, {"type": "http.disconnect"}]
+    sent = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == 499
