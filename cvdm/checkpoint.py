@@ -18,7 +18,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,6 @@ class Record:
     """ISO 8601 time, UTC."""
     pixel_size_um: float | None = None
     modality: str | None = None
-    data_range: float | None = None
-    """Intensity range that PSNR and SSIM refer to, in file units."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Mean metrics on the test fields, where they have been measured."""
 
 
 @dataclass(frozen=True)

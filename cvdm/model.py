@@ -89,10 +89,6 @@ class CVDM(nn.Module):
             self.schedule.receptive_radius(),
         )
 
-    @property
-    def parameter_count(self) -> int:
-        return sum(p.numel() for p in self.parameters())
-
 
 def signal_from_velocity(v: Tensor, z_t: Tensor, point: SchedulePoint) -> Tensor:
     """z_hat = sqrt(gamma) z_t - sqrt(1 - gamma) v_hat."""

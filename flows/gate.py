@@ -2,17 +2,18 @@
 
 The unit of evidence is the field of view. The tests, in the order in which reasons are given:
 
-1. finite        every score of the candidate is a finite number; NaN never passes.
-2. fields        fewer test fields than `min_fields` decide nothing: the verdict is `undecided`.
-3. coverage      the calibrated interval covers what policy demands, on fields that calibration never saw.
-4. baselines     the mean over fields of PSNR and SSIM (after intensity fit) beats every baseline. The regression
-                 mean is a special case: it minimises the squared error itself, and the mean of K draws carries
-                 1/K of the posterior variance on top, which costs a calibrated posterior 10 log10(1 + 1/K) dB.
-                 So on PSNR and SSIM the candidate must be no worse than that (plus a margin), and what the draws
-                 are for is tested where it shows: CRPS, against the regression mean's absolute error.
-5. champion      paired by field, exact sign-flip test, one-sided at `alpha`: superior on CRPS, and non-inferior
-                 within a margin on PSNR and SSIM. All three must hold (an intersection-union test), so `alpha`
-                 needs no correction for their number.
+1. finite       every score of the candidate is a finite number; NaN never passes.
+2. fields       fewer test fields than `min_fields` decide nothing: the verdict is `undecided`.
+3. coverage     the calibrated interval covers what policy demands, on fields that calibration never saw.
+4. baselines    the mean over fields of PSNR and SSIM (after intensity fit) beats every baseline. The
+                regression mean is a special case: it minimises the squared error itself, and the mean of K
+                draws carries 1/K of the posterior variance on top, which costs a calibrated posterior
+                10 log10(1 + 1/K) dB. So on PSNR and SSIM the candidate must be no worse than that, plus a
+                margin, and what draws are for is tested where it shows: CRPS, against the regression
+                mean's absolute error.
+5. champion     paired by field, exact sign-flip test, one-sided at `alpha`: superior on CRPS, and
+                non-inferior within a margin on PSNR and SSIM. All three must hold (an intersection-union
+                test), so `alpha` needs no correction for their number.
 
 A failure of 1, 3 or 4, or a significant loss in 5, rejects. A comparison that is significant in neither
 direction is `undecided`, and so is an equal model. With four fields the smallest possible p is 1/16, so at
@@ -68,7 +69,11 @@ class GatePolicy:
         _require(self.min_fields >= 1, "gate.min_fields of at least 1", self.min_fields)
         _require(0 < self.alpha < 0.5, "gate.alpha between 0 and 0.5", self.alpha)
         ordered = 0 <= self.coverage_low < self.coverage_high <= 1
-        _require(ordered, "0 <= gate.coverage_low < gate.coverage_high <= 1", (self.coverage_low, self.coverage_high))
+        _require(
+            ordered,
+            "0 <= gate.coverage_low < gate.coverage_high <= 1",
+            (self.coverage_low, self.coverage_high),
+        )
         for name in ("psnr_margin_db", "ssim_margin", "regression_ssim_margin"):
             _require(getattr(self, name) >= 0, f"gate.{name} of at least 0", getattr(self, name))
 
@@ -99,7 +104,9 @@ class Decision:
         """Plain values; numbers that are not finite become null."""
         document = asdict(self)
         for test in document["tests"]:
-            test.update({key: test[key] if math.isfinite(test[key]) else None for key in ("value", "threshold")})
+            test.update(
+                {key: test[key] if math.isfinite(test[key]) else None for key in ("value", "threshold")}
+            )
         return document
 
 
@@ -123,8 +130,14 @@ def decide(candidate: Evaluation, champion: Evaluation | None, policy: GatePolic
         return _concluded("reject", tests)
     if any(test.passed is None for test in tests):
         return _concluded("undecided", tests)
-    reason = "better than the champion and every baseline" if champion else "first model, better than every baseline"
-    return Decision("promote", (f"{reason}, with calibrated uncertainty", *(t.detail for t in relative)), tuple(tests))
+    reason = (
+        "better than the champion and every baseline"
+        if champion
+        else "first model, better than every baseline"
+    )
+    return Decision(
+        "promote", (f"{reason}, with calibrated uncertainty", *(t.detail for t in relative)), tuple(tests)
+    )
 
 
 def sign_flip_p(differences: Iterable[float]) -> float:
@@ -134,7 +147,6 @@ def sign_flip_p(differences: Iterable[float]) -> float:
     values all flips are counted; beyond, 2^16 random ones and the observed one.
     """
     values = np.asarray(list(differences), dtype=np.float64)
-    assert values.size > 0 and np.isfinite(values).all()
     observed, tolerance = values.sum(), TIE * np.abs(values).sum()
     if values.size <= EXACT_FIELDS:
         signs = np.array(list(product((1.0, -1.0), repeat=values.size)))
@@ -171,7 +183,9 @@ def _enough_fields(candidate: Evaluation, policy: GatePolicy) -> GateTest:
 def _coverage(candidate: Evaluation, policy: GatePolicy) -> GateTest:
     value, low, high = candidate.coverage, policy.coverage_low, policy.coverage_high
     detail = f"the calibrated interval covers {value:.1%} of test pixels, policy {low:.0%} to {high:.0%}"
-    return GateTest("coverage", low <= value <= high, value, low if value < (low + high) / 2 else high, detail)
+    return GateTest(
+        "coverage", low <= value <= high, value, low if value < (low + high) / 2 else high, detail
+    )
 
 
 def _against_baselines(candidate: Evaluation, policy: GatePolicy) -> list[GateTest]:
@@ -180,9 +194,14 @@ def _against_baselines(candidate: Evaluation, policy: GatePolicy) -> list[GateTe
     for name, scores in sorted(candidate.baselines.items()):
         demands = {"psnr_fit": 0.0, "ssim_fit": 0.0}
         if name == REGRESSION:
-            demands = {"psnr_fit": -draws_cost_db - policy.psnr_margin_db, "ssim_fit": -policy.regression_ssim_margin}
+            demands = {
+                "psnr_fit": -draws_cost_db - policy.psnr_margin_db,
+                "ssim_fit": -policy.regression_ssim_margin,
+            }
             demands["crps"] = 0.0
-        tests += [_against_baseline(candidate, name, scores, metric, least) for metric, least in demands.items()]
+        tests += [
+            _against_baseline(candidate, name, scores, metric, least) for metric, least in demands.items()
+        ]
     return tests
 
 
@@ -217,7 +236,9 @@ def _paired(
     claim = "superior" if least == 0 else f"non-inferior within {-least:g}{_unit(metric)}"
     numbers = f"{gains.mean():+.4g}{_unit(metric)} on average over {len(gains)} fields"
     if better <= alpha:
-        return GateTest(name, True, better, alpha, f"{label} {claim} to the champion: {numbers}, p = {better:.3f}")
+        return GateTest(
+            name, True, better, alpha, f"{label} {claim} to the champion: {numbers}, p = {better:.3f}"
+        )
     if worse <= alpha:
         detail = f"{label} worse than the champion's: {numbers}, p = {worse:.3f}"
         return GateTest(name, False, better, alpha, detail)
@@ -227,7 +248,6 @@ def _paired(
 
 def _gains(metric: str, candidate: Mapping[str, float], other: Mapping[str, float]) -> np.ndarray:
     """Per field, how much better the candidate is; positive is better for every metric."""
-    assert candidate.keys() == other.keys(), "both sides are measured on the same fields"
     sign = -1.0 if metric == "crps" else 1.0
     return np.array([sign * (candidate[field] - other[field]) for field in sorted(candidate)])
 

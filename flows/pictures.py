@@ -38,7 +38,7 @@ class CalibrationCurve:
 
 
 def schedule_curves(curves: ScheduleCurves, title: str) -> bytes:
-    """gamma, beta and log-SNR over diffusion time: the median pixel, and the band between the outer quantiles."""
+    """gamma, beta and log-SNR over diffusion time: the median pixel, and a band between the outer quantiles."""
     figure, axes = _figure(3, 1, width=3.7, height=3.1)
     times, middle = np.asarray(curves.times), len(curves.quantiles) // 2
     low, high = curves.quantiles[0], curves.quantiles[-1]
@@ -59,14 +59,21 @@ def schedule_curves(curves: ScheduleCurves, title: str) -> bytes:
 
 
 def schedule_map(low: np.ndarray, schedule: np.ndarray, title: str) -> bytes:
-    """Where the model keeps signal long: the input (H, W) beside the time of equal signal and noise (H, W)."""
+    """Where the model keeps signal long: input and time of equal signal and noise, both (H, W)."""
     low, schedule = _central(low), _central(schedule)
     figure, axes = _figure(2, 1, width=4.2, height=3.6)
     _image(figure, axes[0], low, "input", _window(low), "gray")
     # The scale is the whole range of time, narrowed evenly about its middle where the map is nearly flat.
     middle = float(np.median(schedule))
     reach = max(0.02, float(np.abs(schedule - middle).max()))
-    _image(figure, axes[1], schedule, "time of equal signal and noise", (middle - reach, middle + reach), "viridis")
+    _image(
+        figure,
+        axes[1],
+        schedule,
+        "time of equal signal and noise",
+        (middle - reach, middle + reach),
+        "viridis",
+    )
     figure.suptitle(title, fontsize=10, color=INK)
     return _png(figure)
 
@@ -99,7 +106,9 @@ def image_panel(
         ]
     parts.append((std, "uncertainty (std of draws)", (0, STD_SHARE * span), "magma"))
     if interval is not None:
-        parts.append((_central(interval), "width of calibrated interval", (0, 2 * ERROR_SHARE * span), "magma"))
+        parts.append(
+            (_central(interval), "width of calibrated interval", (0, 2 * ERROR_SHARE * span), "magma")
+        )
     figure, axes = _figure(len(parts), 1, width=3.1, height=2.6 * low.shape[0] / low.shape[1] + 0.15)
     for axis, (pixels, label, limits, colours) in zip(axes, parts, strict=True):
         _image(figure, axis, pixels, label, limits, colours)
@@ -125,7 +134,7 @@ def calibration(curve: CalibrationCurve, title: str) -> bytes:
 
 
 def per_field(candidate: Evaluation, champion: Evaluation | None, title: str) -> bytes:
-    """One row per test field, one dot per method: PSNR, SSIM and CRPS of candidate, champion and baselines."""
+    """PSNR, SSIM and CRPS: one row per test field; a dot each for candidate, champion and baselines."""
     fields = sorted(candidate.metrics["crps"])
     methods: list[tuple[str, Mapping[str, Mapping[str, float]], dict[str, Any]]] = [
         (name, scores, {"color": MUTED, "marker": marker, "s": 26})
@@ -137,7 +146,10 @@ def per_field(candidate: Evaluation, champion: Evaluation | None, title: str) ->
     figure, axes = _figure(3, 1, width=3.9, height=1.5 + 0.28 * len(fields))
     rows = np.arange(len(fields))[::-1]
     for axis, metric, label in zip(
-        axes, ("psnr_fit", "ssim_fit", "crps"), ("PSNR (dB) →", "SSIM →", "← CRPS (share of range)"), strict=True
+        axes,
+        ("psnr_fit", "ssim_fit", "crps"),
+        ("PSNR (dB) →", "SSIM →", "← CRPS (share of range)"),
+        strict=True,
     ):
         for name, scores, style in methods:
             axis.scatter([scores[metric][field] for field in fields], rows, label=name, **style)
@@ -153,7 +165,9 @@ def per_field(candidate: Evaluation, champion: Evaluation | None, title: str) ->
 
 
 def _figure(columns: int, rows: int, *, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(columns * width, rows * height + 0.4), dpi=DPI, layout="constrained", facecolor="white")
+    figure = Figure(
+        figsize=(columns * width, rows * height + 0.4), dpi=DPI, layout="constrained", facecolor="white"
+    )
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 

@@ -22,7 +22,7 @@ from cvdm.errors import ConfigError
 PROJECT = "cvdm-platform"
 """The name in the project's own pyproject.toml, by which its folder is found."""
 
-PORT = {"ge": 1, "le": 65535}
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseSettings):
@@ -30,10 +30,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CVDM_", frozen=True, extra="forbid", validate_default=True)
 
-    home: Path = Field(Path("{project}"), description="Project folder; found upwards from the current folder.")
+    home: Path = Field(
+        Path("{project}"), description="Project folder; found upwards from the current folder."
+    )
     data_dir: Path = Field(Path("{home}/data"), description="Datasets, one folder per task.")
     params_file: Path = Field(Path("{home}/params.yaml"), description="Parameters of training and gate.")
-    mlruns_dir: Path = Field(Path("{home}/mlruns"), description="Tracking database, artifacts, training states.")
+    mlruns_dir: Path = Field(
+        Path("{home}/mlruns"), description="Tracking database, artifacts, training states."
+    )
     tracking_uri: str = Field(
         "sqlite:///{mlruns_dir}/mlflow.db",
         description="Where MLflow keeps runs and models: an absolute SQLite path, PostgreSQL, or a server's URL.",
@@ -43,20 +47,24 @@ class Settings(BaseSettings):
         description="Absolute folder or storage URL of MLflow's artifacts; a tracking server uses its own.",
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address that all servers bind to.")
-    mlflow_port: int = Field(5000, **PORT, description="Port of the MLflow server.")
-    prefect_port: int = Field(4200, **PORT, description="Port of the Prefect server.")
-    service_port: int = Field(3000, **PORT, description="Port of the reconstruction service.")
+    mlflow_port: Port = Field(5000, description="Port of the MLflow server.")
+    prefect_port: Port = Field(4200, description="Port of the Prefect server.")
+    service_port: Port = Field(3000, description="Port of the reconstruction service.")
     prefect_url: str = Field("http://{host}:{prefect_port}/api", description="Address of Prefect's API.")
     tasks: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Tasks to retrain on schedule and to serve, separated by commas; empty means all."
     )
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where networks run; auto takes a GPU if there is one."
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where networks run; auto takes a GPU if there is one.",
     )
     schedule_cron: str = Field("0 2 * * *", description="When `cvdm up` retrains, as a cron expression.")
     schedule_timezone: str = Field("UTC", description="Time zone of the schedule, an IANA name.")
     schedule_preset: str = Field("cpu", description="Preset of params.yaml that scheduled retrainings use.")
-    http_timeout_seconds: int = Field(10, ge=1, description="Longest wait for one answer of a tracking server.")
+    http_timeout_seconds: int = Field(
+        10, ge=1, description="Longest wait for one answer of a tracking server."
+    )
     http_retries: int = Field(2, ge=0, description="Repeats of a failed request to a tracking server.")
 
     @classmethod
@@ -98,7 +106,9 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_database(cls, uri: str) -> str:
         if uri.startswith("sqlite:") and not uri.startswith("sqlite:////"):
-            raise ValueError("a SQLite database needs an absolute path, with four slashes: sqlite:////path/mlflow.db")
+            raise ValueError(
+                "a SQLite database needs an absolute path, with four slashes: sqlite:////path/mlflow.db"
+            )
         if "://" not in uri:
             raise ValueError("MLflow 3 refuses plain folders; use sqlite:////absolute/path/mlflow.db")
         return uri
@@ -113,7 +123,11 @@ class Settings(BaseSettings):
     @field_validator("tasks", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("schedule_timezone")
     @classmethod
@@ -140,6 +154,8 @@ class Settings(BaseSettings):
             "DVC_NO_ANALYTICS": "1",
             "GX_ANALYTICS_ENABLED": "false",
             "PREFECT_HOME": str(self.mlruns_dir / "prefect"),
+            # Its interface keeps every log; on the terminal a failure is one paragraph, without a traceback.
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
             # A job runner of seven processes that nothing here uses: 700 MiB, and a minute to start.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

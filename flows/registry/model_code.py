@@ -9,6 +9,7 @@ reconstruction, standard deviation, calibrated lower and upper bound, drawn as t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlflow.models import set_model
@@ -26,11 +27,13 @@ class CheckpointModel(PythonModel):
         self.checkpoint = load_checkpoint(directory)
         verify_golden(directory, self.checkpoint)
 
-    def predict(self, context, model_input, params=None):  # noqa: ANN001, ANN201 - MLflow reads hints as its schema
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
         """Restore one image."""
         from cvdm.posterior import reconstruct
 
-        result = reconstruct(self.checkpoint, np.asarray(model_input))
+        result = reconstruct(self.checkpoint, model_input)
         return np.stack(list(result.channels().values()))
 
 

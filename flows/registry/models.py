@@ -56,7 +56,12 @@ class Version:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, tags at the top level where they do not hide a field."""
-        own = {"task": self.task, "version": self.number, "run_id": self.run_id, "aliases": list(self.aliases)}
+        own = {
+            "task": self.task,
+            "version": self.number,
+            "run_id": self.run_id,
+            "aliases": list(self.aliases),
+        }
         return {**self.tags, **own, "model_id": self.model_id, "created": self.created}
 
 
@@ -149,7 +154,9 @@ class Models:
         to.parent.mkdir(parents=True, exist_ok=True)
         uri = f"models:/{model_name(task)}/{version.number}/artifacts/{CHECKPOINT}"
         with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as scratch:
-            Path(download_artifacts(uri, dst_path=scratch, tracking_uri=self.uri, registry_uri=self.uri)).rename(to)
+            Path(
+                download_artifacts(uri, dst_path=scratch, tracking_uri=self.uri, registry_uri=self.uri)
+            ).rename(to)
         return to
 
     def _names(self) -> list[str]:
@@ -168,7 +175,7 @@ class Models:
 def save_package(checkpoint: Path, package: Path, run: Run) -> None:
     """Write a checkpoint directory as an MLflow model that carries the code it needs."""
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        # MLflow asks for an input example (the golden pair is one) and for type hints (it knows none for images).
+        # MLflow asks for an input example; the golden pair is one, with its answer.
         warnings.simplefilter("ignore", UserWarning)
         named, code = Path(scratch) / CHECKPOINT, Path(scratch) / "cvdm"
         shutil.copytree(checkpoint, named)

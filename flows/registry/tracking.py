@@ -56,7 +56,12 @@ class Runs:
         texts = {key: str(value)[:LONGEST_VALUE] for key, value in params.items()}
         self._client.log_batch(run_id, params=[Param(key, value) for key, value in texts.items()])
         model = self._client.create_logged_model(
-            experiment, name=f"cvdm-{task}", source_run_id=run_id, params=texts, tags={"task": task}, model_type="cvdm"
+            experiment,
+            name=f"cvdm-{task}",
+            source_run_id=run_id,
+            params=texts,
+            tags={"task": task},
+            model_type="cvdm",
         )
         self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         return Run(run_id, model.model_id)
@@ -114,7 +119,9 @@ class Runs:
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Write tags, over older ones of the same name."""
-        self._client.log_batch(run_id, tags=[RunTag(key, value[:LONGEST_VALUE]) for key, value in tags.items()])
+        self._client.log_batch(
+            run_id, tags=[RunTag(key, value[:LONGEST_VALUE]) for key, value in tags.items()]
+        )
 
     def log_dataset(self, run_id: str, *, name: str, digest: str, folder: Path, context: str) -> None:
         """Record the dataset that a run used as its input."""

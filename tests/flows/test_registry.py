@@ -55,7 +55,9 @@ def test_a_run_is_reopened_and_found_by_its_tags(registry, run):
     assert registry.runs.reopen("0" * 32) is None
 
 
-def test_artifacts_lie_below_the_artifact_root_wherever_the_process_runs(registry, run, project_settings, monkeypatch, tmp_path):
+def test_artifacts_lie_below_the_artifact_root_wherever_the_process_runs(
+    registry, run, project_settings, monkeypatch, tmp_path
+):
     """Nothing lands in the current folder."""
     monkeypatch.chdir(tmp_path)
     registry.runs.log_json(run.run_id, {"a": 1}, "gate/decision.json")
@@ -78,14 +80,21 @@ def test_what_is_registered_comes_back_as_the_same_checkpoint(registry, run, tin
     directory = registry.models.download(TASK, "champion", tmp_path / "copy")
     verify_golden(directory, load_checkpoint(directory))
     (version,) = registry.models.versions(TASK)
-    assert (version.number, version.run_id, version.model_id, version.aliases) == (1, run.run_id, run.model_id, ("champion",))
+    assert (version.number, version.run_id, version.model_id, version.aliases) == (
+        1,
+        run.run_id,
+        run.model_id,
+        ("champion",),
+    )
     assert version.tags["dataset_digest"] == "d"
     assert registry.models.version_of_run(TASK, run.run_id) == version
     assert registry.models.tasks() == (TASK,)
     assert version.as_json()["version"] == 1
 
 
-def test_a_registered_model_runs_where_this_project_is_not(registry, run, tiny_checkpoint_dir, project_settings, tmp_path):
+def test_a_registered_model_runs_where_this_project_is_not(
+    registry, run, tiny_checkpoint_dir, project_settings, tmp_path
+):
     """MLflow loads it with the code inside it, in another folder, and refuses integers by its signature."""
     number = registry.models.register(TASK, run, tiny_checkpoint_dir, {})
     code = f"""

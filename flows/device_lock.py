@@ -1,0 +1,50 @@
+"""One retraining at a time per device: a locked file says so, whatever a database believes.
+
+The lock belongs to the process: the operating system drops it when the process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cvdm.errors import CvdmError
+
+
+class BusyError(CvdmError):
+    """Another retraining holds the device."""
+
+
+@contextmanager
+def device_lock(folder: Path, device: str, purpose: str) -> Iterator[None]:
+    """Hold the device's lock file in `folder` for the block. Raises BusyError at once when it is taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{device.replace(':', '-')}.lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(
+                f"no other retraining on {device}", _holder(path), "Wait for it to end, or stop it."
+            ) from error
+        file.truncate(0)
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(json.dumps({"purpose": purpose, "process": os.getpid(), "started": started}))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"'{holder['purpose']}' in process {holder['process']} since {holder['started']}"
+    except (ValueError, KeyError, OSError):
+        return "one that has just begun"

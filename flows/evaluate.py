@@ -1,0 +1,142 @@
+"""Measure candidate and champion on the current test fields, with the same seeds, draws and steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+
+from cvdm.checkpoint import Checkpoint, load_checkpoint
+from cvdm.evaluation import Evaluation
+from cvdm.evaluation import evaluate as measure
+from cvdm.patches import ImagePair, read_pair
+from cvdm.posterior import Reconstruction, reconstruct
+from flows import pictures
+from flows.job import Job
+from flows.progress import progress_bar
+from flows.registry import Registry
+from flows.train import Candidate
+
+PICTURED_FIELDS = 4
+"""Test fields that are shown as pictures."""
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Nominal coverages of the calibration plot."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The evidence that the gate decides on."""
+
+    candidate: Evaluation
+    champion: Evaluation | None
+    """None for the first model of a task."""
+    champion_version: int | None
+
+
+def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
+    """Measure both models and write scores and pictures to the candidate's run."""
+    checkpoint = load_checkpoint(candidate.checkpoint, device=job.device)
+    ours = _measure(job, checkpoint, "evaluate")
+    version = incumbent(job.task, registry, candidate.version)
+    theirs = None
+    if version is not None:
+        theirs = _measure(job, _downloaded(job, registry, version), f"version {version}")
+    comparison = Comparison(ours, theirs, version)
+    _log_scores(registry, candidate, comparison)
+    _log_pictures(job, registry, candidate, checkpoint, comparison)
+    return comparison
+
+
+def incumbent(task: str, registry: Registry, candidate: int) -> int | None:
+    """The version to compare with: the champion, or its predecessor if the candidate is champion already."""
+    champion = registry.models.champion(task)
+    return champion if champion != candidate else registry.models.previous(task)
+
+
+def calibration_curve(
+    checkpoint: Checkpoint, reconstructions: dict[str, tuple[ImagePair, Reconstruction]]
+) -> pictures.CalibrationCurve:
+    """Observed coverage of the calibrated interval, scaled to other levels as a Gaussian's would be."""
+    own = _gaussian_reach(checkpoint.calibration.level)
+    factors = [_gaussian_reach(level) / own for level in LEVELS]
+    observed = {}
+    for field, (image, result) in reconstructions.items():
+        reach = (result.upper - result.lower) / 2
+        error = np.abs(image.high - result.mean)
+        observed[field] = tuple(
+            float((error <= reach * _gaussian_reach(level) / own).mean()) for level in LEVELS
+        )
+    return pictures.CalibrationCurve(LEVELS, observed)
+
+
+def _measure(job: Job, checkpoint: Checkpoint, label: str) -> Evaluation:
+    with progress_bar(label, "image") as progress:
+        return measure(checkpoint, job.dataset, "test", sampling=job.recipe.sampling, progress=progress)
+
+
+def _downloaded(job: Job, registry: Registry, version: int) -> Checkpoint:
+    copy = job.folder / f"version-{version}"
+    if not copy.is_dir():
+        registry.models.download(job.task, version, copy)
+    return load_checkpoint(copy, device=job.device)
+
+
+def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison) -> None:
+    ours, theirs = comparison.candidate, comparison.champion
+    scores = {f"test/{name}": ours.mean(name) for name in ours.metrics}
+    scores["test/seconds_per_megapixel"] = ours.seconds_per_megapixel
+    for baseline, metrics in ours.baselines.items():
+        scores |= {
+            f"baseline/{baseline}/{name}": float(np.mean(list(v.values()))) for name, v in metrics.items()
+        }
+    run = candidate.run
+    registry.runs.log_json(run.run_id, ours.as_json(), "evaluation/candidate.json")
+    if theirs is not None:
+        scores |= {f"champion/{name}": theirs.mean(name) for name in theirs.metrics}
+        document = {"version": comparison.champion_version, **theirs.as_json()}
+        registry.runs.log_json(run.run_id, document, "evaluation/champion.json")
+    registry.runs.log_series(run, [(0, scores)])
+
+
+def _log_pictures(
+    job: Job, registry: Registry, candidate: Candidate, checkpoint: Checkpoint, comparison: Comparison
+) -> None:
+    name = f"{job.task} version {candidate.version}"
+    against = f" against version {comparison.champion_version}" if comparison.champion else ""
+    shown = _pictured(job, checkpoint)
+    files = {
+        Path("evaluation/per-field.png"): pictures.per_field(
+            comparison.candidate, comparison.champion, f"{name}{against}, test fields"
+        ),
+        Path("evaluation/calibration.png"): pictures.calibration(
+            calibration_curve(checkpoint, shown), f"Calibration of {name}"
+        ),
+    }
+    for field, (image, result) in shown.items():
+        files[Path(f"panels/test-{field}.png")] = pictures.image_panel(
+            image.low,
+            result.mean,
+            image.high,
+            result.std,
+            interval=result.upper - result.lower,
+            title=f"{name}, test field {field}",
+        )
+    for path, content in files.items():
+        registry.runs.log_bytes(candidate.run.run_id, content, path.as_posix())
+
+
+def _pictured(job: Job, checkpoint: Checkpoint) -> dict[str, tuple[ImagePair, Reconstruction]]:
+    first = {pair.field: pair for pair in reversed(job.dataset.split("test"))}
+    images = {field: read_pair(first[field]) for field in sorted(first)[:PICTURED_FIELDS]}
+    shown = {}
+    with progress_bar("pictures", "image") as progress:
+        for done, (field, image) in enumerate(images.items(), start=1):
+            shown[field] = (image, reconstruct(checkpoint, image.low, sampling=job.recipe.sampling))
+            progress(done, len(images))
+    return shown
+
+
+def _gaussian_reach(level: float) -> float:
+    return NormalDist().inv_cdf((1 + level) / 2)

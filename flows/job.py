@@ -1,0 +1,129 @@
+"""What one retraining is asked to do, and what identifies it: data, parameters and code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cvdm
+from cvdm.config import Recipe, load_recipe
+from cvdm.dataset import Dataset, dataset_digest, load_dataset
+from cvdm.errors import ConfigError
+from cvdm.provenance import git_commit
+from flows.gate import GatePolicy, load_policy
+from flows.settings import Settings
+
+INIT = "scratch"
+"""Where the weights of a candidate start."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One retraining."""
+
+    task: str
+    preset: str
+    recipe: Recipe
+    policy: GatePolicy
+    dataset: Dataset
+    dataset_digest: str
+    device: str
+    settings: Settings
+
+    @classmethod
+    def plan(cls, task: str, preset: str, *, seed: int | None, settings: Settings) -> Job:
+        """Read parameters and data. Raises ConfigError, DatasetError."""
+        recipe = load_recipe(settings.params_file, preset)
+        dataset = load_dataset(settings.dataset_dir(task))
+        if dataset.card.task != task:
+            raise ConfigError(
+                f"a card of task {task} in {dataset.root}",
+                f"'{dataset.card.task}'",
+                "Rename the folder or the task.",
+            )
+        return cls(
+            task=task,
+            preset=preset,
+            recipe=recipe if seed is None else recipe.with_seed(seed),
+            policy=load_policy(settings.params_file),
+            dataset=dataset,
+            dataset_digest=dataset_digest(dataset),
+            device=chosen_device(settings.device),
+            settings=settings,
+        )
+
+    @cached_property
+    def code_digest(self) -> str:
+        """SHA-256 over the science package's sources: what shapes weights and scores, committed or not."""
+        total = hashlib.sha256()
+        for path in sorted(Path(cvdm.__file__).parent.glob("*.py")):
+            total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        return total.hexdigest()
+
+    @cached_property
+    def git_commit(self) -> str | None:
+        """The project's commit, with `-dirty` where files have changed."""
+        return git_commit(self.settings.home)
+
+    @cached_property
+    def evidence(self) -> str:
+        """SHA-256 over data, parameters and code: two retrainings of equal evidence teach the same."""
+        content = {
+            "task": self.task,
+            "data": self.dataset_digest,
+            "recipe": self.recipe.as_dict(),
+            "gate": asdict(self.policy),
+            "code": self.code_digest,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """Where this retraining keeps what it needs to go on after an interruption."""
+        return self.settings.mlruns_dir / "training" / f"{self.task}-{self.preset}-{self.evidence[:12]}"
+
+    @property
+    def state_path(self) -> Path:
+        """The training state within `folder`."""
+        return self.folder / "state.pt"
+
+    def params(self) -> dict[str, Any]:
+        """Every parameter under its dotted name, for the tracking server."""
+        return {**_flat(self.recipe.as_dict()), **_flat({"gate": asdict(self.policy)}), "device": self.device}
+
+    def tags(self) -> dict[str, str]:
+        """What a run and a version are searched by."""
+        return {
+            "preset": self.preset,
+            "init": INIT,
+            "evidence": self.evidence,
+            "dataset_digest": self.dataset_digest,
+            "git_commit": self.git_commit or "unknown",
+            "code_digest": self.code_digest,
+            "seed": str(self.recipe.training.seed),
+        }
+
+    def with_device(self, device: str) -> Job:
+        """The same job on another device."""
+        return replace(self, device=device)
+
+
+def chosen_device(setting: str) -> str:
+    """`auto` becomes cuda where there is a GPU, else cpu. Raises ConfigError for a GPU that is not there."""
+    present = torch.cuda.is_available()
+    if setting.startswith("cuda") and not present:
+        raise ConfigError("a CUDA device", "none", "Set CVDM_DEVICE=auto or cpu.")
+    return ("cuda" if present else "cpu") if setting == "auto" else setting
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,160 @@
+"""The flow `retrain`: validate -> train -> evaluate -> gate -> promote.
+
+Each step is a plain function that works without Prefect; here it becomes a task of the flow. One retraining
+at a time per device, by a lock file. A retraining of the same data, parameters and code as a finished one
+returns that one's result. Call `Settings.prepare_environment` before importing this module: Prefect reads
+its environment on import.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import prefect
+from prefect.cache_policies import NO_CACHE
+
+from cvdm.errors import DatasetError
+from flows.device_lock import device_lock
+from flows.evaluate import Comparison, evaluate
+from flows.gate import Decision, decide
+from flows.job import Job, chosen_device
+from flows.promote import settle
+from flows.registry import Registry, Run
+from flows.settings import Settings
+from flows.train import Candidate, closing, open_run, train
+from flows.validate import ValidationReport, load_validation_policy, validate_dataset
+
+RESULT = "result.json"
+"""The result among the artifacts of its run."""
+
+Arguments = ParamSpec("Arguments")
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True)
+class RetrainResult:
+    """What a retraining came to."""
+
+    task: str
+    run_id: str
+    version: int
+    verdict: str
+    """promote, reject or undecided."""
+    reasons: tuple[str, ...]
+    metrics: dict[str, float]
+    """Means over the test fields."""
+    baselines: dict[str, dict[str, float]]
+    """By baseline, then metric; means over the test fields."""
+    seconds: float
+    """Wall time of the whole flow; of the first one where `repeated`."""
+    repeated: bool = False
+    """True when an earlier retraining of equal data, parameters and code had this result."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def step(function: Callable[Arguments, Outcome]) -> Callable[Arguments, Outcome]:
+    """A plain function as a task of the flow: shown in the orchestrator, never cached or stored by it."""
+    return prefect.task(name=function.__name__.strip("_"), cache_policy=NO_CACHE, persist_result=False)(
+        function
+    )
+
+
+@prefect.flow(name="retrain", flow_run_name="{task} {preset}")
+def retrain(task: str, preset: str = "cpu", *, seed: int | None = None, force: bool = False) -> RetrainResult:
+    """Retrain one task by a preset of params.yaml and promote the candidate if the gate says so.
+
+    seed: training seed instead of the preset's. force: train anew even when nothing has changed.
+    Raises CvdmError, whose message says what to do; run again, it goes on where it stopped.
+    """
+    settings = Settings.read()
+    with device_lock(settings.mlruns_dir / "locks", chosen_device(settings.device), f"retrain {task}"):
+        registry = Registry.open(settings)
+        earlier = None if force else earlier_result(registry, task, preset, seed, settings)
+        return earlier or retrain_anew(registry, task, preset, seed, settings, force=force)
+
+
+def retrain_anew(
+    registry: Registry, task: str, preset: str, seed: int | None, settings: Settings, *, force: bool
+) -> RetrainResult:
+    """The five steps, whatever was done before; with `force`, an interrupted attempt is not continued either."""
+    began = time.monotonic()
+    report = step(validate)(settings, task)
+    job = Job.plan(task, preset, seed=seed, settings=settings)
+    if force:
+        shutil.rmtree(job.folder, ignore_errors=True)
+    run = open_run(job, registry)
+    registry.runs.log_json(run.run_id, report.as_json(), "validation/report.json")
+    with closing(registry, run):
+        candidate = step(train)(job, registry, run)
+        comparison = step(evaluate)(job, registry, candidate)
+        decision = step(gate)(job, registry, run, comparison)
+        decision = step(promote)(job, registry, candidate, decision)
+        result = _result(job, candidate, comparison, decision, time.monotonic() - began)
+        registry.runs.log_json(run.run_id, result.as_json(), RESULT)
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return result
+
+
+def earlier_result(
+    registry: Registry, task: str, preset: str, seed: int | None, settings: Settings
+) -> RetrainResult | None:
+    """The result of a finished retraining with the same data, parameters and code."""
+    try:
+        job = Job.plan(task, preset, seed=seed, settings=settings)
+    except DatasetError:
+        return None  # validation says it better
+    run_id = registry.runs.find(task, {"evidence": job.evidence})
+    if run_id is None:
+        return None
+    document = registry.runs.read_json(run_id, RESULT)
+    return replace(RetrainResult(**document), reasons=tuple(document["reasons"]), repeated=True)
+
+
+def validate(settings: Settings, task: str) -> ValidationReport:
+    """Check the task's dataset. Raises DatasetError with every problem found."""
+    report = validate_dataset(settings.dataset_dir(task), load_validation_policy(settings.params_file))
+    report.raise_if_failed()
+    return report
+
+
+def gate(job: Job, registry: Registry, run: Run, comparison: Comparison) -> Decision:
+    """Decide, and keep every test with its numbers among the run's artifacts."""
+    decision = decide(comparison.candidate, comparison.champion, job.policy)
+    registry.runs.log_json(run.run_id, decision.as_json(), "gate/decision.json")
+    return decision
+
+
+def promote(job: Job, registry: Registry, candidate: Candidate, decision: Decision) -> Decision:
+    """Carry the decision out and write it on run and version; returns the decision that stands."""
+    standing = settle(registry, job.task, candidate.version, decision)
+    registry.runs.set_tags(
+        candidate.run.run_id, {"verdict": standing.verdict, "reasons": "; ".join(standing.reasons)}
+    )
+    return standing
+
+
+def _result(
+    job: Job, candidate: Candidate, comparison: Comparison, decision: Decision, seconds: float
+) -> RetrainResult:
+    scores = comparison.candidate
+    return RetrainResult(
+        task=job.task,
+        run_id=candidate.run.run_id,
+        version=candidate.version,
+        verdict=decision.verdict,
+        reasons=decision.reasons,
+        metrics={name: scores.mean(name) for name in scores.metrics},
+        baselines={
+            name: {metric: float(np.mean(list(values.values()))) for metric, values in metrics.items()}
+            for name, metrics in scores.baselines.items()
+        },
+        seconds=round(seconds, 1),
+    )

@@ -1,0 +1,181 @@
+"""Train a candidate and register it: the loop of `cvdm.training`, with every fact written to its run.
+
+Rerunning the same job after any interruption continues training and run where they stopped; steps that the
+run already has are not written again. Not covered: the last few seconds of metrics before a kill -9.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cvdm.build import build_checkpoint, golden_input
+from cvdm.checkpoint import save_checkpoint
+from cvdm.storage import replacing
+from cvdm.training import Step
+from cvdm.training import train as training_steps
+from cvdm.validation import Validation
+from flows import pictures
+from flows.job import Job
+from flows.progress import progress_bar
+from flows.registry import Registry, RegistryError, Run
+
+LOG_EVERY = 10
+"""Steps between two rows of metrics; the first, the last and validations are always written."""
+FLUSH_SECONDS = 10.0
+"""Rows wait at most so long to be sent together."""
+PROGRESS_METRIC = "loss/total"
+"""The metric by which a resumed run knows how far it was written."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained and registered model, not yet judged."""
+
+    run: Run
+    version: int
+    checkpoint: Path
+    """Its directory, downloaded from the registry: what is judged is what would serve."""
+
+
+def open_run(job: Job, registry: Registry) -> Run:
+    """The run of an interrupted attempt at this job, or a new one."""
+    note = job.folder / "run.json"
+    if note.is_file():
+        run = registry.runs.reopen(json.loads(note.read_text(encoding="utf-8"))["run_id"])
+        if run is not None:
+            return run
+    stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    run = registry.runs.start(job.task, f"{job.preset} {stamp}", params=job.params(), tags=job.tags())
+    registry.runs.log_dataset(
+        run.run_id, name=job.task, digest=job.dataset_digest, folder=job.dataset.root, context="training"
+    )
+    with replacing(note) as temporary:
+        temporary.write_text(json.dumps({"run_id": run.run_id}) + "\n", encoding="utf-8")
+    return run
+
+
+@contextmanager
+def closing(registry: Registry, run: Run) -> Iterator[None]:
+    """Close the run with the status that the block's end deserves; after a failure it can be reopened."""
+    try:
+        yield
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        try:
+            registry.runs.set_tags(run.run_id, {"failure": f"{type(error).__name__}: {error}"})
+            registry.runs.finish(run.run_id, status)
+        except RegistryError as unreachable:
+            error.add_note(f"The run could not be closed: {unreachable}")
+        raise
+    registry.runs.finish(run.run_id)
+
+
+def train(job: Job, registry: Registry, run: Run) -> Candidate:
+    """Train or go on training, calibrate, register. Raises TrainingError, CheckpointError, StorageError."""
+    registered = registry.models.version_of_run(job.task, run.run_id)
+    if registered is None:
+        follow_training(job, registry, run)
+        directory = build(job)
+        number = registry.models.register(job.task, run, directory, job.tags())
+        registry.runs.set_tags(run.run_id, {"version": str(number)})
+    else:
+        number = registered.number
+    copy = job.folder / f"version-{number}"
+    if not copy.is_dir():
+        registry.models.download(job.task, number, copy)
+    return Candidate(run, number, copy)
+
+
+def follow_training(job: Job, registry: Registry, run: Run) -> None:
+    """Run the training loop to its end and write what it yields."""
+    log = StepLog(registry, run)
+    steps = training_steps(job.dataset, job.recipe, state_path=job.state_path, device=job.device)
+    with progress_bar("train", "step") as progress:
+        try:
+            for step in steps:
+                log.add(step)
+                progress(step.step, step.total)
+        finally:
+            log.flush()
+
+
+def build(job: Job) -> Path:
+    """Calibrate the trained weights; returns the checkpoint directory, from an earlier attempt if there is one."""
+    directory = job.folder / "checkpoint"
+    if directory.is_dir():
+        return directory
+    with progress_bar("calibrate", "image") as progress:
+        checkpoint = build_checkpoint(
+            job.dataset,
+            job.recipe,
+            job.state_path,
+            git_commit=job.git_commit,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            device=job.device,
+            progress=progress,
+        )
+    save_checkpoint(directory, checkpoint, golden_input(job.dataset))
+    return directory
+
+
+class StepLog:
+    """Writes the steps of a training to its run, in batches, each step once."""
+
+    def __init__(self, registry: Registry, run: Run) -> None:
+        self._runs = registry.runs
+        self._run = run
+        self._written = registry.runs.last_step(run, PROGRESS_METRIC)
+        self._rows: list[tuple[int, dict[str, float]]] = []
+        self._flushed = time.monotonic()
+
+    def add(self, step: Step) -> None:
+        """Take a step; a validation is written at once, with its pictures."""
+        if step.step <= self._written:
+            return
+        if step.step == 1 or step.step % LOG_EVERY == 0 or step.validation is not None:
+            self._rows.append((step.step, step_metrics(step)))
+        if step.validation is not None:
+            self._log_validation(step.step, step.validation)
+        if step.validation is not None or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits."""
+        if self._rows:
+            self._runs.log_series(self._run, self._rows)
+            self._rows = []
+        self._flushed = time.monotonic()
+
+    def _log_validation(self, step: int, validation: Validation) -> None:
+        panel, curves, name, at = validation.panel, validation.schedule, f"{step:07d}", f"step {step}"
+        files = {
+            f"schedule/curves-{name}.png": pictures.schedule_curves(curves, f"Schedule at {at}"),
+            f"schedule/curves-{name}.json": (json.dumps(asdict(curves)) + "\n").encode(),
+            f"schedule/map-{name}.png": pictures.schedule_map(
+                panel.low, panel.schedule_map, f"Schedule of a validation field at {at}"
+            ),
+            f"panels/validation-{name}.png": pictures.image_panel(
+                panel.low, panel.mean, panel.high, panel.std, title=f"Validation field at {at}"
+            ),
+        }
+        for path, content in files.items():
+            self._runs.log_bytes(self._run.run_id, content, path)
+
+
+def step_metrics(step: Step) -> dict[str, float]:
+    """The facts of a step under the names that the tracking server shows."""
+    values = {f"loss/{name}": value for name, value in step.losses.items()}
+    values |= {
+        "learning_rate": step.learning_rate,
+        "gradient_norm": step.gradient_norm,
+        "seconds_per_step": step.seconds,
+    }
+    if step.validation is not None:
+        values |= {"validation/crps": step.validation.crps, "validation/psnr": step.validation.psnr}
+    return values
