@@ -65,9 +65,7 @@ def calibration_curve(
     for field, (image, result) in reconstructions.items():
         reach = (result.upper - result.lower) / 2
         error = np.abs(image.high - result.mean)
-        observed[field] = tuple(
-            float((error <= reach * _gaussian_reach(level) / own).mean()) for level in LEVELS
-        )
+        observed[field] = tuple(float((error <= reach * factor).mean()) for factor in factors)
     return pictures.CalibrationCurve(LEVELS, observed)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,6 +85,9 @@ class PairFeatures:
     def side(self, name: str) -> SideFeatures:
         return self.low if name == "low" else self.high
 
+    def with_side(self, name: str, image: SideFeatures) -> PairFeatures:
+        return replace(self, low=image) if name == "low" else replace(self, high=image)
+
 
 def measure(root: Path, progress: Progress | None = None) -> tuple[Card, tuple[PairFeatures, ...]]:
     """Card and feature table of a dataset folder. Raises DatasetError where there is nothing to measure."""
@@ -127,11 +130,11 @@ def compare(rows: list[PairFeatures]) -> tuple[PairFeatures, ...]:
     rows = [replace(row, splits_of_field=len(splits[row.field]) if row.field else None) for row in rows]
     for side in SIDES:
         twins = dict(_twins(rows, side))
-        rows = [replace(row, **{side: replace(row.side(side), **twins.get(row.name, {}))}) for row in rows]
+        rows = [row.with_side(side, twins.get(row.name, row.side(side))) for row in rows]
     return tuple(rows)
 
 
-def usual_dtype(rows: tuple[PairFeatures, ...], side: str) -> str | None:
+def usual_dtype(rows: Sequence[PairFeatures], side: str) -> str | None:
     """The type of number that most images of one side have."""
     counts = Counter(sorted(dtype for row in rows if (dtype := row.side(side).dtype)))
     return counts.most_common(1)[0][0] if counts else None
@@ -156,8 +159,8 @@ def _measured(image: Image) -> SideFeatures:
     )
 
 
-def _twins(rows: list[PairFeatures], side: str) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """By name, the first equal image in another split, and in the same split where it should not be.
+def _twins(rows: list[PairFeatures], side: str) -> Iterator[tuple[str, SideFeatures]]:
+    """By name, the image with an equal one in another split, or in the same split where it should not be.
 
     Captures of a field may share their target; two equal inputs are a copy even within a field.
     """
@@ -173,4 +176,4 @@ def _twins(rows: list[PairFeatures], side: str) -> Iterator[tuple[str, dict[str,
                 (o.name for o in others if o.split == row.split and (side == "low" or o.field != row.field)),
                 None,
             )
-            yield row.name, {"twin_across": across, "twin_in_split": inside}
+            yield row.name, replace(row.side(side), twin_across=across, twin_in_split=inside)

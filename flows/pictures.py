@@ -38,7 +38,7 @@ class CalibrationCurve:
 
 
 def schedule_curves(curves: ScheduleCurves, title: str) -> bytes:
-    """gamma, beta and log-SNR over diffusion time: the median pixel, and a band between the outer quantiles."""
+    """gamma, beta and log-SNR over time: the median pixel, and a band between the outer quantiles."""
     figure, axes = _figure(3, 1, width=3.7, height=3.1)
     times, middle = np.asarray(curves.times), len(curves.quantiles) // 2
     low, high = curves.quantiles[0], curves.quantiles[-1]
@@ -180,7 +180,7 @@ def _image(
     axis.set_title(title, fontsize=9, color=INK)
     bar = figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.03)
     bar.ax.tick_params(labelsize=7, colors=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]  # the stub calls it a property
+    bar.outline.set_visible(False)
 
 
 def _quiet(axis: Axes) -> None:

@@ -40,7 +40,7 @@ def standing(registry: Registry, task: str) -> Standing:
 
 
 def promote(registry: Registry, task: str, version: int, *, reasons: Sequence[str], by: str) -> Standing:
-    """Make a version the champion. Raises CheckpointError when it fails its golden replay; nothing moves then.
+    """Make a version the champion. Raises CheckpointError, and moves nothing, if its golden replay fails.
 
     by: who decided, `gate` or a person's name.
     """

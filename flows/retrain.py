@@ -84,7 +84,7 @@ def retrain(task: str, preset: str = "cpu", *, seed: int | None = None, force: b
 def retrain_anew(
     registry: Registry, task: str, preset: str, seed: int | None, settings: Settings, *, force: bool
 ) -> RetrainResult:
-    """The five steps, whatever was done before; with `force`, an interrupted attempt is not continued either."""
+    """The five steps, whatever has finished before; `force` drops an interrupted attempt, too."""
     began = time.monotonic()
     report = step(validate)(settings, task)
     job = Job.plan(task, preset, seed=seed, settings=settings)

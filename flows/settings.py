@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     )
     tracking_uri: str = Field(
         "sqlite:///{mlruns_dir}/mlflow.db",
-        description="Where MLflow keeps runs and models: an absolute SQLite path, PostgreSQL, or a server's URL.",
+        description="Where MLflow keeps runs and models: an absolute SQLite path, PostgreSQL, or a server.",
     )
     artifact_root: str = Field(
         "{mlruns_dir}/artifacts",
@@ -174,7 +174,7 @@ class Settings(BaseSettings):
 
 
 def project_root(start: Path) -> Path:
-    """The nearest folder from `start` upwards that holds this project's pyproject.toml. Raises ConfigError."""
+    """The nearest folder from `start` upwards with this project's pyproject.toml. Raises ConfigError."""
     for folder in (start, *start.parents):
         file = folder / "pyproject.toml"
         if file.is_file() and _project_name(file) == PROJECT:

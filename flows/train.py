@@ -106,7 +106,7 @@ def follow_training(job: Job, registry: Registry, run: Run) -> None:
 
 
 def build(job: Job) -> Path:
-    """Calibrate the trained weights; returns the checkpoint directory, from an earlier attempt if there is one."""
+    """Calibrate the trained weights into a checkpoint directory, unless an earlier attempt did."""
     directory = job.folder / "checkpoint"
     if directory.is_dir():
         return directory

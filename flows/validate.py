@@ -1,6 +1,6 @@
 """Validation of a dataset folder before anything is trained on it.
 
-Features of every pair (flows/features.py) are judged by one suite (flows/expectations.py); what fails becomes
+Features of every pair (flows/features.py) are judged by checks (flows/checks.py); what fails becomes
 a problem or a warning in words that a microscopist can act on. A pair that cannot be judged further, because
 it is incomplete, misnamed, unreadable or not finite, is reported for that reason only.
 
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from cvdm.card import SPLITS
 from cvdm.config import from_mapping, load_section
 from cvdm.errors import ConfigError, DatasetError
+from flows.checks import Check, ValidationPolicy, checks
 from flows.features import PairFeatures, measure
 from flows.progress import progress_bar
 
 if TYPE_CHECKING:  # great_expectations takes seconds to import
-    from flows.expectations import Check, Failure, ValidationPolicy
+    from flows.expectations import Failure
 
 LISTED = 5
 """Problems that the message of a failed validation spells out."""
@@ -71,8 +72,8 @@ class ValidationReport:
     """Each forbids training."""
     warnings: tuple[Problem, ...]
     """Each deserves a look."""
-    expectations: int
-    """How many were evaluated."""
+    checks: int
+    """How many were made."""
     table: tuple[PairFeatures, ...]
     """What was measured, a row for each pair."""
 
@@ -99,7 +100,7 @@ class ValidationReport:
             "pairs": len(self.table),
             "accepted": sum(row.name not in bad for row in self.table),
             "fields": self.fields(),
-            "expectations": self.expectations,
+            "checks": self.checks,
             "problems": [asdict(problem) for problem in self.problems],
             "warnings": [asdict(warning) for warning in self.warnings],
             "table": [asdict(row) for row in self.table],
@@ -117,8 +118,6 @@ class ValidationReport:
 
 def load_validation_policy(params: Path) -> ValidationPolicy:
     """The section `validation` of a params.yaml. Raises ConfigError on unknown keys."""
-    from flows.expectations import ValidationPolicy
-
     policy = from_mapping(ValidationPolicy, load_section(params, "validation"), "validation")
     for name, value in asdict(policy).items():
         if not 0 <= value <= 1:
@@ -129,27 +128,27 @@ def load_validation_policy(params: Path) -> ValidationPolicy:
 def validate_dataset(dataset_root: Path, policy: ValidationPolicy) -> ValidationReport:
     """Measure and judge every pair of a dataset folder, with a progress bar on standard error.
 
-    Raises DatasetError where there is nothing to judge: no card, no folders, no images, files that are no TIFF.
+    Raises DatasetError where there is nothing to judge: no card, no folders, no images, other files.
     """
-    from flows.expectations import checks, failures
+    from flows.expectations import failures
 
     with progress_bar("validate", "pair") as progress:
         card, rows = measure(dataset_root, progress)
     rules = checks(rows, policy)
     problems, warnings = _problems(rows, failures(rows, rules))
-    return ValidationReport(card.task, problems, warnings, sum(len(check.rules) for check in rules), rows)
+    return ValidationReport(card.task, problems, warnings, len(rules), rows)
 
 
 def _problems(
     rows: tuple[PairFeatures, ...], failed: tuple[Failure, ...]
 ) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
-    """Errors and warnings, each once: not for pairs that an earlier check ruled out, nor a warning of an error."""
+    """Errors and warnings: none for pairs that an earlier check ruled out, no warning beside its error."""
     errors: list[Problem] = []
     warnings: list[Problem] = []
     blocked: set[int] = set()
     for failure in failed:
         check = failure.check
-        if check.column is None:
+        if check.about_table:
             errors.append(_problem(check, rows[0], pair=None))
             continue
         refused = {(problem.check, problem.pair) for problem in errors}
@@ -165,4 +164,4 @@ def _problems(
 
 
 def _problem(check: Check, row: PairFeatures, *, pair: str | None) -> Problem:
-    return Problem(check.name, pair, check.expected, check.actual(row), check.remedy(row))
+    return Problem(check.name, pair, check.expected, check.actual(row, check.side), check.remedy_for(row))

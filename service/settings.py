@@ -24,7 +24,9 @@ def default_cache() -> Path:
 class Settings(BaseSettings):
     """Frozen; every field is the environment variable `CVDM_` + its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="CVDM_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="CVDM_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
 
     tracking_uri: str = Field(min_length=1)
     """Where MLflow keeps runs and models: `sqlite:////absolute/path/mlflow.db` or `http://host:port`."""

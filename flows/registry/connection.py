@@ -62,12 +62,12 @@ def speaking(uri: str) -> Iterator[None]:
         raise RegistryError(
             f"the tracking store at {uri} to answer",
             reason,
-            "Start it with `cvdm up`, or correct CVDM_TRACKING_URI, then run the command again: it continues.",
+            "Start it with `cvdm up` or correct CVDM_TRACKING_URI, then run the command again.",
         ) from error
 
 
 def reporting_failures(store: Store) -> Store:
-    """Class decorator: every public method raises RegistryError where MLflow raises; needs an attribute `uri`."""
+    """Class decorator for a class with an `uri`: public methods raise RegistryError where MLflow raises."""
     for name, method in list(vars(store).items()):
         if callable(method) and not name.startswith("_"):
             setattr(store, name, _reported(method))

@@ -1,4 +1,4 @@
-"""The code of a registered model, run by MLflow when it loads one; the model itself is a checkpoint directory.
+"""The code of a registered model, run by MLflow when it loads one; the model is a checkpoint directory.
 
     mlflow.pyfunc.load_model("models:/cvdm-TASK@champion").predict(pixels)
 

@@ -72,14 +72,14 @@ def model_name(task: str) -> str:
 
 @reporting_failures
 class Models:
-    """Versions of one store. Every method raises RegistryError when the store fails or lacks what is asked."""
+    """Versions of one store. Every method raises RegistryError when the store fails or lacks something."""
 
     def __init__(self, connection: Connection) -> None:
         self._client = connection.client
         self.uri = connection.uri
 
     def register(self, task: str, run: Run, checkpoint: Path, tags: Mapping[str, str]) -> int:
-        """Upload a checkpoint directory as the model of `run` and register it; returns the version's number."""
+        """Upload a checkpoint directory as the model of `run` and register it; returns its version."""
         with tempfile.TemporaryDirectory() as scratch:
             package = Path(scratch) / "model"
             save_package(checkpoint, package, run)
@@ -87,7 +87,7 @@ class Models:
         self._client.finalize_logged_model(run.model_id, "READY")
         if model_name(task) not in self._names():
             self._client.create_registered_model(model_name(task), tags={"task": task})
-        # The SQL store looks the logged model up through the process-wide address, not the client's (MLflow 3.17).
+        # The SQL store finds the logged model through the process-wide address only (MLflow 3.17).
         mlflow.set_tracking_uri(self.uri)
         created = self._client.create_model_version(
             model_name(task),
@@ -121,7 +121,7 @@ class Models:
         raise RegistryError(
             f"a version or alias '{which}' of {model_name(task)}",
             f"versions {known}",
-            f"Choose one that `cvdm models --task {task}` lists, or train one with `cvdm retrain --task {task}`.",
+            f"See `cvdm models --task {task}`, or train one with `cvdm retrain --task {task}`.",
         )
 
     def version_of_run(self, task: str, run_id: str) -> Version | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ presets:
   tiny:
     model: {mean_width: 4, denoiser_width: 4, levels: 2, schedule: {width: 4}}
     training: {steps: 4, batch: 2, patch: 16, warmup: 1, validate_every: 2, checkpoint_every: 1}
-    sampling: {samples: 2, steps: 2, tile: 32}
+    sampling: {samples: 2, steps: 2, tile: 128}
 gate: {min_fields: 2}
 validation: {}
 """
@@ -44,14 +45,37 @@ def _empty_store(tmp_path_factory: pytest.TempPathFactory, _quiet_tools: None) -
     return home / "mlruns" / "mlflow.db"
 
 
+@pytest.fixture(scope="session")
+def prefect_server(_quiet_tools: None) -> Iterator[None]:
+    """One temporary Prefect server for all tests that run a flow; starting it takes seconds."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
 @pytest.fixture
-def project_settings(tmp_path: Path, _empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def project_settings(tmp_path: Path, _empty_store: Path) -> Iterator[Settings]:
     """Settings of a fresh project folder, which is also the one that `Settings.read()` finds."""
-    home = tmp_path / "project"
+    with project(tmp_path / "project", _empty_store) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def module_settings(tmp_path_factory: pytest.TempPathFactory, _empty_store: Path) -> Iterator[Settings]:
+    """The same, shared by the tests of one module."""
+    with project(tmp_path_factory.mktemp("project"), _empty_store) as settings:
+        yield settings
+
+
+@contextmanager
+def project(home: Path, empty_store: Path) -> Iterator[Settings]:
+    """Write a project folder and make it the one of this process for the block."""
     (home / "mlruns").mkdir(parents=True)
     (home / "pyproject.toml").write_text(f'[project]\nname = "{PROJECT}"\n', encoding="utf-8")
     (home / "params.yaml").write_text(PARAMS, encoding="utf-8")
-    shutil.copy(_empty_store, home / "mlruns" / "mlflow.db")
-    monkeypatch.setenv("CVDM_HOME", str(home))
-    monkeypatch.setenv("CVDM_DEVICE", "cpu")
-    return Settings.read()
+    shutil.copy(empty_store, home / "mlruns" / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CVDM_HOME", str(home))
+        patch.setenv("CVDM_DEVICE", "cpu")
+        yield Settings.read()

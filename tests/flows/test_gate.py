@@ -68,7 +68,7 @@ def test_sign_flip_p_is_the_share_of_flips_at_least_as_large(differences, p):
 
 
 def test_many_fields_are_sampled_and_agree_with_the_exact_tail():
-    """Seventeen equal gains have an exact p of 2^-17; the sampled one is as small as its count of flips allows."""
+    """Seventeen equal gains have an exact p of 2^-17; the sampled one is nearly as small."""
     assert sign_flip_p([1.0] * 17) <= 5 / 2**16
     assert sign_flip_p([1.0, -1.0] * 10) == pytest.approx(0.588, abs=0.01)  # P(binomial(20, 1/2) >= 10)
 

@@ -110,7 +110,8 @@ try:
 except mlflow.exceptions.MlflowException:
     refused = True
 import cvdm
-print(json.dumps([list(reply.shape), str(reply.dtype), bool(np.isfinite(reply).all()), refused, cvdm.__file__]))
+finite = bool(np.isfinite(reply).all())
+print(json.dumps([list(reply.shape), str(reply.dtype), finite, refused, cvdm.__file__]))
 """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(

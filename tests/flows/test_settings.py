@@ -86,7 +86,7 @@ def test_unknown_settings_and_changes_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="CVDM_DATA_DIRECTORY"):
         Settings.read(home=tmp_path, data_directory="x")
     with pytest.raises(ValidationError):
-        Settings.read(home=tmp_path).host = "0.0.0.0"
+        Settings.read(home=tmp_path).host = "::1"
 
 
 def test_tasks_are_listed_or_found(tmp_path, monkeypatch):

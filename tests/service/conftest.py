@@ -65,7 +65,9 @@ class Store:
         if not self.client.search_registered_models(f"name='{name}'"):
             self.client.create_registered_model(name)
         tags = {"task": task, "verdict": "promote", "dataset_digest": "d" * 64}
-        made = self.client.create_model_version(name, info.model_uri, run_id=run.info.run_id, tags=tags)
+        made = self.client.create_model_version(
+            name, info.model_uri, run_id=run.info.run_id, model_id=info.model_id, tags=tags
+        )
         if champion:
             self.promote(int(made.version), task=task)
         return int(made.version)
@@ -181,7 +183,7 @@ def _start(root: Path, store: Store, port: int, log: Path) -> subprocess.Popen[b
         "CVDM_MAX_PIXELS": str(2**20),
         "CVDM_MAX_WAITING": "8",
         "BENTOML_HOME": str(root / "bentoml"),
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "bentoml", "serve", "service.service:CvdmService", "--port", str(port)]
     with log.open("wb") as output:

@@ -119,6 +119,8 @@ def test_a_candidate_that_fails_its_golden_replay_never_serves(registry, checkpo
         assert told(models, 1)["serving"] and models.ready
         with pytest.raises(CheckpointError):
             await models.get(None, 9)
+        kept = models._shelf.reasons.values()
+        assert [reason.__traceback__ for reason in kept] == [None]  # its frames would hold the model
 
     asyncio.run(scenario())
 

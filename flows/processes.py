@@ -1,0 +1,225 @@
+"""The servers of the platform: tracking, orchestrator, schedule and service, together or one at a time.
+
+    up               all of them until Ctrl-C (`cvdm up`)
+    orchestrator     the Prefect server that answers already, or a private one for the block
+    running_service  the reconstruction service for the block
+
+Each runs on a leash (flows/servers.py, flows/tether.py): when this process ends, however it ends, nothing is
+left running. Output goes to mlruns/logs/NAME.log.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.servers import (
+    RunningServer,
+    Server,
+    answers,
+    free_port,
+    reachable,
+    running,
+)
+from flows.settings import Settings
+
+CODE = Path(__file__).resolve().parent.parent
+"""The folder of the packages `flows` and `service`."""
+WATCH_SECONDS = 0.5
+SERVICE_READY, SERVICE_LIVES = "/readyz", "/livez"
+
+
+@dataclass(frozen=True)
+class Address:
+    """What somebody can open in a browser, and what it is."""
+
+    name: str
+    url: str
+    note: str
+
+
+def up(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Run everything until interrupted; `announce` gets one table of addresses when all is ready.
+
+    Raises PortError before anything starts, ServerError when a server does not come up or ends by itself.
+    """
+    schedule = schedule_runner(settings)
+    with running(*local_servers(settings)) as servers:
+        for one in servers:
+            one.wait_until_ready()
+        with running(*schedule) as runners:
+            announce(address_table(addresses(settings)))
+            watch((*servers, *runners))
+
+
+def watch(servers: tuple[RunningServer, ...]) -> None:
+    """Block until interrupted, or until one ends by itself: ServerError."""
+    while True:
+        for server in servers:
+            server.check_alive()
+        time.sleep(WATCH_SECONDS)
+
+
+def local_servers(settings: Settings) -> tuple[Server, ...]:
+    """The servers to run here: a tracking server or orchestrator elsewhere is used as it is."""
+    servers = [service_server(settings, settings.service_port)]
+    if tracks_locally(settings):
+        servers.insert(0, mlflow_server(settings))
+    if orchestrates_locally(settings):
+        servers.insert(0, prefect_server(settings, settings.prefect_port, private=False))
+    return tuple(servers)
+
+
+def tracks_locally(settings: Settings) -> bool:
+    """Whether tracking is a database of our own rather than a server somewhere."""
+    return not settings.tracking_uri.startswith(("http://", "https://"))
+
+
+def orchestrates_locally(settings: Settings) -> bool:
+    """Whether CVDM_PREFECT_URL is the server that `up` would start."""
+    return settings.prefect_url == f"http://{settings.host}:{settings.prefect_port}/api"
+
+
+@contextmanager
+def orchestrator(settings: Settings) -> Iterator[str]:
+    """The address of a Prefect server: the one that answers, else a private one, for the block, on a free port."""
+    settings.prepare_environment()
+    if answers(f"{settings.prefect_url}/health"):
+        with _prefect_at(settings.prefect_url):
+            yield settings.prefect_url
+        return
+    server = prefect_server(settings, free_port("127.0.0.1"), private=True)
+    with running(server) as (started,):
+        started.wait_until_ready()
+        with _prefect_at(f"{server.url}/api"):
+            yield f"{server.url}/api"
+
+
+@contextmanager
+def running_service(settings: Settings, port: int) -> Iterator[str]:
+    """The address of a service with a verified model, for the block. Raises ServerError, PortError."""
+    with running(service_server(settings, port)) as (started,):
+        started.wait_until_ready(SERVICE_READY)
+        yield started.server.url
+
+
+def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Run the service alone until interrupted."""
+    with running(service_server(settings, settings.service_port)) as servers:
+        servers[0].wait_until_ready()
+        announce(address_table(addresses(settings)[-1:]))
+        watch(servers)
+
+
+def mlflow_server(settings: Settings) -> Server:
+    """MLflow's page and API over the same database and artifacts that the flows write."""
+    command = (
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *("--host", settings.host, "--port", str(settings.mlflow_port)),
+        *("--backend-store-uri", settings.tracking_uri, "--artifacts-destination", settings.artifact_root),
+    )
+    return _server(settings, "mlflow", command, settings.mlflow_port, "/health", "CVDM_MLFLOW_PORT")
+
+
+def prefect_server(settings: Settings, port: int, *, private: bool) -> Server:
+    """The orchestrator; a private one shows no page and leaves schedules alone."""
+    host = "127.0.0.1" if private else settings.host
+    options = ("--no-ui", "--no-scheduler", "--no-late-runs") if private else ()
+    command = (
+        *(sys.executable, "-m", "prefect", "server", "start"),
+        *("--host", host, "--port", str(port), *options),
+    )
+    # Finished runs and their events are removed after a while; by default events only.
+    extra = {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
+    name = "prefect-private" if private else "prefect"
+    return _server(settings, name, command, port, "/api/health", "CVDM_PREFECT_PORT", extra, host)
+
+
+def service_server(settings: Settings, port: int) -> Server:
+    """The reconstruction service; ready to be asked how it is, not necessarily with a model."""
+    command = (
+        *(sys.executable, "-m", "bentoml", "serve", "service.service:CvdmService"),
+        *("--host", settings.host, "--port", str(port)),
+    )
+    return _server(settings, "service", command, port, SERVICE_LIVES, "CVDM_SERVICE_PORT")
+
+
+def schedule_runner(settings: Settings) -> tuple[Server, ...]:
+    """The process that starts retrainings when the schedule says so; none without a task to retrain."""
+    if not settings.known_tasks():
+        return ()
+    extra = {"PREFECT_API_URL": settings.prefect_url}
+    return (_server(settings, "schedule", (sys.executable, "-m", "flows.schedule"), extra=extra),)
+
+
+def addresses(settings: Settings) -> tuple[Address, ...]:
+    """What `cvdm up` offers, the service last."""
+    host, service = reachable(settings.host), f"http://{reachable(settings.host)}:{settings.service_port}"
+    own = f"http://{host}:{settings.mlflow_port}"
+    tracking = own if tracks_locally(settings) else settings.tracking_uri
+    prefect = settings.prefect_url.removesuffix("/api").replace(settings.host, host)
+    when = f"{settings.schedule_cron} {settings.schedule_timezone}, preset {settings.schedule_preset}"
+    model = "ready" if answers(f"{service}{SERVICE_READY}") else "no model yet: `cvdm retrain --task TASK`"
+    return (
+        Address("MLflow", tracking, "runs, metrics, models"),
+        Address("Prefect", prefect, f"flow runs; retrains at {when}"),
+        Address("service", service, f"POST /reconstruct, GET /models; {model}"),
+    )
+
+
+def address_table(rows: tuple[Address, ...]) -> str:
+    """Names, addresses and notes in columns."""
+    width = max(len(row.url) for row in rows)
+    return "\n".join(f"{row.name:8}  {row.url:{width}}  {row.note}" for row in rows)
+
+
+def _server(
+    settings: Settings,
+    name: str,
+    command: tuple[str, ...],
+    port: int | None = None,
+    probe: str | None = None,
+    port_setting: str = "",
+    extra: dict[str, str] | None = None,
+    host: str | None = None,
+) -> Server:
+    log = settings.mlruns_dir / "logs" / f"{name}.log"
+    environment = child_environment(settings) | (extra or {})
+    return Server(
+        name, command, environment, CODE, log, host or settings.host, port, probe, port_setting=port_setting
+    )
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """This process's settings for a child, and what the tools must know; a person's own choices stay."""
+    own = {
+        f"CVDM_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
+        for name, value in settings
+    }
+    tools = settings.tool_environment() | {
+        "BENTOML_HOME": str(settings.mlruns_dir / "bentoml"),
+        "CVDM_CACHE_DIR": str(settings.mlruns_dir / "cache"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return own | {name: value for name, value in tools.items() if name not in os.environ}
+
+
+@contextmanager
+def _prefect_at(url: str) -> Iterator[None]:
+    """Point Prefect's client at a server, in this process and in those that it starts."""
+    before = os.environ.get("PREFECT_API_URL")
+    os.environ["PREFECT_API_URL"] = url
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    try:
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
+    finally:
+        os.environ.pop("PREFECT_API_URL")
+        if before is not None:
+            os.environ["PREFECT_API_URL"] = before

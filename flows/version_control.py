@@ -1,0 +1,65 @@
+"""Git, as far as a data version needs it: one commit of one file, and a tag."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from cvdm.errors import CvdmError
+
+SHORT = 8
+"""Characters of a data version in a tag's name."""
+
+
+class GitError(CvdmError):
+    """Git refuses, or is not in a state to commit."""
+
+
+def require_clean_index(home: Path) -> None:
+    """Raise GitError unless a commit can be made that holds the data's record and nothing else."""
+    if not _succeeds(home, "diff", "--cached", "--quiet"):
+        raise GitError(
+            "nothing staged in git, because an ingest commits data.dvc on its own",
+            "staged changes",
+            "Commit or unstage them (`git restore --staged .`), or ingest with --no-commit.",
+        )
+    if not _succeeds(home, "var", "GIT_COMMITTER_IDENT"):
+        raise GitError(
+            "git to know who commits",
+            "no user.name and user.email",
+            "Set them with `git config user.name` and `git config user.email`, or ingest with --no-commit.",
+        )
+
+
+def commit_record(home: Path, record: Path, task: str, version: str) -> tuple[str | None, str | None]:
+    """Commit the record of a data version and tag it; (None, None) when git knows it already."""
+    path = str(record)
+    _git(home, "add", "--", path)
+    if _succeeds(home, "diff", "--cached", "--quiet", "--", path):
+        return None, None
+    _git(home, "commit", "--quiet", "--message", f"Data of {task}: {version}", "--", path)
+    tag = f"data/{task}/{version[:SHORT]}"
+    if not _succeeds(home, "rev-parse", "--verify", "--quiet", f"refs/tags/{tag}"):
+        _git(home, "tag", "--annotate", "--message", f"Data of {task}: {version}", tag)
+    return _git(home, "rev-parse", "HEAD"), tag
+
+
+def _git(home: Path, *arguments: str) -> str:
+    done = _run(home, *arguments)
+    if done.returncode != 0:
+        reason = " ".join((done.stderr or done.stdout).split())[:300]
+        raise GitError(f"`git {arguments[0]}` to succeed", reason, "Mend this, then run the command again.")
+    return done.stdout.strip()
+
+
+def _succeeds(home: Path, *arguments: str) -> bool:
+    return _run(home, *arguments).returncode == 0
+
+
+def _run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["git", "-C", str(home), *arguments], capture_output=True, text=True)
+    except OSError as error:
+        raise GitError(
+            "git to be installed", str(error), "Install it, or ingest with --no-commit."
+        ) from error

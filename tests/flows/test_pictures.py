@@ -1,0 +1,85 @@
+"""Pictures: each is a PNG of a sensible size, and its windows depend on the target, not on the model."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from specimens import cells
+
+from cvdm.config import ScheduleConfig
+from cvdm.evaluation import Evaluation
+from cvdm.schedule import build_schedule, schedule_curves
+from flows import pictures
+
+
+def opened(png: bytes) -> np.ndarray:
+    image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=float)
+    assert image.shape[0] > 150 and image.shape[1] > 250
+    assert image.std() > 5, "not an empty page"
+    return image
+
+
+def scores(crps: float, fields: int = 3) -> Evaluation:
+    names = [f"f{i}" for i in range(fields)]
+    metrics = {"psnr_fit": 38.0, "ssim_fit": 0.95, "crps": crps, "coverage": 0.9}
+    per_field = {name: dict.fromkeys(names, value) for name, value in metrics.items()}
+    baselines = dict.fromkeys(("input", "best-blur", "richardson-lucy", "regression-mean"), per_field)
+    return Evaluation("t", "test", per_field, baselines, 8, 10, "dpm-solver++", 0, 1.0)
+
+
+@pytest.fixture
+def field() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    high = cells(np.random.default_rng(0))
+    low = high + np.random.default_rng(1).normal(0, 20, high.shape)
+    return low, high, np.full_like(high, 4.0)
+
+
+@pytest.mark.parametrize("kind", ["pinned", "separable", "cosine"])
+def test_schedule_curves_of_any_schedule(kind):
+    """Learned or fixed, a schedule draws."""
+    schedule = build_schedule(ScheduleConfig(kind=kind, width=4))
+    with torch.no_grad():
+        curves = schedule_curves(schedule, schedule.paths(torch.randn(1, 1, 16, 16)))
+    opened(pictures.schedule_curves(curves, "a schedule"))
+
+
+def test_schedule_map_even_if_flat(field):
+    """A fixed schedule has a constant map, which is a picture too."""
+    opened(pictures.schedule_map(field[0], np.full_like(field[0], 0.5), "a map"))
+
+
+def test_image_panels_with_and_without_target(field):
+    """Without a target, target and error are left out and the picture is narrower."""
+    low, high, std = field
+    full = opened(pictures.image_panel(low, high, high, std, title="x", interval=3 * std))
+    short = opened(pictures.image_panel(low, high, None, std, title="x"))
+    assert short.shape[1] < full.shape[1]
+
+
+def test_colour_scales_belong_to_the_target(field):
+    """A model twice as uncertain looks different in its uncertainty, and nowhere else."""
+    low, high, std = field
+    one = opened(pictures.image_panel(low, high, high, std, title="x"))
+    two = opened(pictures.image_panel(low, high, high, 2 * std, title="x"))
+    changed = np.flatnonzero(np.abs(one - two).max(axis=(0, 2)) > 0)
+    assert changed.min() > one.shape[1] * 0.75
+
+
+def test_calibration_and_fields():
+    """The plots of the gate's evidence, with and without a champion."""
+    curve = pictures.CalibrationCurve((0.1, 0.5, 0.9), {"f0": (0.1, 0.4, 0.85), "f1": (0.2, 0.5, 0.95)})
+    opened(pictures.calibration(curve, "calibration"))
+    opened(pictures.per_field(scores(0.01), scores(0.02), "fields"))
+    opened(pictures.per_field(scores(0.01), None, "fields"))
+
+
+def test_no_shared_plotting_state():
+    """pyplot, which keeps every figure and is not safe in threads, is never imported by the pictures."""
+    assert "matplotlib.pyplot" not in vars(pictures)
+    assert not any(name == "plt" for name in vars(pictures))
+    assert sys.modules[pictures.__name__].Figure.__module__ == "matplotlib.figure"

@@ -1,0 +1,154 @@
+"""Promotion and rollback on a real store: aliases move, are verified, and go back when verification fails."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from specimens import cells, make_checkpoint
+
+from cvdm.checkpoint import save_checkpoint
+from cvdm.errors import CheckpointError
+from flows.gate import Decision
+from flows.promote import Standing, promote, rollback, settle, standing
+from flows.registry import CHAMPION, Registry, RegistryError
+
+TASK = "test-cells"
+BY = {"reasons": ("better",), "by": "gate"}
+
+
+@pytest.fixture
+def registry(project_settings) -> Registry:
+    return Registry.open(project_settings)
+
+
+@pytest.fixture
+def add(registry, tmp_path):
+    """Register one more version; with `broken` its golden answer is another model's."""
+
+    def register(seed: int = 0, *, broken: bool = False) -> int:
+        directory = tmp_path / f"source-{seed}-{broken}" / "checkpoint"
+        directory.parent.mkdir()
+        save_checkpoint(directory, make_checkpoint(seed=seed), cells(np.random.default_rng(7), 32))
+        if broken:
+            spoil(directory)
+        run = registry.runs.start(TASK, "a run", params={}, tags={})
+        return registry.models.register(TASK, run, directory, {})
+
+    return register
+
+
+def spoil(directory: Path) -> None:
+    """Put another model's weights in: checksums hold, the golden pair does not."""
+    other = directory.with_name("other")
+    save_checkpoint(other, make_checkpoint(seed=99), cells(np.random.default_rng(7), 32))
+    (directory / "weights.pt").write_bytes((other / "weights.pt").read_bytes())
+    ours, theirs = (json.loads((d / "model.json").read_text()) for d in (directory, other))
+    ours["files"]["weights.pt"] = theirs["files"]["weights.pt"]
+    (directory / "model.json").write_text(json.dumps(ours))
+
+
+def test_the_first_promotion_makes_a_champion_without_a_previous(registry, add):
+    """Aliases and the decision's tags are on the version."""
+    number = add()
+    assert promote(registry, TASK, number, **BY) == Standing(TASK, number, None)
+    tags = registry.models.version(TASK, "champion").tags
+    assert (tags["verdict"], tags["reasons"], tags["decided_by"]) == ("promote", "better", "gate")
+    assert tags["decided_at"].endswith("+00:00")
+
+
+def test_the_next_promotion_keeps_the_former_champion_and_rollback_swaps_them(registry, add):
+    """promote, roll back, roll back again: always one champion, and the other one is previous."""
+    first, second = add(0), add(1)
+    promote(registry, TASK, first, **BY)
+    assert promote(registry, TASK, second, **BY) == Standing(TASK, second, first)
+    assert rollback(registry, TASK, reason="odd nuclei", by="Ada") == Standing(TASK, first, second)
+    assert "Ada" in registry.models.version(TASK, second).tags["rolled_back"]
+    assert "odd nuclei" in registry.models.version(TASK, first).tags["restored"]
+    assert rollback(registry, TASK, reason="was fine", by="Ada") == Standing(TASK, second, first)
+
+
+def test_rollback_to_any_version(registry, add):
+    """A version by number serves again; the champion becomes the previous."""
+    first, second, third = add(0), add(1), add(2)
+    for number in (first, second, third):
+        promote(registry, TASK, number, **BY)
+    assert rollback(registry, TASK, first, reason="x", by="Ada") == Standing(TASK, first, third)
+    with pytest.raises(RegistryError, match="serves already"):
+        rollback(registry, TASK, first, reason="x", by="Ada")
+
+
+def test_promoting_the_champion_again_changes_nothing(registry, add):
+    """After an interruption the same promotion can be carried out again; previous stays what it was."""
+    first, second = add(0), add(1)
+    promote(registry, TASK, first, **BY)
+    promote(registry, TASK, second, **BY)
+    assert promote(registry, TASK, second, **BY) == Standing(TASK, second, first)
+
+
+def test_without_a_previous_version_rollback_says_so(registry, add):
+    """Nothing to go back to is an error with a remedy."""
+    promote(registry, TASK, add(), **BY)
+    with pytest.raises(RegistryError, match="no previous version"):
+        rollback(registry, TASK, reason="x", by="Ada")
+
+
+def test_a_version_that_fails_its_golden_replay_never_serves(registry, add):
+    """The aliases stay, and the gate's promotion becomes a rejection that says why."""
+    good, bad = add(0), add(1, broken=True)
+    promote(registry, TASK, good, **BY)
+    with pytest.raises(CheckpointError, match="golden"):
+        promote(registry, TASK, bad, **BY)
+    with pytest.raises(CheckpointError, match="golden"):
+        rollback(registry, TASK, bad, reason="x", by="Ada")
+    assert standing(registry, TASK) == Standing(TASK, good, None)
+    decision = settle(registry, TASK, bad, Decision("promote", ("better",), ()))
+    assert decision.verdict == "reject"
+    assert decision.reasons[0].startswith("not servable")
+    assert registry.models.version(TASK, bad).tags["verdict"] == "reject"
+
+
+class Flaky:
+    """Models whose champion cannot be downloaded: a store that fails after the aliases have moved."""
+
+    def __init__(self, models) -> None:
+        self._models = models
+
+    def __getattr__(self, name):
+        return getattr(self._models, name)
+
+    def download(self, task, which, to):
+        if which == CHAMPION:
+            raise RegistryError("the store to answer", "nothing", "Start it.")
+        return self._models.download(task, which, to)
+
+
+def test_aliases_go_back_when_the_new_champion_cannot_be_loaded(registry, add):
+    """A failure after the move restores champion and previous, and is written on the version."""
+    first, second, third = add(0), add(1), add(2)
+    promote(registry, TASK, first, **BY)
+    promote(registry, TASK, second, **BY)
+    flaky = replace(registry, models=Flaky(registry.models))
+    for attempt in (
+        lambda: promote(flaky, TASK, third, **BY),
+        lambda: rollback(flaky, TASK, reason="x", by="A"),
+    ):
+        with pytest.raises(RegistryError):
+            attempt()
+        assert standing(registry, TASK) == Standing(TASK, second, first)
+    assert "RegistryError" in registry.models.version(TASK, third).tags["reverted"]
+    assert "verdict" not in registry.models.version(TASK, third).tags
+
+
+@pytest.mark.parametrize("verdict", ["reject", "undecided"])
+def test_other_verdicts_are_written_and_move_nothing(registry, add, verdict):
+    """A decision against a candidate leaves its reasons on it and the champion in place."""
+    good, other = add(0), add(1)
+    promote(registry, TASK, good, **BY)
+    settle(registry, TASK, other, Decision(verdict, ("worse here", "and there"), ()))
+    assert standing(registry, TASK) == Standing(TASK, good, None)
+    tags = registry.models.version(TASK, other).tags
+    assert (tags["verdict"], tags["reasons"]) == (verdict, "worse here; and there")

@@ -1,0 +1,207 @@
+"""The flow on a small real dataset, with a real Prefect server and a real SQLite MLflow store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from specimens import make_dataset
+
+from cvdm.errors import ConfigError
+from cvdm.training import train as training_steps
+from flows.device_lock import BusyError, device_lock
+from flows.job import Job, chosen_device
+from flows.promote import promote
+from flows.registry import Registry
+from flows.retrain import RetrainResult, retrain
+from flows.settings import Settings
+from flows.train import StepLog, closing, open_run
+from flows.validate import ValidationError
+
+TASK = "test-cells"
+
+
+def give_data(settings: Settings, dataset: Path) -> Path:
+    root = settings.dataset_dir(TASK)
+    shutil.copytree(dataset, root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def six_fields(tmp_path_factory) -> Path:
+    """A dataset of six fields, two of them for testing; read only."""
+    return make_dataset(tmp_path_factory.mktemp("data") / TASK, fields=6)
+
+
+@dataclass(frozen=True)
+class Story:
+    """A retraining that is interrupted, continued, asked for again and forced; made once for this module."""
+
+    settings: Settings
+    registry: Registry
+    interrupted: str
+    """Run of the interrupted attempt."""
+    status: str
+    """What that run was closed as."""
+    first: RetrainResult
+    again: RetrainResult
+    second: RetrainResult
+    """Forced, with the first one as champion."""
+
+
+@pytest.fixture(scope="module")
+def story(module_settings, six_fields, prefect_server) -> Story:
+    give_data(module_settings, six_fields)
+    registry = Registry.open(module_settings)
+    interrupted = interrupt(module_settings, registry)
+    status = registry.runs._client.get_run(interrupted).info.status
+    first = retrain(TASK, "tiny")
+    again = retrain(TASK, "tiny")
+    promote(registry, TASK, first.version, reasons=["somebody wants it"], by="Ada")
+    second = retrain(TASK, "tiny", force=True)
+    return Story(module_settings, registry, interrupted, status, first, again, second)
+
+
+def interrupt(settings: Settings, registry: Registry) -> str:
+    """Train two of four steps as the flow does, then press Ctrl-C; returns the run."""
+    job = Job.plan(TASK, "tiny", seed=None, settings=settings)
+    run = open_run(job, registry)
+    log = StepLog(registry, run)
+    with pytest.raises(KeyboardInterrupt), closing(registry, run):
+        for step in islice(training_steps(job.dataset, job.recipe, state_path=job.state_path), 2):
+            log.add(step)
+        log.flush()
+        raise KeyboardInterrupt
+    return run.run_id
+
+
+def test_a_retraining_ends_with_a_judged_version(story):
+    """A model of four steps is worse than a blur: registered, rejected, with reasons and numbers."""
+    assert (story.first.version, story.first.verdict) == (1, "reject")
+    assert "against best-blur" in story.first.reasons[0]
+    assert set(story.first.baselines) == {"input", "best-blur", "regression-mean"}
+    assert 0 <= story.first.metrics["coverage"] <= 1
+    tags = story.registry.models.version(TASK, 2).tags
+    assert tags["verdict"] == story.second.verdict
+    assert tags["dataset_digest"] == story.registry.runs.tags(story.second.run_id)["dataset_digest"]
+    assert tags["init"] == "scratch"
+    json.dumps(story.first.as_json(), allow_nan=False)
+
+
+def test_the_same_again_finishes_at_once(story):
+    """Equal data, parameters and code give the earlier result, and no second version."""
+    assert story.again.repeated
+    assert story.again.run_id == story.first.run_id
+    assert story.again.reasons == story.first.reasons
+    assert [v.number for v in story.registry.models.versions(TASK)] == [2, 1]
+
+
+def test_the_champion_is_measured_beside_the_candidate(story):
+    """The second candidate is compared with version 1 on the same fields and draws; the champion stays."""
+    ours, theirs, decision = (
+        story.registry.runs.read_json(story.second.run_id, path)
+        for path in ("evaluation/candidate.json", "evaluation/champion.json", "gate/decision.json")
+    )
+    assert theirs["version"] == 1
+    assert ours["metrics"]["crps"]["per_field"].keys() == theirs["metrics"]["crps"]["per_field"].keys()
+    assert (ours["samples"], ours["steps"], ours["seed"]) == (
+        theirs["samples"],
+        theirs["steps"],
+        theirs["seed"],
+    )
+    assert "crps vs champion" in [test["name"] for test in decision["tests"]]
+    assert story.registry.models.champion(TASK) == 1
+
+
+def test_mlflow_shows_losses_scores_pictures_and_data(story):
+    """A person sees how the run went without reading code."""
+    runs, run_id = story.registry.runs, story.first.run_id
+    metrics = runs.metrics(run_id)
+    expected = {"loss/total", "loss/denoising", "loss/smoothness", "learning_rate", "gradient_norm"}
+    expected |= {"validation/crps", "test/psnr_fit", "test/coverage", "baseline/best-blur/ssim_fit"}
+    assert expected <= metrics.keys()
+    files = {path.name for path in (story.settings.mlruns_dir / "artifacts").rglob("*.png")}
+    assert {"curves-0000004.png", "map-0000004.png", "validation-0000004.png"} <= files
+    assert {"per-field.png", "calibration.png"} <= files
+    assert runs.read_json(run_id, "validation/report.json")["ok"]
+    run = runs._client.get_run(run_id)
+    assert run.data.params["model.schedule.width"] == "4"
+    assert run.info.status == "FINISHED"
+    assert [used.dataset.name for used in run.inputs.dataset_inputs] == [TASK]
+
+
+def test_nothing_is_left_beside_the_registry(story):
+    """A finished retraining keeps no training state of its own."""
+    assert list((story.settings.mlruns_dir / "training").iterdir()) == []
+
+
+def test_an_interrupted_retraining_continues_its_own_run(story):
+    """Training and run go on where they stopped, and no step is written twice."""
+    assert story.status == "KILLED"
+    assert story.first.run_id == story.interrupted
+    history = story.registry.runs._client.get_metric_history(story.interrupted, "loss/total")
+    assert Counter(entry.step for entry in history) == {1: 1, 2: 1, 4: 1}
+
+
+def test_force_trains_anew(story):
+    """With force, equal evidence gives another version of another run, and the same scores."""
+    assert (story.second.version, story.second.repeated) == (2, False)
+    assert story.second.run_id != story.first.run_id
+    assert story.second.metrics == pytest.approx(story.first.metrics, rel=1e-6)
+
+
+def test_bad_data_are_refused_before_anything_is_trained(project_settings, six_fields, prefect_server):
+    """The failure lists what is wrong; no run and no version is left behind."""
+    root = give_data(project_settings, six_fields)
+    (root / "high" / "f00_c0.tif").unlink()
+    with pytest.raises(ValidationError, match="f00_c0"):
+        retrain(TASK, "tiny")
+    registry = Registry.open(project_settings)
+    assert registry.models.versions(TASK) == ()
+    assert registry.runs.find(TASK, {}) is None
+
+
+def test_one_retraining_at_a_time_per_device(project_settings, prefect_server):
+    """A second one is refused at once and says who is at work; the lock goes with its holder."""
+    locks = project_settings.mlruns_dir / "locks"
+    with (
+        device_lock(locks, "cpu", "retrain other"),
+        pytest.raises(BusyError, match="'retrain other' in process"),
+    ):
+        retrain(TASK, "tiny")
+    with device_lock(locks, "cpu", "retrain this"):
+        pass
+
+
+def test_unknown_presets_and_devices_are_refused(project_settings, six_fields):
+    """The message lists the presets there are; a GPU that is not there is not silently replaced."""
+    give_data(project_settings, six_fields)
+    with pytest.raises(ConfigError, match="tiny"):
+        Job.plan(TASK, "huge", seed=None, settings=project_settings)
+    if chosen_device("auto") == "cpu":
+        with pytest.raises(ConfigError, match="CUDA"):
+            chosen_device("cuda")
+
+
+def test_evidence_changes_with_seed_gate_and_data(project_settings, six_fields):
+    """What could change the result changes the identity of a retraining, and nothing else does."""
+    root = give_data(project_settings, six_fields)
+
+    def evidence(**options) -> str:
+        return Job.plan(TASK, "tiny", **{"seed": None, "settings": project_settings, **options}).evidence
+
+    first = evidence()
+    assert evidence() == first
+    assert evidence(seed=5) != first
+    params = project_settings.params_file
+    params.write_text(params.read_text().replace("min_fields: 2", "min_fields: 3"))
+    assert evidence() != first
+    params.write_text(params.read_text().replace("min_fields: 3", "min_fields: 2"))
+    assert evidence() == first
+    (root / "low" / "f00_c0.tif").write_bytes((root / "low" / "f01_c0.tif").read_bytes())
+    assert evidence() != first
