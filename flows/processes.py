@@ -31,6 +31,7 @@ from flows.settings import Settings
 CODE = Path(__file__).resolve().parent.parent
 """The folder of the packages `flows` and `service`."""
 WATCH_SECONDS = 0.5
+DELIVERY_SECONDS = 15.0
 SERVICE_READY, SERVICE_LIVES = "/readyz", "/livez"
 
 
@@ -87,7 +88,7 @@ def orchestrates_locally(settings: Settings) -> bool:
 
 @contextmanager
 def orchestrator(settings: Settings) -> Iterator[str]:
-    """The address of a Prefect server: the one that answers, else a private one, for the block, on a free port."""
+    """The address of a Prefect server: the one that answers, else a private one for the block."""
     settings.prepare_environment()
     if answers(f"{settings.prefect_url}/health"):
         with _prefect_at(settings.prefect_url):
@@ -157,18 +158,21 @@ def schedule_runner(settings: Settings) -> tuple[Server, ...]:
     return (_server(settings, "schedule", (sys.executable, "-m", "flows.schedule"), extra=extra),)
 
 
-def addresses(settings: Settings) -> tuple[Address, ...]:
-    """What `cvdm up` offers, the service last."""
+def addresses(settings: Settings, *, models: bool = True) -> tuple[Address, ...]:
+    """What `cvdm up` offers, the service last. models: ask the service whether it has one."""
     host, service = reachable(settings.host), f"http://{reachable(settings.host)}:{settings.service_port}"
     own = f"http://{host}:{settings.mlflow_port}"
     tracking = own if tracks_locally(settings) else settings.tracking_uri
     prefect = settings.prefect_url.removesuffix("/api").replace(settings.host, host)
     when = f"{settings.schedule_cron} {settings.schedule_timezone}, preset {settings.schedule_preset}"
-    model = "ready" if answers(f"{service}{SERVICE_READY}") else "no model yet: `cvdm retrain --task TASK`"
+    note = "POST /reconstruct, GET /models"
+    if models:
+        ready = answers(f"{service}{SERVICE_READY}")
+        note += "; ready" if ready else "; no model yet: `cvdm retrain --task TASK`"
     return (
         Address("MLflow", tracking, "runs, metrics, models"),
         Address("Prefect", prefect, f"flow runs; retrains at {when}"),
-        Address("service", service, f"POST /reconstruct, GET /models; {model}"),
+        Address("service", service, note),
     )
 
 
@@ -220,6 +224,16 @@ def _prefect_at(url: str) -> Iterator[None]:
         with temporary_settings({PREFECT_API_URL: url}):
             yield
     finally:
+        _deliver_to_prefect()
         os.environ.pop("PREFECT_API_URL")
         if before is not None:
             os.environ["PREFECT_API_URL"] = before
+
+
+def _deliver_to_prefect() -> None:
+    """Send what Prefect still has to say while its server lives; at exit it would wait for a server that is gone."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=DELIVERY_SECONDS)

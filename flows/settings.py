@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cvdm.errors import ConfigError
+from cvdm.storage import storage_error
 
 PROJECT = "cvdm-platform"
 """The name in the project's own pyproject.toml, by which its folder is found."""
@@ -166,8 +167,13 @@ class Settings(BaseSettings):
     def prepare_environment(self, environment: MutableMapping[str, str] | None = None) -> None:
         """Put `tool_environment` into this process (or `environment`), but never over what a person has set.
 
-        Call it before mlflow, prefect, bentoml, dvc or great_expectations are imported.
+        Call it before mlflow, prefect, bentoml, dvc or great_expectations are imported. Makes `mlruns_dir`,
+        where their state goes. Raises StorageError when it cannot.
         """
+        try:
+            self.mlruns_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, self.mlruns_dir) from error
         target = os.environ if environment is None else environment
         for name, value in self.tool_environment().items():
             target.setdefault(name, value)

@@ -9,7 +9,7 @@ import ctypes
 import filecmp
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +55,9 @@ def staged(source: Path, home: Path, folder: Path) -> Iterator[Batch]:
         for side, files in batch.items()
     }
     for side in SIDES:
-        for name in sorted(set(batch[side]) & set(present[side])):
-            if not filecmp.cmp(batch[side][name], present[side][name], shallow=False):
-                raise DatasetError(
-                    f"new names for new images; {task_file(home, side, name)} exists",
-                    f"other content in {batch[side][name]}",
-                    "Rename the pair. Nothing is ever overwritten.",
-                )
+        _refuse_other_bytes(batch[side], present[side], f"{home.name}/{side}")
+    if (source / CARD_NAME).is_file():
+        _refuse_other_bytes({"": source / CARD_NAME}, {"": card_file}, home.name)
     try:
         try:
             _fill(folder, home if home.is_dir() else None, card_file, new)
@@ -72,11 +68,6 @@ def staged(source: Path, home: Path, folder: Path) -> Iterator[Batch]:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # somebody else's batch is in there
             folder.parent.rmdir()
-
-
-def task_file(home: Path, side: str, name: str) -> str:
-    """A pair's image as people write it."""
-    return f"{home.name}/{side}/{name}"
 
 
 def swap(one: Path, other: Path) -> None:
@@ -92,6 +83,16 @@ def swap(one: Path, other: Path) -> None:
             aside.rename(one)
     except OSError as error:
         raise storage_error(error, other) from error
+
+
+def _refuse_other_bytes(batch: Mapping[str, Path], present: Mapping[str, Path], where: str) -> None:
+    for name in sorted(set(batch) & set(present)):
+        if not filecmp.cmp(batch[name], present[name], shallow=False):
+            raise DatasetError(
+                f"new names for new content; {where}/{present[name].name} exists",
+                f"other content in {batch[name]}",
+                "Rename or remove it. Nothing is ever overwritten.",
+            )
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -50,7 +50,7 @@ class ValidationError(DatasetError):
         problems = report.problems
         listed = "".join(f"\n  - {problem}" for problem in problems[:LISTED])
         more = len(problems) - LISTED
-        rest = f"\n  and {more} more (`cvdm validate {report.task} --json` lists all)" if more > 0 else ""
+        rest = f"\n  and {more} more (`cvdm validate --json` lists all)" if more > 0 else ""
         super().__init__(
             f"every pair of {report.task} to pass validation",
             f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in {len(report.table)} pairs",

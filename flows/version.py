@@ -32,7 +32,7 @@ from cvdm.errors import CvdmError, DatasetError
 from flows.settings import Settings
 from flows.staging import staged, swap
 from flows.validate import load_validation_policy, validate_dataset
-from flows.version_control import commit_record, require_clean_index
+from flows.version_control import commit_record, is_checkout, require_clean_index
 
 INCOMING = ".incoming"
 """Where the future dataset is built, on the same file system as the present one."""
@@ -68,9 +68,9 @@ class IngestResult:
 def ingest(source: Path, task: str, settings: Settings, *, commit: bool = True) -> IngestResult:
     """Add the pairs of a folder (low/ and high/; card.yaml for a new task) to a task and version the result.
 
-    Raises DatasetError (ValidationError for bad pairs), StorageError, VersionError; the data stay as they were.
+    Raises DatasetError (ValidationError for bad pairs), StorageError, VersionError; data stay as they were.
     """
-    commit = commit and (settings.home / ".git").exists()
+    commit = commit and is_checkout(settings.home)
     if commit:
         require_clean_index(settings.home)
     with one_at_a_time(settings.mlruns_dir / "locks" / "ingest.lock"):

@@ -15,6 +15,11 @@ class GitError(CvdmError):
     """Git refuses, or is not in a state to commit."""
 
 
+def is_checkout(home: Path) -> bool:
+    """Whether a folder is the top of a git checkout."""
+    return (home / ".git").exists() and _succeeds(home, "rev-parse", "--git-dir")
+
+
 def require_clean_index(home: Path) -> None:
     """Raise GitError unless a commit can be made that holds the data's record and nothing else."""
     if not _succeeds(home, "diff", "--cached", "--quiet"):

@@ -1,0 +1,231 @@
+"""The command `cvdm`: the one composition root. Each command is short; what it does lies in its own module.
+
+Heavy packages are imported inside the commands that need them, so that `cvdm --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.console import Answer, command, say, stop_on_sigterm
+from flows.settings import Settings
+
+app = typer.Typer(
+    name="cvdm",
+    help="Model registry and retraining platform for microscopy image restoration with uncertainty.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Task = Annotated[str, typer.Option("--task", help="Name of the task, a folder of the data directory.")]
+Which = Annotated[str, typer.Option("--version", help="A version number, or an alias such as champion.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; written on the version.")]
+
+
+@command(app)
+def ingest(
+    source: Annotated[Path, typer.Argument(help="Folder with low/ and high/; card.yaml for a new task.")],
+    task: Task,
+    no_commit: Annotated[
+        bool, typer.Option("--no-commit", help="Leave git alone: no commit, no tag.")
+    ] = False,
+) -> Answer:
+    """Add a batch of image pairs to a task: validate, copy, version by DVC, commit data.dvc and tag it."""
+    from flows.version import ingest as take_in
+
+    result = take_in(source, task, Settings.read(), commit=not no_commit)
+    text = f"{task}: {len(result.added)} new pairs, {result.known} known; data version {result.data_version}"
+    committed = f"\nCommitted as {result.commit[:12]}, tag {result.tag}." if result.commit else ""
+    return Answer(
+        result.as_json(), f"{text}{committed}\nShare it with `dvc push` and `git push --follow-tags`."
+    )
+
+
+@command(app)
+def validate(
+    folder: Annotated[Path | None, typer.Argument(help="A dataset folder; otherwise give --task.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="A task of the data directory.")] = None,
+) -> Answer:
+    """Check every pair of a dataset: readable, complete, matching, not clipped, in one split only."""
+    from flows.validate import load_validation_policy, validate_dataset
+
+    settings = Settings.read()
+    settings.prepare_environment()
+    if (folder is None) == (task is None):
+        raise typer.BadParameter("Give a dataset folder or --task, one of them.")
+    root = folder or settings.dataset_dir(task or "")
+    report = validate_dataset(root, load_validation_policy(settings.params_file))
+    return Answer(report.as_json(), report.summary(), 0 if report.passed else 1)
+
+
+@command(app)
+def retrain(
+    task: Task,
+    preset: Annotated[str, typer.Option("--preset", help="A preset of params.yaml.")] = "cpu",
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Training seed.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Train anew even when nothing has changed.")] = False,
+) -> Answer:
+    """Validate, train, evaluate, judge and, if it is better, promote a model; run again to continue."""
+    from flows.launch import launch
+
+    result = launch(Settings.read(), task, preset, seed=seed, force=force)
+    lines = [
+        f"{task} version {result.version}: {result.verdict}",
+        *(f"  {reason}" for reason in result.reasons),
+    ]
+    if result.repeated:
+        lines.append("  (nothing has changed since this result; --force trains anew)")
+    return Answer(result.as_json(), "\n".join(lines))
+
+
+@command(app)
+def models(
+    task: Annotated[str | None, typer.Option("--task", help="One task; all when left out.")] = None,
+) -> Answer:
+    """List the versions of models with their aliases, verdicts and test scores."""
+    settings = _prepared()
+    from flows.catalogue import catalogue, catalogue_table, known_task
+    from flows.registry import Registry
+
+    registry = Registry.open(settings)
+    tasks = (known_task(task, registry, settings),) if task else registry.models.tasks()
+    entries = catalogue(registry, tasks)
+    return Answer({"versions": entries}, catalogue_table(entries))
+
+
+@command(app)
+def promote(task: Task, version: Annotated[int, typer.Option("--version")], reason: Reason) -> Answer:
+    """Let a version serve, against or without the gate's word; it is verified first."""
+    settings = _prepared()
+    from flows.promote import promote as move
+    from flows.registry import Registry
+
+    standing = move(Registry.open(settings), task, version, reasons=[reason], by=getpass.getuser())
+    return Answer(
+        standing.as_json(), f"{task}: version {standing.champion} serves; before: {standing.previous}"
+    )
+
+
+@command(app)
+def rollback(
+    task: Task,
+    reason: Reason,
+    to: Annotated[int | None, typer.Option("--to", help="A version; the previous one when left out.")] = None,
+) -> Answer:
+    """Let the previous version serve again."""
+    settings = _prepared()
+    from flows.promote import rollback as move
+    from flows.registry import Registry
+
+    standing = move(Registry.open(settings), task, to, reason=reason, by=getpass.getuser())
+    return Answer(
+        standing.as_json(), f"{task}: version {standing.champion} serves; before: {standing.previous}"
+    )
+
+
+@command(app)
+def export(
+    directory: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    task: Task,
+    version: Which = "champion",
+) -> Answer:
+    """Write the self-contained checkpoint directory of a registered version."""
+    settings = _prepared()
+    from flows.catalogue import export as write
+    from flows.registry import Registry
+
+    found = write(Registry.open(settings), task, version, directory)
+    document = {"task": task, "version": found.number, "run_id": found.run_id, "directory": str(directory)}
+    return Answer(document, f"Wrote {task} version {found.number} to {directory}")
+
+
+@command(app)
+def serve() -> None:
+    """Run the reconstruction service alone until Ctrl-C."""
+    from flows.processes import serve as run
+
+    _until_interrupted(run, _prepared())
+
+
+@command(app)
+def up() -> None:
+    """Run tracking server, orchestrator with its schedule, and service until Ctrl-C."""
+    from flows.processes import up as run
+
+    _until_interrupted(run, _prepared())
+
+
+@command(app)
+def reconstruct(
+    image: Annotated[Path, typer.Argument(help="A two-dimensional TIFF.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="OME-TIFF to write.")],
+    task: Annotated[str | None, typer.Option("--task", help="Use a registered model of this task.")] = None,
+    version: Which = "champion",
+    checkpoint: Annotated[Path | None, typer.Option(help="Use this checkpoint directory.")] = None,
+    url: Annotated[str | None, typer.Option(help="Ask the service at this address.")] = None,
+    samples: Annotated[int | None, typer.Option(min=2, help="Posterior draws.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoiser evaluations per draw.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws.")] = None,
+) -> Answer:
+    """Restore one image and write reconstruction, uncertainty and calibrated bounds."""
+    settings = _prepared()
+    from flows.restore import Draws, restore_by_checkpoint, restore_by_service, restore_by_version
+
+    draws = Draws(samples, steps, seed)
+    if checkpoint is not None and url is None and task is None:
+        told = restore_by_checkpoint(image, output, checkpoint, draws)
+    elif url is not None and checkpoint is None:
+        told = restore_by_service(image, output, url, {**asdict(draws), "task": task, "version": version})
+    elif task is not None and checkpoint is None:
+        told = restore_by_version(image, output, task, version, draws, settings)
+    else:
+        raise typer.BadParameter("Give one of --task, --checkpoint and --url (a --url may have a --task).")
+    return Answer({"output": str(output), **told}, f"Wrote {output}")
+
+
+@command(app)
+def demo() -> Answer:
+    """From the data in this repository to a served reconstruction; writes demo/ and stops what it started."""
+    from flows.demo import require_claims, run_demo, summary
+
+    result = run_demo(Settings.read(), say)
+    say(summary(result))
+    require_claims(result)
+    return Answer(result.as_json(), "")
+
+
+@command(app)
+def doctor() -> Answer:
+    """Look whether everything is here that the platform needs, and say what to do where it is not."""
+    from flows.doctor import as_document, as_table, examine, is_healthy
+
+    findings = examine(Settings.read())
+    return Answer(as_document(findings), as_table(findings), 0 if is_healthy(findings) else 1)
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    stop_on_sigterm()
+    app()
+
+
+def _until_interrupted(run: Callable[[Settings, Callable[[str], None]], None], settings: Settings) -> None:
+    """Run servers in the foreground; Ctrl-C is how a person ends them, not a failure."""
+    try:
+        run(settings, lambda table: print(f"{table}\nCtrl-C stops everything.", flush=True))
+    except KeyboardInterrupt:
+        say("Stopped.")
+
+
+def _prepared() -> Settings:
+    settings = Settings.read()
+    settings.prepare_environment()
+    return settings

@@ -1,0 +1,27 @@
+"""A retraining started from a shell: with an orchestrator of its own where none is running."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flows.processes import orchestrator
+from flows.settings import Settings
+
+if TYPE_CHECKING:  # prefect and mlflow take seconds to import
+    from flows.retrain import RetrainResult
+
+
+def launch(
+    settings: Settings, task: str, preset: str, *, seed: int | None = None, force: bool = False
+) -> RetrainResult:
+    """Run the flow `retrain` in this process; at once the earlier result where nothing has changed."""
+    settings.prepare_environment()
+    from flows.registry import Registry
+    from flows.retrain import earlier_result, retrain
+
+    if not force:
+        earlier = earlier_result(Registry.open(settings), task, preset, seed, settings)
+        if earlier is not None:
+            return earlier
+    with orchestrator(settings):
+        return retrain(task, preset, seed=seed, force=force)
