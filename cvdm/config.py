@@ -6,6 +6,7 @@ no class knows, or a value of the wrong type, is refused with the list of what i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -50,32 +51,49 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of the three networks: regression mean, denoiser, schedule."""
+class NetworkConfig:
+    """Size of one U-Net; see `cvdm.networks.UNet`."""
 
-    mean_width: int = 32
-    """Channels of the regression network at its finest level."""
-    denoiser_width: int = 32
-    """Channels of the denoiser at its finest level."""
+    width: int = 32
+    """Channels at the finest level; each coarser level doubles them."""
     levels: int = 3
-    """Resolution levels of both U-Nets; each halves height and width and doubles the channels."""
+    """Resolution levels; each halves height and width."""
     blocks: int = 1
     """Residual blocks per level, on the way down and on the way up."""
     stem: int = 2
-    """Pixels are gathered stem x stem into channels before the first level (1 keeps full resolution)."""
-    normalisation: str = "dataset"
-    """Where the intensity scale comes from, one of `NORMALISATIONS`; see `cvdm.normalisation`."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Pixels are gathered stem x stem into channels before the first level; 1 keeps full resolution."""
 
     def __post_init__(self) -> None:
-        for name in ("mean_width", "denoiser_width", "levels", "blocks", "stem"):
-            _require_at_least(f"model.{name}", getattr(self, name), 1)
-        _require_choice("model.normalisation", self.normalisation, NORMALISATIONS)
+        for name in ("width", "levels", "blocks", "stem"):
+            _require_at_least(f"a network's {name}", getattr(self, name), 1)
 
     @property
     def stride(self) -> int:
         """Pixels of the image under one pixel of the coarsest level."""
         return self.stem * 2 ** (self.levels - 1)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The three networks: regression mean, denoiser, schedule.
+
+    The mean works at full resolution, where it learned fastest; the denoiser, which every step of every
+    draw evaluates, at half, where it costs a third.
+    """
+
+    mean: NetworkConfig = field(default_factory=lambda: NetworkConfig(width=16, levels=4, stem=1))
+    denoiser: NetworkConfig = field(default_factory=NetworkConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    normalisation: str = "dataset"
+    """Where the intensity scale comes from, one of `NORMALISATIONS`; see `cvdm.normalisation`."""
+
+    def __post_init__(self) -> None:
+        _require_choice("model.normalisation", self.normalisation, NORMALISATIONS)
+
+    @property
+    def stride(self) -> int:
+        """Images are padded to a multiple of this; 2 is the schedule network's."""
+        return math.lcm(self.mean.stride, self.denoiser.stride, 2)
 
 
 @dataclass(frozen=True)
@@ -87,8 +105,9 @@ class TrainingConfig:
     """Patches per step."""
     patch: int = 64
     """Edge of a square training patch, in pixels; a multiple of the model's stride."""
-    learning_rate: float = 5e-4
-    """Peak learning rate of Adam, after warm-up and before the cosine decay."""
+    learning_rate: float = 1e-2
+    """Peak learning rate of Adam, after warm-up and before the cosine decay. Filters are used at unit length
+    whatever their stored length, so it is larger than for plain convolutions."""
     warmup: int = 200
     """Steps over which the learning rate rises linearly."""
     ema: float = 0.999
@@ -153,7 +172,7 @@ class Recipe:
             raise ConfigError(
                 f"training.patch to be a multiple of the model's stride {self.model.stride}",
                 str(self.training.patch),
-                "Change training.patch, model.levels or model.stem.",
+                "Change training.patch, or levels and stem of model.mean or model.denoiser.",
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -149,11 +149,11 @@ def summary_table(evaluation: Evaluation) -> str:
 def _posterior_scores(
     checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray, image: ImagePair
 ) -> dict[str, float]:
-    mean, std = draws.mean(0), draws.std(0, ddof=1)
+    mean, std = draws.mean(0), draws.std(0)
     lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range)
     span = target_range(image.high)
     return _point_scores(mean, image) | {
-        "crps": float(crps(draws, image.high).mean()) / span,
+        "crps": float(crps(draws, image.high, antithetic=True).mean()) / span,
         "coverage": coverage(lower, upper, image.high),
         "width": float((upper - lower).mean()) / span,
         "ause": ause(std, np.abs(mean - image.high)),

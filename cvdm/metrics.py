@@ -75,20 +75,26 @@ def mae(prediction: np.ndarray, target: np.ndarray, data_range: float) -> float:
     return float(np.mean(np.abs(prediction.astype(np.float64) - target)) / data_range)
 
 
-def crps(draws: np.ndarray, target: np.ndarray) -> np.ndarray:
+def crps(draws: np.ndarray, target: np.ndarray, *, antithetic: bool = False) -> np.ndarray:
     """Continuous ranked probability score per pixel from K draws (K, H, W), in the images' units: (H, W).
 
     The fair form (Ferro 2014), unbiased in K: mean |draw - target| minus half the mean |draw - other draw|
-    over the K(K - 1) pairs of different draws. One draw gives its absolute error.
+    over the pairs of independent draws. One draw gives its absolute error.
+    antithetic: draws 2k and 2k + 1 share their noise, so those pairs are left out of the spread.
     """
     count = len(draws)
-    ordered = np.sort(draws.astype(np.float64), axis=0)
-    error = np.abs(ordered - target).mean(axis=0)
-    if count == 1:
+    draws = draws.astype(np.float64)
+    error = np.abs(draws - target).mean(axis=0)
+    partners = count // 2 if antithetic else 0
+    pairs = count * (count - 1) // 2 - partners
+    if pairs == 0:
         return error
     # sum over i < j of (x_j - x_i) = sum_k (2k - K + 1) x_k for sorted x, k from 0
     weights = 2.0 * np.arange(count) - count + 1
-    return error - np.tensordot(weights, ordered, axes=1) / (count * (count - 1))
+    spread = np.tensordot(weights, np.sort(draws, axis=0), axes=1)
+    if antithetic:
+        spread -= np.abs(draws[0 : 2 * partners : 2] - draws[1 : 2 * partners : 2]).sum(axis=0)
+    return error - spread / (2 * pairs)
 
 
 def coverage(lower: np.ndarray, upper: np.ndarray, target: np.ndarray) -> float:

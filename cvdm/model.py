@@ -25,6 +25,9 @@ from cvdm.schedule import SchedulePoint, build_schedule
 LOG_SCALE_FLOOR = -6.0
 """sigma is at least exp(-6) of half the intensity range: below a grey level of an 8-bit image."""
 
+SCALE_WIDTH = 32
+"""Channels of the network that reads the residual scale."""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -57,12 +60,11 @@ class CVDM(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        sizes = {"levels": config.levels, "blocks": config.blocks, "stem": config.stem}
-        self.mean_network = UNet(1, 1, width=config.mean_width, **sizes)
-        self.scale_network = LocalConvNet(2, 1, config.mean_width)
-        self.denoiser = UNet(6, 1, width=config.denoiser_width, **sizes)
+        self.mean_network = UNet(1, 1, config.mean)
+        self.scale_network = LocalConvNet(2, 1, SCALE_WIDTH)
+        self.denoiser = UNet(6, 1, config.denoiser)
         self.schedule = build_schedule(config.schedule)
-        self.stride = max(2, config.stride)
+        self.stride = config.stride
         # Makes convolutions on a CPU 1.5 times faster. torch's own stubs do not know the argument.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

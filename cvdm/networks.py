@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cvdm.config import NetworkConfig
+
 SILU_GAIN = 1 / 0.596
 """1 / standard deviation of silu(n), n standard normal."""
 RESIDUAL_SHARE = 0.3
@@ -91,20 +93,22 @@ class LocalConvNet(nn.Module):
 class UNet(nn.Module):
     """Multi-resolution network; inputs (B, inputs, H, W) to (B, outputs, H, W), both at full resolution."""
 
-    def __init__(self, inputs: int, outputs: int, *, width: int, levels: int, blocks: int, stem: int) -> None:
+    def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.stem, self.levels, self.blocks = stem, levels, blocks
-        widths = [width * 2**level for level in range(levels)]
+        self.stride, self.stem, self.levels, self.blocks = (
+            config.stride,
+            config.stem,
+            config.levels,
+            config.blocks,
+        )
+        width, stem, blocks = config.width, config.stem, config.blocks
+        widths = [width * 2**level for level in range(config.levels)]
         self.enter = UnitConv(inputs * stem**2 + 1, width, 3)
         self.down = nn.ModuleList(_stack(w, blocks) for w in widths)
         self.shrink = nn.ModuleList(UnitConv(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.grow = nn.ModuleList(UnitConv(b, a, 1) for a, b in pairwise(widths))
         self.up = nn.ModuleList(_stack(w, blocks) for w in widths[:-1])
         self.leave = OutputConv(width, outputs * stem**2)
-
-    @property
-    def stride(self) -> int:
-        return self.stem * 2 ** (self.levels - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.enter(with_constant(functional.pixel_unshuffle(x, self.stem)))

@@ -2,8 +2,9 @@
 
 The state of the sampler is the whole field of view; only evaluations of the networks are cut into
 tiles, at every step, so tiles never drift apart and a result does not depend on their size.
-Memory does not grow with K (Welford's update). The image is padded by reflection to a multiple of the
-network's stride and cropped back.
+Memory does not grow with K (Welford's update). Draws come in antithetic pairs (`cvdm.noise.paired_field`):
+each is a draw like any other, but in their mean the noise of sampling cancels to first order. The image is
+padded by reflection to a multiple of the networks' stride and cropped back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from cvdm.config import SamplingConfig
 from cvdm.model import CVDM, Condition, signal_from_velocity
-from cvdm.noise import gaussian_field
+from cvdm.noise import paired_field
 from cvdm.normalisation import Normalisation
 from cvdm.sampler import sample
 from cvdm.schedule import SchedulePoint
@@ -41,7 +42,7 @@ class Reconstruction:
     mean: np.ndarray
     """Mean of the draws."""
     std: np.ndarray
-    """Standard deviation of the draws (K - 1 in the denominator)."""
+    """Standard deviation of the draws about their mean."""
     lower: np.ndarray
     """Lower bound of the calibrated interval."""
     upper: np.ndarray
@@ -62,7 +63,11 @@ class Reconstruction:
 
 
 class Moments:
-    """Streaming mean and standard deviation (Welford 1962)."""
+    """Streaming mean and standard deviation (Welford 1962).
+
+    The denominator is K: the mean of antithetic pairs moves too little with the draws to cost a degree of
+    freedom.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -78,7 +83,7 @@ class Moments:
     @property
     def std(self) -> np.ndarray:
         assert self.count >= 2, "a spread needs two draws"
-        return np.sqrt(self._squares / (self.count - 1))
+        return np.sqrt(self._squares / self.count)
 
 
 class FieldOfView:
@@ -129,7 +134,7 @@ class FieldOfView:
             device = str(condition.x.device)
             return torch.cat(
                 [
-                    gaussian_field(height, width, seed=sampling.seed, draw=k, step=step, device=device)
+                    paired_field(height, width, seed=sampling.seed, draw=k, step=step, device=device)
                     for k in draws
                 ]
             )

@@ -60,7 +60,7 @@ class Validator:
         view = self._view(model, self.crops[0])
         first = self.crops[0]
         draws = np.stack(list(view.draws(self.sampling)))
-        panel = Panel(first.low, draws.mean(0), first.high, draws.std(0, ddof=1), view.schedule_map())
+        panel = Panel(first.low, draws.mean(0), first.high, draws.std(0), view.schedule_map())
         return Validation(
             crps=float(np.mean([c for c, _ in scores])),
             psnr=float(np.mean([p for _, p in scores])),
@@ -72,7 +72,7 @@ class Validator:
         view = self._view(model, crop)
         draws = np.stack(list(view.draws(self.sampling)))
         span = target_range(crop.high) or 1.0
-        return float(crps(draws, crop.high).mean()) / view.scale.half_range, psnr(
+        return float(crps(draws, crop.high, antithetic=True).mean()) / view.scale.half_range, psnr(
             draws.mean(0), crop.high, span
         )
 

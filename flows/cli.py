@@ -229,3 +229,7 @@ def _prepared() -> Settings:
     settings = Settings.read()
     settings.prepare_environment()
     return settings
+
+
+if __name__ == "__main__":
+    main()

@@ -65,7 +65,7 @@ def schedule_map(low: np.ndarray, schedule: np.ndarray, title: str) -> bytes:
     _image(figure, axes[0], low, "input", _window(low), "gray")
     # The scale is the whole range of time, narrowed evenly about its middle where the map is nearly flat.
     middle = float(np.median(schedule))
-    reach = max(0.02, float(np.abs(schedule - middle).max()))
+    reach = max(0.02, float(np.percentile(np.abs(schedule - middle), 99)))
     _image(
         figure,
         axes[1],
@@ -125,7 +125,12 @@ def calibration(curve: CalibrationCurve, title: str) -> bytes:
         axis.plot(curve.nominal, values, color=OURS, linewidth=0.8, alpha=0.4, label=label)
     mean = np.mean(list(curve.observed.values()), axis=0)
     axis.plot(curve.nominal, mean, color=OURS, linewidth=2, marker="o", markersize=4, label="mean of fields")
-    axis.set(xlabel="nominal coverage", ylabel="observed coverage on test fields", xlim=(0, 1), ylim=(0, 1))
+    axis.set(
+        xlabel="nominal coverage (the calibrated interval, scaled as a Gaussian)",
+        ylabel="observed coverage on test fields",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     axis.set_aspect("equal")
     axis.legend(frameon=False, fontsize=8, loc="upper left")
     axis.set_title(title, fontsize=10, color=INK)
@@ -138,7 +143,7 @@ def per_field(candidate: Evaluation, champion: Evaluation | None, title: str) ->
     fields = sorted(candidate.metrics["crps"])
     methods: list[tuple[str, Mapping[str, Mapping[str, float]], dict[str, Any]]] = [
         (name, scores, {"color": MUTED, "marker": marker, "s": 26})
-        for (name, scores), marker in zip(sorted(candidate.baselines.items()), "x+1234", strict=False)
+        for (name, scores), marker in zip(sorted(candidate.baselines.items()), "x+^v<>", strict=False)
     ]
     if champion is not None:
         methods.append(("champion", champion.metrics, {"color": OTHER, "marker": "D", "s": 34}))
@@ -157,6 +162,7 @@ def per_field(candidate: Evaluation, champion: Evaluation | None, title: str) ->
         axis.set_yticks(rows, fields if axis is axes[0] else [])
         axis.grid(axis="y", color="#eeeeee")
         axis.set_axisbelow(True)
+        axis.locator_params(axis="x", nbins=5)
         _quiet(axis)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(methods), frameon=False, fontsize=8)

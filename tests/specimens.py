@@ -9,13 +9,14 @@ import torch
 
 from cvdm.calibration import Calibration
 from cvdm.checkpoint import Checkpoint, Record
-from cvdm.config import ModelConfig, Recipe, SamplingConfig, ScheduleConfig, TrainingConfig
+from cvdm.config import ModelConfig, NetworkConfig, Recipe, SamplingConfig, ScheduleConfig, TrainingConfig
 from cvdm.images import write_tiff
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
 
+TINY = NetworkConfig(width=4, levels=2)
 TINY_RECIPE = Recipe(
-    ModelConfig(mean_width=4, denoiser_width=4, levels=2, schedule=ScheduleConfig(width=4)),
+    ModelConfig(mean=TINY, denoiser=TINY, schedule=ScheduleConfig(width=4)),
     TrainingConfig(steps=4, batch=2, patch=16, warmup=1, validate_every=2, checkpoint_every=1),
     SamplingConfig(samples=2, steps=2, tile=32),
 )

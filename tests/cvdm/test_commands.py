@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PARAMS = """\
 presets:
   tiny:
-    model: {mean_width: 4, denoiser_width: 4, levels: 2, schedule: {width: 4}}
+    model: {mean: {width: 4, levels: 2, stem: 2}, denoiser: {width: 4, levels: 2}, schedule: {width: 4}}
     training: {steps: 4, batch: 2, patch: 16, warmup: 1, validate_every: 2, checkpoint_every: 1}
     sampling: {samples: 2, steps: 2}
 """

@@ -153,3 +153,16 @@ def test_convention_reproduces_the_published_baselines():
     means = np.reshape(scores, (-1, 2, 2)).mean(axis=0)
     np.testing.assert_allclose(means, [[29.0, 0.71], [36.0, 0.94]], atol=0.1)
     assert means[1, 1] == pytest.approx(0.94, abs=0.01)
+
+
+def test_crps_of_antithetic_draws_estimates_the_same_score():
+    """Mirrored draws give the Gaussian's closed-form CRPS once their pairs are left out of the spread."""
+    rng = np.random.default_rng(5)
+    half = rng.normal(0, 1, (4, 200, 200))
+    draws = np.empty((8, 200, 200))
+    draws[0::2], draws[1::2] = half, -half
+    target = np.full((200, 200), 0.5)
+    density, below = np.exp(-0.125) / np.sqrt(2 * np.pi), 0.691462461274013
+    expected = 0.5 * (2 * below - 1) + 2 * density - 1 / np.sqrt(np.pi)
+    assert crps(draws, target, antithetic=True).mean() == pytest.approx(expected, abs=0.005)
+    assert crps(draws, target).mean() < expected - 0.01  # the mistake that the option avoids

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cvdm.config import NetworkConfig
 from cvdm.networks import LocalConvNet, UNet
 
 
@@ -16,7 +17,7 @@ def lively(network):
 @pytest.mark.parametrize(("levels", "blocks", "stem"), [(1, 1, 2), (2, 1, 2), (3, 1, 1), (2, 2, 2)])
 def test_no_output_sees_beyond_the_receptive_radius(levels, blocks, stem):
     """The gradient of any output pixel is zero farther away than the network says, and not much nearer."""
-    network = lively(UNet(1, 1, width=4, levels=levels, blocks=blocks, stem=stem))
+    network = lively(UNet(1, 1, NetworkConfig(4, levels, blocks, stem)))
     radius = network.receptive_radius()
     edge = 2 * (radius // network.stride + 2) * network.stride
     reach = 0
@@ -40,7 +41,7 @@ def test_schedule_network_sees_no_farther_than_it_says():
 
 def test_shifting_the_image_by_the_stride_shifts_the_output():
     """Away from the border the network treats every place alike."""
-    network = lively(UNet(1, 1, width=4, levels=2, blocks=1, stem=2))
+    network = lively(UNet(1, 1, NetworkConfig(4, levels=2)))
     radius, stride = network.receptive_radius(), network.stride
     x = torch.randn(1, 1, 96, 96, dtype=torch.float64)
     shifted = torch.roll(x, stride, dims=2)
@@ -52,4 +53,4 @@ def test_shifting_the_image_by_the_stride_shifts_the_output():
 
 def test_a_new_network_says_nothing():
     """Output layers start at zero, so training starts from the observation itself."""
-    assert UNet(2, 1, width=4, levels=2, blocks=1, stem=2)(torch.randn(1, 2, 16, 16)).abs().max() == 0
+    assert UNet(2, 1, NetworkConfig(4, levels=2))(torch.randn(1, 2, 16, 16)).abs().max() == 0

@@ -2,7 +2,7 @@
 
 import torch
 
-from cvdm.noise import gaussian_field
+from cvdm.noise import gaussian_field, paired_field
 
 
 def test_a_pixels_noise_does_not_depend_on_the_window():
@@ -20,6 +20,13 @@ def test_seed_draw_and_step_each_give_fresh_noise():
         other = gaussian_field(256, 256, **({"seed": 0, "draw": 0, "step": 0} | change))
         correlation = (base * other).mean().item()
         assert abs(correlation) < 5 / 256  # five standard errors
+
+
+def test_paired_draws_have_opposite_noise():
+    """Draws 2k and 2k + 1 are mirror images; pairs are independent of each other."""
+    one, two, three = (paired_field(64, 64, seed=0, draw=k, step=1) for k in (2, 3, 4))
+    assert torch.equal(one, -two)
+    assert abs((one * three).mean()) < 5 / 64
 
 
 def test_noise_is_standard_normal():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cvdm.config import NetworkConfig
 from cvdm.networks import UNet
 from cvdm.tiling import Tiling, evaluate_tiled, exact_tiling, fast_tiling
 
@@ -10,7 +11,7 @@ from cvdm.tiling import Tiling, evaluate_tiled, exact_tiling, fast_tiling
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    network = UNet(1, 1, width=4, levels=2, blocks=1, stem=2)
+    network = UNet(1, 1, NetworkConfig(4, levels=2))
     torch.nn.init.normal_(network.leave.conv.weight, std=0.2)
     return network.eval().requires_grad_(False)
 

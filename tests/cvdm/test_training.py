@@ -7,13 +7,15 @@ import pytest
 import torch
 from specimens import TINY_RECIPE, make_dataset
 
-from cvdm.config import SCHEDULES, ModelConfig, Recipe, ScheduleConfig, TrainingConfig
+from cvdm.config import SCHEDULES, ModelConfig, NetworkConfig, Recipe, ScheduleConfig, TrainingConfig
 from cvdm.dataset import load_dataset
 from cvdm.errors import CheckpointError, TrainingError
 from cvdm.losses import batch_losses
 from cvdm.model import CVDM, noise_from_velocity, signal_from_velocity
 from cvdm.patches import PatchSource
 from cvdm.training import diffusion_times, learning_rate_at, read_state, train, training_normalisation
+
+SMALL = NetworkConfig(width=8, levels=2)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_different_seeds_give_different_models(dataset, tmp_path):
 def test_every_schedule_trains(dataset, tmp_path, kind):
     """A short training lowers the regression error under each schedule, and every named loss is finite."""
     recipe = Recipe(
-        ModelConfig(mean_width=8, denoiser_width=8, levels=2, schedule=ScheduleConfig(kind=kind, width=4)),
+        ModelConfig(SMALL, SMALL, ScheduleConfig(kind=kind, width=4)),
         TrainingConfig(steps=100, batch=4, patch=32, warmup=5, learning_rate=1e-2, validate_every=100),
         replace(TINY_RECIPE.sampling, steps=2),
     )
@@ -114,7 +116,7 @@ def test_velocity_signal_and_noise_are_one_quantity():
     """With the true v, the formulas return the true signal and the true noise."""
     torch.manual_seed(0)
     z, eps = torch.randn(2, 1, 8, 8).double(), torch.randn(2, 1, 8, 8).double()
-    schedule = CVDM(ModelConfig(mean_width=4, denoiser_width=4)).double().schedule
+    schedule = CVDM(TINY_RECIPE.model).double().schedule
     point = schedule.at(torch.full((2, 1, 1, 1), 0.3).double(), schedule.paths(z))
     z_t = point.gamma.sqrt() * z + point.noise_power.sqrt() * eps
     v = point.gamma.sqrt() * eps - point.noise_power.sqrt() * z

@@ -15,7 +15,7 @@ from flows.settings import PROJECT, Settings
 PARAMS = """\
 presets:
   tiny:
-    model: {mean_width: 4, denoiser_width: 4, levels: 2, schedule: {width: 4}}
+    model: {mean: {width: 4, levels: 2, stem: 2}, denoiser: {width: 4, levels: 2}, schedule: {width: 4}}
     training: {steps: 4, batch: 2, patch: 16, warmup: 1, validate_every: 2, checkpoint_every: 1}
     sampling: {samples: 2, steps: 2, tile: 128}
 gate: {min_fields: 2}

@@ -1,0 +1,203 @@
+"""Servers on a leash: real processes, which end with whoever started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from flows.processes import address_table, addresses, child_environment, local_servers, orchestrator
+from flows.servers import PortError, Server, ServerError, free_port, port_is_free, running
+from flows.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+# A server with a helper in a session of its own, as Prefect and BentoML have them; both write their numbers.
+SERVER = """
+import http.server, os, pathlib, subprocess, sys
+folder = pathlib.Path(sys.argv[2])
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+(folder / "pids").write_text(f"{os.getpid()} {helper.pid}")
+print("listening", flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+OWNER = """
+import sys, time
+from pathlib import Path
+from flows.servers import running
+sys.path.insert(0, sys.argv[3])
+from test_processes import little_server
+with running(little_server(Path(sys.argv[1]), int(sys.argv[2]))) as (server,):
+    server.wait_until_ready()
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def little_server(folder: Path, port: int, code: str = SERVER, probe: str | None = "/") -> Server:
+    command = (sys.executable, "-c", code, str(port), str(folder))
+    return Server("little", command, {}, ROOT, folder / "little.log", "127.0.0.1", port, probe, "LITTLE_PORT")
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(pid) for pid in (folder / "pids").read_text().split()]
+
+
+def all_gone(numbers: list[int], seconds: float = 15) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(psutil.pid_exists(n) and psutil.Process(n).status() != "zombie" for n in numbers):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port("127.0.0.1")
+
+
+def test_a_server_lives_for_its_block_and_its_helpers_end_with_it(tmp_path, port):
+    """Ready inside the block; outside, process and helper are gone and the port is free again."""
+    with running(little_server(tmp_path, port)) as (server,):
+        server.wait_until_ready()
+        numbers = pids(tmp_path)
+        assert all(psutil.pid_exists(number) for number in numbers)
+        assert "listening" in server.server.log.read_text()
+    assert all_gone(numbers, 1) and port_is_free("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_outlives_a_killed_owner(tmp_path, port, blow):
+    """Even kill -9 of the owner leaves no server and no helper."""
+    command = [sys.executable, "-c", OWNER, str(tmp_path), str(port), str(Path(__file__).parent)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
+        assert owner.stdout is not None and owner.stdout.readline() == b"ready\n"
+        numbers = pids(tmp_path)
+        owner.send_signal(blow)
+    assert all_gone(numbers)
+
+
+def test_a_taken_port_is_refused_before_anything_starts(tmp_path, port):
+    """The message names port and variable; the other server of the same block was not started either."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        servers = (little_server(tmp_path, free_port("127.0.0.1")), little_server(tmp_path, port))
+        with pytest.raises(PortError, match=f"port {port} .* LITTLE_PORT"), running(*servers):
+            pass
+    assert not (tmp_path / "pids").exists()
+
+
+def test_a_server_that_ends_at_once_shows_its_last_words(tmp_path, port):
+    """No waiting for the time limit: the log's last lines are in the message."""
+    code = "import sys; sys.exit('the database is gone')"
+    with (
+        pytest.raises(ServerError, match="the database is gone"),
+        running(little_server(tmp_path, port, code)) as (server,),
+    ):
+        server.wait_until_ready()
+
+
+def test_a_server_that_never_gets_ready_is_given_up(tmp_path, port):
+    """After the time limit, with the address that did not answer; then it is stopped."""
+    with (
+        pytest.raises(ServerError, match="/not-there"),
+        running(little_server(tmp_path, port)) as (server,),
+    ):
+        server.wait_until_ready()
+        server.wait_until_ready("/not-there", seconds=0.5)
+    assert all_gone(pids(tmp_path), 1)
+
+
+def test_servers_elsewhere_are_used_not_started(tmp_path):
+    """A tracking server or orchestrator on another machine is not started here."""
+    here = Settings.read(home=tmp_path)
+    assert [server.name for server in local_servers(here)] == ["prefect", "mlflow", "service"]
+    away = Settings.read(
+        home=tmp_path, tracking_uri="http://tracker:5000", prefect_url="http://flows.example/api"
+    )
+    assert [server.name for server in local_servers(away)] == ["service"]
+    table = address_table(addresses(away, models=False))
+    assert "http://tracker:5000" in table and "http://flows.example" in table
+
+
+def test_children_share_the_settings_of_their_parent(tmp_path):
+    """Every setting is handed on by its variable, and read back equal."""
+    settings = Settings.read(home=tmp_path, tasks="a,b", mlflow_port=5999)
+    handed = child_environment(settings)
+    own = {
+        name.removeprefix("CVDM_").lower(): value
+        for name, value in handed.items()
+        if name.removeprefix("CVDM_").lower() in Settings.model_fields
+    }
+    assert Settings.read(**own) == settings
+    assert handed["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+
+
+def test_without_a_running_orchestrator_a_private_one_serves_the_block(project_settings, monkeypatch):
+    """A flow runs against it and is recorded; afterwards it is gone and the environment is as before."""
+    monkeypatch.setenv("PREFECT_HOME", str(project_settings.mlruns_dir / "prefect"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    nowhere = Settings.read(home=project_settings.home, prefect_port=free_port("127.0.0.1"))
+    with orchestrator(nowhere) as url:
+        import prefect
+
+        assert prefect.flow(lambda: 41 + 1, name="sum")() == 42
+        runs = httpx.post(f"{url}/flow_runs/filter", json={}, timeout=10).json()
+        assert [run["state_type"] for run in runs] == ["COMPLETED"]
+        with orchestrator(Settings.read(home=project_settings.home, prefect_url=url)) as same:
+            assert same == url
+    assert "PREFECT_API_URL" not in os.environ
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"{url}/health", timeout=2)
+
+
+@pytest.mark.slow
+def test_up_runs_everything_and_leaves_nothing(project_settings, cells_dataset):
+    """Pages answer, the schedule is active in its time zone, and kill -9 of `cvdm up` ends every process."""
+    (project_settings.data_dir).mkdir()
+    (project_settings.data_dir / "test-cells").symlink_to(cells_dataset)
+    ports = {name: str(free_port("127.0.0.1")) for name in ("MLFLOW", "PREFECT", "SERVICE")}
+    environment = {
+        **os.environ,
+        "CVDM_HOME": str(project_settings.home),
+        "CVDM_SCHEDULE_CRON": "30 3 * * *",
+        "CVDM_SCHEDULE_TIMEZONE": "Europe/Berlin",
+        "PREFECT_HOME": str(project_settings.mlruns_dir / "prefect"),
+        **{f"CVDM_{name}_PORT": port for name, port in ports.items()},
+    }
+    up = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "up"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert up.stdout is not None
+        table = [up.stdout.readline() for _ in range(4)]
+        assert all(port in "".join(table) for port in ports.values())
+        tree = [child.pid for child in psutil.Process(up.pid).children(recursive=True)]
+        api = f"http://127.0.0.1:{ports['PREFECT']}/api"
+        deadline = time.monotonic() + 60
+        found: list = []
+        while not found and time.monotonic() < deadline:
+            found = httpx.post(f"{api}/deployments/filter", json={}, timeout=10).json()
+            time.sleep(0.5)
+        (schedule,) = found[0]["schedules"]
+        assert schedule["active"] and schedule["schedule"]["timezone"] == "Europe/Berlin"
+        assert httpx.get(f"http://127.0.0.1:{ports['MLFLOW']}/health", timeout=10).status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{ports['SERVICE']}/readyz", timeout=10).status_code == 503
+    finally:
+        up.kill()
+        up.wait()
+    assert len(tree) >= 8 and all_gone(tree, 30)
