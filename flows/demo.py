@@ -87,6 +87,7 @@ def run_demo(settings: Settings, say: Callable[[str], None]) -> DemoResult:
     pull_data(settings)
     say(f"[2/4] model: validate, train, evaluate, gate, promote ({TASK}, preset {PRESET})")
     result = launch(settings, TASK, PRESET)
+    require_champion(settings, result)
     say("[3/4] service: start it and send it a test image that no training has seen")
     pair = load_dataset(settings.dataset_dir(TASK)).split("test")[0]
     output = folder / "reconstruction.ome.tif"
@@ -117,6 +118,18 @@ def claims(result: RetrainResult) -> tuple[Claim, ...]:
     text = "coverage of the calibrated 90 % interval"
     found.append(Claim(text, inside, result.metrics["coverage"], f"{low} to {high}"))
     return tuple(found)
+
+
+def require_champion(settings: Settings, result: RetrainResult) -> None:
+    """Raise DemoError where the gate has let no model of the task through, now or earlier."""
+    from flows.registry import Registry
+
+    if Registry.open(settings).models.champion(TASK) is None:
+        raise DemoError(
+            "a model good enough to serve",
+            f"verdict {result.verdict}: {'; '.join(result.reasons)}",
+            f"Train longer with `cvdm retrain --task {TASK} --preset cpu`.",
+        )
 
 
 def require_claims(result: DemoResult) -> None:

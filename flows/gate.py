@@ -25,9 +25,8 @@ Not covered yet: several looks at the same test fields, strata, the sanity of th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,14 +35,11 @@ import numpy as np
 from cvdm.config import from_mapping, load_section
 from cvdm.errors import ConfigError
 from cvdm.evaluation import Evaluation
+from flows.sign_flip import sign_flip_p
 
 Verdict = Literal["promote", "reject", "undecided"]
 
 REGRESSION = "regression-mean"
-EXACT_FIELDS = 16
-"""Up to so many fields all 2^n sign flips are counted; beyond, as many random ones with a fixed seed."""
-TIE = 1e-12
-"""Relative difference below which two sums of differences count as equal."""
 
 
 @dataclass(frozen=True)
@@ -138,21 +134,6 @@ def decide(candidate: Evaluation, champion: Evaluation | None, policy: GatePolic
     return Decision(
         "promote", (f"{reason}, with calibrated uncertainty", *(t.detail for t in relative)), tuple(tests)
     )
-
-
-def sign_flip_p(differences: Iterable[float]) -> float:
-    """One-sided p of a mean above zero: the share of sign flips with a sum at least as large as observed.
-
-    Exact under the hypothesis that each field's difference is symmetric about zero. Up to `EXACT_FIELDS`
-    values all flips are counted; beyond, 2^16 random ones and the observed one.
-    """
-    values = np.asarray(list(differences), dtype=np.float64)
-    observed, tolerance = values.sum(), TIE * np.abs(values).sum()
-    if values.size <= EXACT_FIELDS:
-        signs = np.array(list(product((1.0, -1.0), repeat=values.size)))
-        return float(np.mean(signs @ values >= observed - tolerance))
-    signs = np.random.default_rng(0).choice((1.0, -1.0), size=(2**EXACT_FIELDS, values.size))
-    return float((1 + np.sum(signs @ values >= observed - tolerance)) / (1 + len(signs)))
 
 
 def _concluded(verdict: Verdict, tests: list[GateTest]) -> Decision:

@@ -53,16 +53,19 @@ def test_the_settings_table_is_the_code():
 
 @pytest.mark.parametrize("line", cvdm_commands())
 def test_every_cvdm_command_exists_with_its_options(line):
-    """Sub-commands and options that the README shows are known to the command."""
+    """Sub-commands and options that the README shows are known, and none that is required is left out."""
     import typer
 
     from flows.cli import app
 
     name, *arguments = shlex.split(line)[1:]
     command = typer.main.get_command(app).commands[name]
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    known = {o for parameter in command.params for o in (*parameter.opts, *parameter.secondary_opts)}
     used = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
     assert used <= known | {"--help"}
+    for parameter in command.params:
+        if parameter.required and parameter.param_type_name == "option":
+            assert used & set(parameter.opts), f"{parameter.name} is required"
 
 
 def test_every_make_target_exists():

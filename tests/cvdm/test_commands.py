@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from specimens import cells, make_dataset
 
 ROOT = Path(__file__).parents[2]
+DATA, MODEL = ("--data", "data/test-cells"), ("--checkpoint", "models/test-cells")
 PARAMS = """\
 presets:
   tiny:
@@ -55,7 +56,8 @@ def run(core_only):
     def run(*arguments, code=0, folder=None):
         command = [sys.executable, "-S", "-m", "cvdm", *map(str, arguments)]
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(core_only)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder or core_only)
+        folder = folder or core_only
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
         assert done.returncode == code, done.stderr
         return done
 
@@ -74,9 +76,8 @@ def trained(run, tmp_path_factory):
 def test_the_environment_really_lacks_the_platform(core_only):
     """None of tracker, orchestrator, server and validation suite can be imported there."""
     for tool in ("mlflow", "prefect", "bentoml", "great_expectations", "dvc", "pydantic"):
-        done = subprocess.run(
-            [sys.executable, "-S", "-c", f"import {tool}"], env={"PYTHONPATH": str(core_only)}, capture_output=True
-        )
+        command = [sys.executable, "-S", "-c", f"import {tool}"]
+        done = subprocess.run(command, env={"PYTHONPATH": str(core_only)}, capture_output=True)
         assert b"ModuleNotFoundError" in done.stderr, tool
 
 
@@ -110,7 +111,8 @@ def test_reconstruct_writes_the_four_channels(run, trained):
         )
     with tifffile.TiffFile(trained / "a.ome.tif") as file:
         assert file.is_ome and file.asarray().shape == (4, 61, 47) and file.asarray().dtype == np.float32
-        assert all(name in file.ome_metadata for name in ("reconstruction", "uncertainty_std", "lower", "upper"))
+        channels = ("reconstruction", "uncertainty_std", "lower", "upper")
+        assert all(name in file.ome_metadata for name in channels)
     assert np.array_equal(tifffile.imread(trained / "a.ome.tif"), tifffile.imread(trained / "b.ome.tif"))
 
 
@@ -118,13 +120,13 @@ def test_reconstruct_writes_the_four_channels(run, trained):
     ("arguments", "clue"),
     [
         (("train", "--data", "nowhere", "--preset", "tiny", "-o", "m"), "nowhere"),
-        (("train", "--data", "data/test-cells", "--preset", "huge", "-o", "m"), "presets tiny"),
-        (("train", "--data", "data/test-cells", "--preset", "tiny", "-o", "models/test-cells"), "Choose another"),
+        (("train", *DATA, "--preset", "huge", "-o", "m"), "presets tiny"),
+        (("train", *DATA, "--preset", "tiny", "-o", "models/test-cells"), "Choose another"),
         (("reconstruct", "--checkpoint", "data", "in.tif", "-o", "o.tif"), "model.json"),
-        (("reconstruct", "--checkpoint", "models/test-cells", "params.yaml", "-o", "o.tif"), "TIFF"),
-        (("reconstruct", "--checkpoint", "models/test-cells", "none.tif", "-o", "o.tif"), "none.tif"),
-        (("reconstruct", "--checkpoint", "models/test-cells", "in.tif", "-o", "o.tif", "--samples", 1), "at least 2"),
-        (("evaluate", "--checkpoint", "models/test-cells", "--data", "prepared"), "card.yaml"),
+        (("reconstruct", *MODEL, "params.yaml", "-o", "o.tif"), "TIFF"),
+        (("reconstruct", *MODEL, "none.tif", "-o", "o.tif"), "none.tif"),
+        (("reconstruct", *MODEL, "in.tif", "-o", "o.tif", "--samples", 1), "at least 2"),
+        (("evaluate", *MODEL, "--data", "prepared"), "card.yaml"),
     ],
 )
 def test_a_mistake_is_one_paragraph(run, trained, arguments, clue):

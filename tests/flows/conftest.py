@@ -6,21 +6,23 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
+from specimens import TINY_RECIPE
 
 from flows.settings import PROJECT, Settings
 
-PARAMS = """\
-presets:
-  tiny:
-    model: {mean: {width: 4, levels: 2, stem: 2}, denoiser: {width: 4, levels: 2}, schedule: {width: 4}}
-    training: {steps: 4, batch: 2, patch: 16, warmup: 1, validate_every: 2, checkpoint_every: 1}
-    sampling: {samples: 2, steps: 2, tile: 128}
-gate: {min_fields: 2}
-validation: {}
-"""
+PARAMS = yaml.safe_dump(
+    {
+        # One tile holds a whole test image, which is what takes least time.
+        "presets": {"tiny": replace(TINY_RECIPE, sampling=replace(TINY_RECIPE.sampling, tile=128)).as_dict()},
+        "gate": {"min_fields": 2},
+        "validation": {},
+    }
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

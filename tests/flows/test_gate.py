@@ -10,7 +10,8 @@ import pytest
 
 from cvdm.errors import ConfigError
 from cvdm.evaluation import Evaluation
-from flows.gate import GatePolicy, decide, load_policy, sign_flip_p
+from flows.gate import GatePolicy, decide, load_policy
+from flows.sign_flip import sign_flip_p
 
 POLICY = GatePolicy()
 

@@ -130,8 +130,10 @@ def test_servers_elsewhere_are_used_not_started(tmp_path):
     assert "http://tracker:5000" in table and "http://flows.example" in table
 
 
-def test_children_share_the_settings_of_their_parent(tmp_path):
-    """Every setting is handed on by its variable, and read back equal."""
+def test_children_share_the_settings_of_their_parent(tmp_path, monkeypatch):
+    """Every setting is handed on by its variable and read back equal; tools are told, unless a person did."""
+    monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", raising=False)
+    monkeypatch.setenv("DO_NOT_TRACK", "chosen")
     settings = Settings.read(home=tmp_path, tasks="a,b", mlflow_port=5999)
     handed = child_environment(settings)
     own = {
@@ -140,7 +142,7 @@ def test_children_share_the_settings_of_their_parent(tmp_path):
         if name.removeprefix("CVDM_").lower() in Settings.model_fields
     }
     assert Settings.read(**own) == settings
-    assert handed["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert handed["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false" and "DO_NOT_TRACK" not in handed
 
 
 def test_without_a_running_orchestrator_a_private_one_serves_the_block(project_settings, monkeypatch):

@@ -1,0 +1,210 @@
+"""The command: what a person and a program see of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from specimens import cells
+
+from cvdm.checkpoint import load_checkpoint
+from cvdm.errors import ConfigError
+from cvdm.images import read_annotations, write_tiff
+from flows.cli import app
+from flows.console import Answer, perform
+from flows.registry import Registry
+
+TASK = "test-cells"
+
+
+@pytest.fixture
+def cvdm(capfd):
+    """Run the command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            app([str(argument) for argument in arguments])
+        return (int(end.value.code or 0), *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def registered(project_settings, tiny_checkpoint_dir):
+    """A store with one version of one task, which serves."""
+    registry = Registry.open(project_settings)
+    run = registry.runs.start(TASK, "a run", params={}, tags={})
+    registry.runs.log_series(run, [(0, {"test/psnr_fit": 37.5, "loss/total": 1.0})])
+    registry.runs.finish(run.run_id)
+    number = registry.models.register(
+        TASK, run, tiny_checkpoint_dir, {"dataset_digest": "d", "verdict": "promote"}
+    )
+    registry.models.set_alias(TASK, "champion", number)
+    return project_settings
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "in.tif"
+    write_tiff(path, np.round(cells(np.random.default_rng(1), 40)).astype(np.uint8))
+    return path
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported():
+    """Importing the command imports no tracker, orchestrator, server, validator or network library."""
+    heavy = {"mlflow", "prefect", "bentoml", "great_expectations", "torch", "pandas", "matplotlib"}
+    code = f"import sys, flows.cli; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_command_of_the_platform_is_there(cvdm):
+    """The names are fixed."""
+    _, text, _ = cvdm("--help")
+    for name in (
+        *("ingest", "validate", "retrain", "models", "promote", "rollback"),
+        *("export", "serve", "up", "reconstruct", "demo", "doctor"),
+    ):
+        assert f"\n  {name} " in text
+
+
+def test_a_program_reads_one_document_whatever_others_print():
+    """With --json, prints of libraries and of child processes go to standard error."""
+    code = """
+import subprocess, sys
+from flows.console import Answer, perform
+def chatty():
+    print("from a library")
+    subprocess.run(["echo", "from a child"])
+    return Answer({"a": 1}, "for people")
+sys.exit(perform(chatty, "chatty", True, False))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"a": 1}
+    assert "from a library" in done.stderr and "from a child" in done.stderr
+
+
+def test_a_user_s_mistake_is_one_paragraph(capfd):
+    """Expected, actual, remedy; exit code 1; no traceback unless asked for; as JSON too."""
+
+    def fail() -> Answer:
+        raise ConfigError("a cat", "a dog", "Get a cat.")
+
+    assert perform(fail, "pet", False, False) == 1
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "cvdm pet: Expected a cat; got a dog. Get a cat.\n")
+    assert perform(fail, "pet", True, True) == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out) == {
+        "error": "ConfigError",
+        "expected": "a cat",
+        "actual": "a dog",
+        "remedy": "Get a cat.",
+    }
+    assert "Traceback" in err
+
+
+def test_a_bug_is_one_paragraph_too(capfd):
+    """What nobody foresaw is named, with the way to see more."""
+
+    def fail() -> Answer:
+        raise ZeroDivisionError("division by zero")
+
+    assert perform(fail, "divide", True, False) == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out)["error"] == "UnexpectedError"
+    assert "ZeroDivisionError" in err and "--traceback" in err and "Traceback" not in err
+
+
+def test_an_interruption_is_no_crash(capfd):
+    """Ctrl-C ends with code 130 and a word."""
+
+    def wait() -> Answer:
+        raise KeyboardInterrupt
+
+    assert perform(wait, "retrain", False, False) == 130
+    assert "run it again" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["validate"], ["retrain"], ["no-such-command"], ["reconstruct", "a.tif", "-o", "b.tif"]]
+)
+def test_a_wrong_call_ends_with_code_2(cvdm, project_settings, arguments):
+    """Usage is shown on standard error."""
+    code, out, err = cvdm(*arguments)
+    assert code == 2 and out == "" and "Usage" in err
+
+
+def test_models_are_listed_for_people_and_programs(cvdm, registered):
+    """Version, alias, verdict, test metrics, time and digest; other metrics stay out."""
+    code, out, _ = cvdm("models", "--task", TASK, "--json")
+    (version,) = json.loads(out)["versions"]
+    assert code == 0
+    assert (version["version"], version["aliases"], version["verdict"]) == (1, ["champion"], "promote")
+    assert version["metrics"] == {"psnr_fit": 37.5} and version["dataset_digest"] == "d"
+    assert version["created"].endswith("+00:00")
+    _, out, _ = cvdm("models")
+    assert "champion" in out and "37.5" in out
+
+
+def test_an_unknown_task_is_told_from_an_empty_one(cvdm, registered):
+    """A misspelt task lists those there are."""
+    code, out, err = cvdm("models", "--task", "test-cell", "--json")
+    assert code == 1 and json.loads(out)["actual"] == "'test-cell'" and TASK in err
+
+
+def test_export_writes_a_checkpoint_and_never_into_something(cvdm, registered, tmp_path):
+    """A new or empty folder gets a directory that loads; a folder with content is refused."""
+    (tmp_path / "empty").mkdir()
+    for target in (tmp_path / "new", tmp_path / "empty"):
+        code, out, _ = cvdm("export", "--task", TASK, target, "--json")
+        assert code == 0 and json.loads(out)["version"] == 1
+        assert load_checkpoint(target).record.task == TASK
+    code, _, err = cvdm("export", "--task", TASK, tmp_path / "new")
+    assert code == 1 and "empty or new folder" in err
+
+
+def test_one_image_is_restored_by_version_or_checkpoint(
+    cvdm, registered, tiny_checkpoint_dir, image, tmp_path
+):
+    """Both give the same pixels; the file tells the version; the input is never replaced."""
+    by_version, by_checkpoint = tmp_path / "a.ome.tif", tmp_path / "b.ome.tif"
+    code, out, _ = cvdm("reconstruct", image, "-o", by_version, "--task", TASK, "--seed", 3, "--json")
+    assert code == 0 and json.loads(out)["version"] == "1"
+    assert (
+        cvdm("reconstruct", image, "-o", by_checkpoint, "--checkpoint", tiny_checkpoint_dir, "--seed", 3)[0]
+        == 0
+    )
+    assert (tifffile.imread(by_version) == tifffile.imread(by_checkpoint)).all()
+    assert tifffile.imread(by_version).shape == (4, 40, 40)
+    assert read_annotations(by_version)["version"] == "1"
+    code, _, err = cvdm("reconstruct", image, "-o", image, "--task", TASK)
+    assert code == 1 and "other than the input" in err
+
+
+def test_without_a_service_the_remedy_is_named(cvdm, project_settings, image, tmp_path):
+    """A closed port is a paragraph, and no file is written."""
+    code, _, err = cvdm("reconstruct", image, "-o", tmp_path / "out.tif", "--url", "http://127.0.0.1:9")
+    assert code == 1 and "cvdm up" in err and not (tmp_path / "out.tif").exists()
+
+
+def test_rollback_without_a_previous_version_says_so(cvdm, registered):
+    """Nothing to go back to is a message, not a crash."""
+    code, _, err = cvdm("rollback", "--task", TASK, "--reason", "looks odd")
+    assert code == 1 and "no previous version" in err
+
+
+def test_validate_ends_with_1_and_still_reports(cvdm, project_settings, cells_dataset, tmp_path):
+    """A failing dataset gives its report, not an error; a missing one is an error."""
+    code, out, _ = cvdm("validate", cells_dataset, "--json")
+    assert code == (0 if json.loads(out)["ok"] else 1)
+    params = project_settings.params_file
+    params.write_text(params.read_text().replace("validation: {}", "validation: {max_black: 0.1}"))
+    code, out, _ = cvdm("validate", cells_dataset, "--json")
+    assert code == 1 and {p["check"] for p in json.loads(out)["problems"]} == {"black"}
+    code, out, _ = cvdm("validate", tmp_path / "nowhere", "--json")
+    assert code == 1 and json.loads(out)["error"] == "DatasetError"

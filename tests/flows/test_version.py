@@ -1,0 +1,172 @@
+"""Ingest and data versions: real DVC and git in a project of their own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tifffile
+from specimens import make_dataset
+
+from cvdm.dataset import dataset_digest, load_dataset
+from cvdm.errors import DatasetError
+from cvdm.images import write_tiff
+from flows.settings import PROJECT, Settings
+from flows.staging import staged, swap
+from flows.validate import ValidationError
+from flows.version import VersionError, data_version, ingest, one_at_a_time, pull_data
+from flows.version_control import GitError
+
+TASK = "test-cells"
+
+
+def git(home, *arguments):
+    done = subprocess.run(["git", "-C", str(home), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory):
+    """A first batch with every split in it, and a second one of two more fields."""
+    root = tmp_path_factory.mktemp("batches")
+    everything = make_dataset(root / "everything", fields=14, size=48)
+    for side in ("low", "high"):
+        (root / "second" / side).mkdir(parents=True)
+        for name in ("f12_c0.tif", "f13_c0.tif"):
+            (everything / side / name).rename(root / "second" / side / name)
+    return everything, root / "second"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, batches):
+    """A checkout with DVC in which the first batch is version one."""
+    home = tmp_path_factory.mktemp("project")
+    (home / "pyproject.toml").write_text(f'[project]\nname = "{PROJECT}"\n')
+    (home / "params.yaml").write_text("validation: {max_saturated: 1.0}\n")
+    (home / ".gitignore").write_text("/data\n/mlruns\n")
+    git(home, "init", "--quiet")
+    git(home, "config", "user.name", "A Tester")
+    git(home, "config", "user.email", "tester@example.org")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=home, check=True)
+    git(home, "add", "--all")
+    git(home, "commit", "--quiet", "--message", "Start")
+    result = ingest(batches[0], TASK, Settings.read(home=home))
+    return home, result
+
+
+@pytest.fixture
+def settings(project, tmp_path):
+    """A copy of that project to work in."""
+    home = Path(shutil.copytree(project[0], tmp_path / "project", symlinks=True))
+    return Settings.read(home=home)
+
+
+def state(settings):
+    """Everything that a refused ingest must leave as it was."""
+    files = {path: path.read_bytes() for path in settings.data_dir.rglob("*") if path.is_file()}
+    return files, data_version(settings), git(settings.home, "rev-parse", "HEAD")
+
+
+def test_a_new_task_becomes_a_version_with_a_commit_and_a_tag(project):
+    """Pairs and card are in place; data.dvc is committed alone and tagged; the digest is the dataset's."""
+    home, result = project
+    assert len(result.added) == 12 and result.known == 0
+    assert result.dataset_digest == dataset_digest(load_dataset(home / "data" / TASK))
+    assert result.data_version == data_version(Settings.read(home=home))
+    assert git(home, "rev-parse", "HEAD") == result.commit
+    assert git(home, "rev-list", "-n", "1", result.tag) == result.commit
+    assert git(home, "show", "--name-only", "--format=", "HEAD") == "data.dvc"
+    assert git(home, "status", "--porcelain") == ""
+
+
+def test_a_second_batch_is_added_and_the_same_batch_again_changes_nothing(settings, batches):
+    """New names are copied, fields keep their splits; repeated, there is no commit and the same version."""
+    before = {pair.name for pair in load_dataset(settings.dataset_dir(TASK)).split("test")}
+    first = ingest(batches[1], TASK, settings)
+    assert first.added == ("f12_c0", "f13_c0") and first.commit
+    assert before <= {pair.name for pair in load_dataset(settings.dataset_dir(TASK)).split("test")}
+    again = ingest(batches[1], TASK, settings)
+    assert (again.added, again.known, again.commit) == ((), 2, None)
+    assert again.data_version == first.data_version
+    assert not (settings.data_dir / ".incoming").exists()
+
+
+def test_a_bad_batch_leaves_everything_as_it_was(settings, batches, tmp_path):
+    """One unreadable file refuses the whole batch, by name, and nothing of it stays."""
+    batch = Path(shutil.copytree(batches[1], tmp_path / "batch"))
+    (batch / "low" / "f12_c0.tif").write_bytes(b"II*\0 cut off")
+    before = state(settings)
+    with pytest.raises(ValidationError, match="f12_c0"):
+        ingest(batch, TASK, settings)
+    assert state(settings) == before and not (settings.data_dir / ".incoming").exists()
+
+
+def test_other_bytes_under_a_known_name_are_refused(settings, batches, tmp_path):
+    """Nothing is ever overwritten."""
+    batch = Path(shutil.copytree(batches[1], tmp_path / "batch"))
+    for side in ("low", "high"):
+        write_tiff(batch / side / "f03_c0.tif", tifffile.imread(batch / side / "f12_c0.tif"))
+    before = state(settings)
+    with pytest.raises(DatasetError, match=r"test-cells/low/f03_c0\.tif exists"):
+        ingest(batch, TASK, settings)
+    assert state(settings) == before
+
+
+def test_staged_changes_refuse_before_anything_is_copied(settings, batches):
+    """A commit of data.dvc would mix with them; --no-commit goes on without git."""
+    (settings.home / "notes").write_text("x")
+    git(settings.home, "add", "notes")
+    before = state(settings)
+    with pytest.raises(GitError, match="--no-commit"):
+        ingest(batches[1], TASK, settings)
+    assert state(settings) == before
+    result = ingest(batches[1], TASK, settings, commit=False)
+    assert result.added and result.commit is None and git(settings.home, "rev-parse", "HEAD") == before[2]
+
+
+def test_what_an_interrupted_ingest_left_is_mended_by_a_rerun(settings, batches):
+    """Killed after the swap, before `dvc add`: the rerun finds the pairs known and records them."""
+    home, old = settings.dataset_dir(TASK), data_version(settings)
+    with staged(batches[1], home, settings.data_dir / ".incoming" / TASK) as batch:
+        swap(batch.folder, home)
+    (settings.data_dir / ".incoming" / TASK).mkdir(parents=True)
+    result = ingest(batches[1], TASK, settings)
+    assert (result.known, result.added) == (2, ()) and result.commit
+    assert result.data_version == data_version(settings) != old
+
+
+def test_only_one_ingest_runs_at_a_time(settings, batches):
+    """The second is told so at once."""
+    with (
+        one_at_a_time(settings.mlruns_dir / "locks" / "ingest.lock"),
+        pytest.raises(VersionError, match="no other ingest"),
+    ):
+        ingest(batches[1], TASK, settings)
+
+
+def test_lost_data_come_back_from_dvc(settings):
+    """`pull_data` restores what data.dvc records."""
+    digest = dataset_digest(load_dataset(settings.dataset_dir(TASK)))
+    shutil.rmtree(settings.data_dir)
+    pull_data(settings)
+    assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == digest
+
+
+def test_what_dvc_says_is_passed_on(settings):
+    """A pull without content fails with DVC's reason."""
+    shutil.rmtree(settings.data_dir)
+    shutil.rmtree(settings.home / ".dvc" / "cache")
+    with pytest.raises(VersionError, match="dvc pull"):
+        pull_data(settings)
+
+
+def test_data_without_dvc_have_no_version(tmp_path):
+    """None, not an error; a damaged record is one."""
+    settings = Settings.read(home=tmp_path)
+    assert data_version(settings) is None
+    (tmp_path / "data.dvc").write_text("outs: []\n")
+    with pytest.raises(VersionError, match=r"data\.dvc"):
+        data_version(settings)
