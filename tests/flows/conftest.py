@@ -15,6 +15,9 @@ from specimens import TINY_RECIPE
 
 from flows.settings import PROJECT, Settings
 
+# Prefect reads this when it is imported; else it writes to a closed terminal when the tests are over.
+os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+
 PARAMS = yaml.safe_dump(
     {
         # One tile holds a whole test image, which is what takes least time.
