@@ -8,9 +8,9 @@ The unit of evidence is the field of view. The tests, in the order in which reas
 4. baselines    the mean over fields of PSNR and SSIM (after intensity fit) beats every baseline. The
                 regression mean is a special case: it minimises the squared error itself, and the mean of K
                 draws carries up to 1/K of the posterior variance on top, which costs a calibrated
-                posterior up to 10 log10(1 + 1/K) dB. So on PSNR and SSIM the candidate must be no worse than that, plus a
-                margin, and what draws are for is tested where it shows: CRPS, against the regression
-                mean's absolute error.
+                posterior up to 10 log10(1 + 1/K) dB. So on PSNR and SSIM the candidate must be no worse
+                than that, plus a margin, and what draws are for is tested where it shows: CRPS, against
+                the regression mean's absolute error.
 5. champion     paired by field, exact sign-flip test, one-sided at `alpha`: superior on CRPS, and
                 non-inferior within a margin on PSNR and SSIM. All three must hold (an intersection-union
                 test), so `alpha` needs no correction for their number.

@@ -106,8 +106,8 @@ def test_without_a_champion_the_demo_says_why(project_settings):
 
 
 @pytest.mark.slow
-def test_the_whole_demo_leaves_its_files_and_nothing_running(project_settings, tiny_checkpoint_dir):
-    """pull -> retrain -> serve -> picture with a champion that was there before; again it finishes at once."""
+def test_a_demo_whose_model_is_rejected_ends_with_its_reasons(project_settings):
+    """A model of four steps is refused: twice the same message, exit code 1, no process left, no traceback."""
     home = project_settings.home
     make_dataset(project_settings.dataset_dir(TASK), task=TASK)
     params = project_settings.params_file.read_text().replace("tiny:", "demo:")
