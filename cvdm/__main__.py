@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        _require_device(getattr(options, "device", "cpu"))
         options.run(options)
     except CvdmError as error:
         if options.traceback:
@@ -62,12 +64,15 @@ def train(options: argparse.Namespace) -> None:
     from cvdm.dataset import load_dataset
     from cvdm.provenance import git_commit
     from cvdm.training import train as training_steps
+    from cvdm.training import training_fingerprint
 
     recipe = load_recipe(options.params, options.preset)
     if options.seed is not None:
         recipe = recipe.with_seed(options.seed)
     dataset = load_dataset(options.data)
-    state = options.state or options.output.with_name(options.output.name + ".training") / "state.pt"
+    # Another recipe or other data begin anew beside the old state, the same ones continue.
+    scratch = options.output.with_name(options.output.name + ".training")
+    state = options.state or scratch / f"state-{training_fingerprint(dataset, recipe)[:12]}.pt"
     if options.output.exists():
         raise ConfigError(
             f"nothing yet at {options.output}", "a file or folder", "Choose another -o or remove it."
@@ -91,6 +96,8 @@ def train(options: argparse.Namespace) -> None:
             progress=progress,
         )
     save_checkpoint(options.output, checkpoint, golden_input(dataset))
+    if options.state is None:
+        shutil.rmtree(scratch)
     print(f"Wrote {options.output}")
 
 
@@ -100,6 +107,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from cvdm.dataset import load_dataset
     from cvdm.evaluation import evaluate as measure
     from cvdm.evaluation import summary_table
+    from cvdm.storage import replacing
 
     checkpoint = load_checkpoint(options.checkpoint, device=options.device)
     sampling = _sampling(checkpoint.recipe.sampling, options)
@@ -109,8 +117,8 @@ def evaluate(options: argparse.Namespace) -> None:
         )
     text = json.dumps(result.as_json(), indent=2)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text + "\n", encoding="utf-8")
+        with replacing(options.output) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
     print(text if options.json else summary_table(result))
 
 
@@ -131,7 +139,7 @@ def reconstruct(options: argparse.Namespace) -> None:
     write_ome_tiff(
         options.output,
         result.channels(),
-        pixel_size_um=image.pixel_size_um or checkpoint.record.pixel_size_um,
+        pixel_size_um=image.pixel_size_um,
         annotations=checkpoint.annotations(sampling),
     )
     print(f"Wrote {options.output}")
@@ -140,6 +148,14 @@ def reconstruct(options: argparse.Namespace) -> None:
 def _sampling(default: SamplingConfig, options: argparse.Namespace) -> SamplingConfig:
     chosen = {name: getattr(options, name) for name in ("samples", "steps", "seed", "tile")}
     return replace(default, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def _require_device(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError("a CUDA device", "none that PyTorch can use", "Use --device cpu.")
 
 
 class _bar:

@@ -75,9 +75,9 @@ def _calibration_image(
     model: CVDM, normalisation: Normalisation, pair: Pair, sampling: SamplingConfig
 ) -> CalibrationImage:
     image = read_pair(pair)
-    view = FieldOfView(model, normalisation, image.low, sampling.tile)
+    view = FieldOfView(model, normalisation, image.low, sampling)
     moments = Moments()
-    for draw in view.draws(sampling):
+    for draw in view.draws():
         moments.add(draw)
     error = np.abs(image.high - moments.mean) / view.scale.half_range
     return CalibrationImage(pair.field, error, moments.std / view.scale.half_range)

@@ -95,19 +95,17 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, golden_input: np.nd
     if directory.exists():
         raise CheckpointError(f"no directory yet at {directory}", "one", "Choose another place or remove it.")
     partial = directory.with_name(directory.name + ".writing")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
+        shutil.rmtree(partial, ignore_errors=True)
         (partial / "golden").mkdir(parents=True)
-        state = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.model.state_dict().items()
-        }
-        torch.save(state, partial / WEIGHTS)
+        _write_weights(partial / WEIGHTS, checkpoint.model)
         _write_golden(partial / "golden", checkpoint, golden_input)
         _write_description(partial, checkpoint)
         partial.replace(directory)
-    except (OSError, RuntimeError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
         raise StorageError(f"room for a checkpoint at {directory}", str(error), "Free disk space.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
@@ -163,6 +161,14 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_weights(path: Path, model: CVDM) -> None:
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(str(error)) from error
 
 
 def _write_golden(golden: Path, checkpoint: Checkpoint, golden_input: np.ndarray) -> None:

@@ -126,7 +126,7 @@ class TrainingConfig:
         for name in ("steps", "batch", "patch", "validate_every", "checkpoint_every"):
             _require_at_least(f"training.{name}", getattr(self, name), 1)
         _require_at_least("training.warmup", self.warmup, 0)
-        _require_at_least("training.seed", self.seed, 0)
+        _require_seed("training.seed", self.seed)
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"training.{name} above 0", f"{getattr(self, name)}", "Raise it.")
@@ -150,11 +150,15 @@ class SamplingConfig:
     """One of `SOLVERS`."""
     tile: int = 512
     """Edge of the square that one network evaluation restores, in pixels, without its halo."""
+    halo: int = 0
+    """Surroundings that a tile sees, in pixels; 0 means all that the networks can see, and the result does
+    not depend on the tile. Less is faster, blended, and depends on it a little."""
 
     def __post_init__(self) -> None:
         _require_at_least("sampling.samples", self.samples, 2)
         _require_at_least("sampling.steps", self.steps, 1)
-        _require_at_least("sampling.seed", self.seed, 0)
+        _require_seed("sampling.seed", self.seed)
+        _require_at_least("sampling.halo", self.halo, 0)
         _require_at_least("sampling.tile", self.tile, 1)
         _require_choice("sampling.solver", self.solver, SOLVERS)
 
@@ -246,6 +250,13 @@ def _converted(value: Any, kind: type, where: str) -> Any:
 def _require_at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ConfigError(f"{name} of at least {least}", str(value), f"Set it to {least} or more.")
+
+
+def _require_seed(name: str, value: int) -> None:
+    if not 0 <= value < 2**63:
+        raise ConfigError(
+            f"{name} from 0 to 2^63 - 1", str(value), "Choose a smaller one that is not negative."
+        )
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ definition its mean absolute error.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -69,12 +70,15 @@ class Evaluation:
         return {
             "task": self.task,
             "split": self.split,
-            "metrics": {name: {"mean": _mean(v), "per_field": v} for name, v in self.metrics.items()},
+            "metrics": {
+                name: {"mean": _plain(_mean(v)), "per_field": {f: _plain(x) for f, x in v.items()}}
+                for name, v in self.metrics.items()
+            },
             "baselines": {
-                name: {metric: _mean(values) for metric, values in scores.items()}
+                name: {metric: _plain(_mean(values)) for metric, values in scores.items()}
                 for name, scores in self.baselines.items()
             },
-            "coverage": self.coverage,
+            "coverage": _plain(self.coverage),
             "steps": self.steps,
             "samples": self.samples,
             "solver": self.solver,
@@ -108,8 +112,8 @@ def evaluate(
     for done, pair in enumerate(pairs, start=1):
         image = read_pair(pair)
         start = time.perf_counter()
-        view = FieldOfView(checkpoint.model, checkpoint.normalisation, image.low, sampling.tile)
-        draws = np.stack(list(view.draws(sampling)))
+        view = FieldOfView(checkpoint.model, checkpoint.normalisation, image.low, sampling)
+        draws = np.stack(list(view.draws()))
         seconds += time.perf_counter() - start
         pixels += image.low.size
         scores["candidate"].append((image.field, _posterior_scores(checkpoint, view, draws, image)))
@@ -179,6 +183,11 @@ def _per_field(rows: list[tuple[str, dict[str, float]]]) -> dict[str, PerField]:
         name: {field: float(np.mean([v[name] for v in values])) for field, values in sorted(by_field.items())}
         for name in names
     }
+
+
+def _plain(value: float) -> float | None:
+    """JSON knows neither NaN nor infinity (the PSNR of identical images): both become null."""
+    return value if math.isfinite(value) else None
 
 
 def _mean(values: PerField) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 from cvdm.dataset import SPLITS, Dataset, dataset_digest
 from cvdm.errors import DatasetError
 from cvdm.patches import read_pair
+from cvdm.storage import replacing
 
 
 def write_manifest(dataset: Dataset, path: Path) -> dict[str, Any]:
@@ -28,6 +29,6 @@ def write_manifest(dataset: Dataset, path: Path) -> dict[str, Any]:
         "pairs": len(dataset.pairs),
         "fields": {split: list(dataset.fields(split)) for split in SPLITS},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest

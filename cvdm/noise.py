@@ -35,14 +35,27 @@ def gaussian_field(
     return (radius * torch.cos(2 * math.pi * _unit(_mix(key + 1)))).float().view(1, 1, height, width)
 
 
-def paired_field(height: int, width: int, *, seed: int, draw: int, step: int, device: str = "cpu") -> Tensor:
+def paired_field(
+    height: int,
+    width: int,
+    *,
+    seed: int,
+    draw: int,
+    step: int,
+    top: int = 0,
+    left: int = 0,
+    device: str = "cpu",
+) -> Tensor:
     """Noise of one posterior draw: draws 2k and 2k + 1 share a field with opposite signs.
 
     Antithetic variates: a draw is an almost odd function of its noise about the posterior mean, so in the
     mean of a pair the noise cancels and what is left is the posterior's own mean.
     """
     sign = 1 - 2 * (draw % 2)
-    return sign * gaussian_field(height, width, seed=seed, draw=draw // 2, step=step, device=device)
+    pair = draw // 2
+    return sign * gaussian_field(
+        height, width, seed=seed, draw=pair, step=step, top=top, left=left, device=device
+    )
 
 
 def _mix(z: Tensor) -> Tensor:

@@ -45,6 +45,12 @@ class PatchSource:
         self._by_field: dict[str, list[ImagePair]] = {}
         for pair in dataset.split("train"):
             image = read_pair(pair)
+            if image.low.shape != image.high.shape:
+                raise TrainingError(
+                    f"input and target of {pair.name} to have one shape",
+                    f"{image.low.shape} and {image.high.shape}",
+                    "Export both at the same size.",
+                )
             if min(image.low.shape) < patch:
                 raise TrainingError(
                     f"training images of at least {patch} x {patch} pixels",

@@ -3,8 +3,8 @@
 The state of the sampler is the whole field of view; only evaluations of the networks are cut into
 tiles, at every step, so tiles never drift apart and a result does not depend on their size.
 Memory does not grow with K (Welford's update). Draws come in antithetic pairs (`cvdm.noise.paired_field`):
-each is a draw like any other, but in their mean the noise of sampling cancels to first order. The image is
-padded by reflection to a multiple of the networks' stride and cropped back.
+each is a draw like any other, but in their mean the noise of sampling cancels to first order. The image gets
+a border of its own reflection, up to a multiple of the networks' stride, and is cropped back.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from cvdm.noise import paired_field
 from cvdm.normalisation import Normalisation
 from cvdm.sampler import sample
 from cvdm.schedule import SchedulePoint
-from cvdm.tiling import Tiling, evaluate_tiled, exact_tiling
+from cvdm.tiling import Tiling, evaluate_tiled, exact_tiling, fast_tiling
 
 if TYPE_CHECKING:
     from cvdm.checkpoint import Checkpoint
 
+BORDER = 16
+"""Pixels of mirrored surroundings on each side, so that the image's edge is not the network's edge."""
 PIXELS_AT_ONCE = 2**19
 """Draws of small images are sampled together up to this many pixels."""
 
@@ -89,20 +91,28 @@ class Moments:
 class FieldOfView:
     """One image under restoration: normalised, padded, conditioned on, ready to be drawn from."""
 
-    def __init__(self, model: CVDM, normalisation: Normalisation, pixels: np.ndarray, tile: int) -> None:
+    def __init__(
+        self, model: CVDM, normalisation: Normalisation, pixels: np.ndarray, sampling: SamplingConfig
+    ) -> None:
         assert pixels.ndim == 2
         self.model = model
         self.shape = pixels.shape
         self.scale = normalisation.scale_of(pixels)
-        self.tiling = exact_tiling(tile, model.receptive_radius(), model.stride)
-        padding = [(0, -size % model.stride) for size in pixels.shape]
+        self.sampling = sampling
+        self.tiling = (
+            fast_tiling(sampling.tile, sampling.halo, model.stride)
+            if sampling.halo
+            else exact_tiling(sampling.tile, model.receptive_radius(), model.stride)
+        )
+        padding = [(BORDER, BORDER + -(size + 2 * BORDER) % model.stride) for size in pixels.shape]
         padded = np.pad(self.scale.apply(pixels), padding, mode="symmetric")
         device = next(model.parameters()).device
         x = torch.from_numpy(padded).to(device)[None, None]
         self.condition = condition_tiled(model, x, self.tiling)
 
-    def draws(self, sampling: SamplingConfig, progress: Progress | None = None) -> Iterator[np.ndarray]:
-        """Yield `sampling.samples` draws (H, W), in file units, in order."""
+    def draws(self, progress: Progress | None = None) -> Iterator[np.ndarray]:
+        """Yield the K draws (H, W), in file units, in order."""
+        sampling = self.sampling
         at_once = max(1, PIXELS_AT_ONCE // self.condition.x.numel())
         batches = [
             range(first, min(first + at_once, sampling.samples))
@@ -110,13 +120,14 @@ class FieldOfView:
         ]
         total = len(batches) * sampling.steps
         for index, batch in enumerate(batches):
-            for step, last in enumerate(self._sample(sampling, batch), start=1):  # noqa: B007 - used below
+            for step, last in enumerate(self._sample(batch), start=1):  # noqa: B007 - used below
                 if progress is not None:
                     progress(index * sampling.steps + step, total)
             for residual in last:
                 yield self._in_file_units(self.condition.mean[0] + self.condition.scale[0] * residual)
 
-    def _sample(self, sampling: SamplingConfig, draws: range) -> Iterator[Tensor]:
+    def _sample(self, draws: range) -> Iterator[Tensor]:
+        sampling = self.sampling
         condition = self.condition.repeat(len(draws))
         features = condition.features
 
@@ -132,12 +143,20 @@ class FieldOfView:
         def noise_at(step: int) -> Tensor:
             height, width = condition.x.shape[-2:]
             device = str(condition.x.device)
-            return torch.cat(
-                [
-                    paired_field(height, width, seed=sampling.seed, draw=k, step=step, device=device)
-                    for k in draws
-                ]
+            fields = (
+                paired_field(
+                    height,
+                    width,
+                    seed=sampling.seed,
+                    draw=draw,
+                    step=step,
+                    top=-BORDER,
+                    left=-BORDER,
+                    device=device,
+                )
+                for draw in draws
             )
+            return torch.cat(list(fields))
 
         return sample(sampling.solver, predict, schedule_at, noise_at, sampling.steps)
 
@@ -145,20 +164,25 @@ class FieldOfView:
         """mu(x) (H, W), in file units."""
         return self._in_file_units(self.condition.mean[0])
 
-    def schedule_map(self, resolution: int = 64) -> np.ndarray:
-        """The time of equal signal and noise per pixel, (H, W) in [0, 1]."""
-        times = torch.linspace(0, 1, resolution, device=self.condition.x.device)
-        above = torch.zeros_like(self.condition.x)
-        for t in times:
-            above += (self.model.schedule.at(t.view(1, 1, 1, 1), self.condition.paths).log_snr > 0).float()
-        return self._cropped(above[0] / resolution)
+    def schedule_map(self, intervals: int = 32) -> np.ndarray:
+        """The time of equal signal and noise per pixel, (H, W) in [0, 1], linear between the grid's times."""
+        times = torch.linspace(0, 1, intervals + 1, device=self.condition.x.device).view(-1, 1, 1, 1, 1)
+        paths, before = self.condition.paths, self.model.schedule.at(times[0], self.condition.paths).log_snr
+        reached = torch.zeros_like(before)
+        for t in times[1:]:
+            after = self.model.schedule.at(t, paths).log_snr
+            reached += (before / (before - after)).clamp(
+                0, 1
+            )  # share of the interval with more signal than noise
+            before = after
+        return self._cropped(reached[0] / intervals)
 
     def _in_file_units(self, values: Tensor) -> np.ndarray:
         return self.scale.invert(self._cropped(values))
 
     def _cropped(self, values: Tensor) -> np.ndarray:
         height, width = self.shape
-        return values[0, :height, :width].float().cpu().numpy()
+        return values[0, BORDER : BORDER + height, BORDER : BORDER + width].float().cpu().numpy()
 
 
 def condition_tiled(model: CVDM, x: Tensor, tiling: Tiling) -> Condition:
@@ -182,9 +206,9 @@ def reconstruct(
 ) -> Reconstruction:
     """Restore one image (H, W) of any size, in file units; `sampling` defaults to the checkpoint's own."""
     sampling = sampling or checkpoint.recipe.sampling
-    view = FieldOfView(checkpoint.model, checkpoint.normalisation, pixels, sampling.tile)
+    view = FieldOfView(checkpoint.model, checkpoint.normalisation, pixels, sampling)
     moments = Moments()
-    for draw in view.draws(sampling, progress):
+    for draw in view.draws(progress):
         moments.add(draw)
     mean, std = moments.mean.astype(np.float32), moments.std.astype(np.float32)
     lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range)

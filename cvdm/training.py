@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor
 from cvdm.config import Recipe, TrainingConfig
 from cvdm.dataset import Dataset, dataset_digest
 from cvdm.errors import CheckpointError, StorageError, TrainingError
-from cvdm.losses import batch_losses
+from cvdm.losses import Losses, batch_losses
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation, fit_normalisation
 from cvdm.patches import PatchSource, read_pair
@@ -63,18 +63,6 @@ class TrainingState:
         self.optimiser = torch.optim.Adam(self.model.parameters(), betas=ADAM_BETAS)
         self.step = 0
 
-    def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Begin a fine-tuning from the weights of a base."""
-        try:
-            self.model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise TrainingError(
-                "a base model of the same size as the preset",
-                str(error).split("\n")[0],
-                "Use the base's own preset.",
-            ) from error
-        self.average.load_state_dict(weights)
-
     def follow(self, decay: float) -> None:
         """Move the averaged weights; early in training the average forgets faster."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
@@ -84,7 +72,6 @@ class TrainingState:
 
     def save(self, path: Path, fingerprint: str) -> None:
         """Write the whole state, all or nothing."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".writing")
         content = {
             "fingerprint": fingerprint,
@@ -94,6 +81,7 @@ class TrainingState:
             "optimiser": self.optimiser.state_dict(),
         }
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(content, temporary)
             temporary.replace(path)
         except (OSError, RuntimeError) as error:
@@ -123,19 +111,17 @@ def train(
     *,
     state_path: Path,
     device: str = "cpu",
-    initial: Mapping[str, Tensor] | None = None,
 ) -> Iterator[Step]:
     """Train on the training fields to `recipe.training.steps`, continuing from `state_path` if it exists.
 
     Yields one `Step` per step; the state is on disk before the step that completes it is yielded.
-    initial: weights to fine-tune from, ignored when resuming.
-    Raises TrainingError when the loss is no longer finite, or the state belongs to another training.
+    Raises DatasetError when a split is empty, TrainingError when loss or gradient is no longer finite or the
+    state belongs to another training, StorageError when the state cannot be written.
     """
+    dataset.require_splits()
     config = recipe.training
     fingerprint = training_fingerprint(dataset, recipe)
     state = TrainingState(recipe, device)
-    if initial is not None:
-        state.start_from(initial)
     if state_path.exists():
         state.load(state_path, fingerprint)
     normalisation = training_normalisation(dataset, recipe)
@@ -193,17 +179,15 @@ def _advance(
     losses = batch_losses(state.model, x, y, t, eps)
     total = losses.total(config.smoothness)
     if not torch.isfinite(total):
-        raise TrainingError(
-            "a finite loss",
-            f"{losses.as_floats()} at step {state.step + 1}",
-            "Lower training.learning_rate, or look for damaged training images with `cvdm validate`.",
-        )
+        raise diverged("loss", losses, state.step + 1)
     rate = learning_rate_at(state.step, config)
     for group in state.optimiser.param_groups:
         group["lr"] = rate
     state.optimiser.zero_grad(set_to_none=True)
     total.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
+    if not torch.isfinite(norm):
+        raise diverged("gradient", losses, state.step + 1)
     state.optimiser.step()
     state.step += 1
     state.follow(config.ema)
@@ -215,6 +199,15 @@ def _advance(
         "gradient_norm": float(norm),
         "seconds": time.perf_counter() - start,
     }
+
+
+def diverged(what: str, losses: Losses, step: int) -> TrainingError:
+    """The diagnosis of a training that went wrong; raised before the step changes any weight."""
+    return TrainingError(
+        f"a finite {what}",
+        f"{losses.as_floats()} at step {step}",
+        "Lower training.learning_rate, or look for damaged training images with `cvdm validate`.",
+    )
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -59,7 +59,7 @@ class Validator:
         scores = [self._score(model, crop) for crop in self.crops]
         view = self._view(model, self.crops[0])
         first = self.crops[0]
-        draws = np.stack(list(view.draws(self.sampling)))
+        draws = np.stack(list(view.draws()))
         panel = Panel(first.low, draws.mean(0), first.high, draws.std(0), view.schedule_map())
         return Validation(
             crps=float(np.mean([c for c, _ in scores])),
@@ -70,14 +70,14 @@ class Validator:
 
     def _score(self, model: CVDM, crop: ImagePair) -> tuple[float, float]:
         view = self._view(model, crop)
-        draws = np.stack(list(view.draws(self.sampling)))
+        draws = np.stack(list(view.draws()))
         span = target_range(crop.high) or 1.0
         return float(crps(draws, crop.high, antithetic=True).mean()) / view.scale.half_range, psnr(
             draws.mean(0), crop.high, span
         )
 
     def _view(self, model: CVDM, crop: ImagePair) -> FieldOfView:
-        return FieldOfView(model, self.normalisation, crop.low, self.sampling.tile)
+        return FieldOfView(model, self.normalisation, crop.low, self.sampling)
 
 
 def busiest_crop(image: ImagePair, edge: int = CROP) -> ImagePair:

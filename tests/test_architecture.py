@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 CORE = {"torch", "numpy", "scipy", "skimage", "tifffile", "imagecodecs", "yaml", "cvdm"}
 # One file each may know the tool; everything else goes through it.
 ONLY_IN = {
-    "mlflow": ("flows/registry", "flows/model_code.py", "service/loading.py"),
+    "mlflow": ("flows/registry/", "service/loading.py"),
     "prefect": ("flows/",),
     "great_expectations": ("flows/",),
     "dvc": ("flows/",),

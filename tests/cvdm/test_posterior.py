@@ -42,6 +42,13 @@ def test_the_answer_does_not_depend_on_the_tile_size(checkpoint, image, tile, so
         assert np.abs(getattr(tiled, name) - getattr(reference, name)).max() < 1e-3 * np.ptp(image)
 
 
+def test_a_smaller_halo_is_close_but_not_exact(checkpoint, image):
+    """The fast tiling trades exactness for speed, visibly but by little."""
+    exact = reconstruct(checkpoint, image, sampling=SAMPLING)
+    fast = reconstruct(checkpoint, image, sampling=replace(SAMPLING, halo=8))
+    assert 0 < np.abs(fast.mean - exact.mean).max() < 0.2 * np.ptp(image)
+
+
 @pytest.mark.parametrize("shape", [(31, 17), (1, 1), (64, 65), (5, 130)])
 def test_any_size_comes_back_as_it_came(checkpoint, shape):
     """Odd, tiny and oblong images keep their shape and give finite values."""

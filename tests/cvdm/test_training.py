@@ -9,7 +9,7 @@ from specimens import TINY_RECIPE, make_dataset
 
 from cvdm.config import SCHEDULES, ModelConfig, NetworkConfig, Recipe, ScheduleConfig, TrainingConfig
 from cvdm.dataset import load_dataset
-from cvdm.errors import CheckpointError, TrainingError
+from cvdm.errors import CheckpointError, DatasetError, TrainingError
 from cvdm.losses import batch_losses
 from cvdm.model import CVDM, noise_from_velocity, signal_from_velocity
 from cvdm.patches import PatchSource
@@ -144,6 +144,29 @@ def test_diverged_training_stops_with_a_diagnosis(dataset, tmp_path):
         list(train(dataset, recipe, state_path=tmp_path / "state.pt"))
 
 
+def test_a_gradient_that_is_not_finite_changes_no_weight(dataset, tmp_path, monkeypatch):
+    """Planted: the loss is finite, its gradient is not; the state on disk stays the last good one."""
+    state = tmp_path / "state.pt"
+    run = train(dataset, TINY_RECIPE, state_path=state)
+    next(run)
+    before = state.read_bytes()
+    monkeypatch.setattr(
+        "torch.nn.utils.clip_grad_norm_", lambda *_args, **_kwargs: torch.tensor(float("nan"))
+    )
+    with pytest.raises(TrainingError, match="finite gradient"):
+        next(run)
+    assert state.read_bytes() == before
+
+
+def test_an_empty_split_is_refused_before_anything_is_trained(dataset, tmp_path):
+    """Without calibration fields the training would end in vain, so it does not begin."""
+    held = replace(
+        dataset, pairs=tuple(p for p in dataset.pairs if p.field not in dataset.fields("calibration"))
+    )
+    with pytest.raises(DatasetError, match="calibration"):
+        next(train(held, TINY_RECIPE, state_path=tmp_path / "state.pt"))
+
+
 def test_learning_rate_warms_up_and_decays():
     """Linear to the peak, cosine down to a hundredth of it."""
     config = TrainingConfig(steps=1000, warmup=100, learning_rate=1.0)
@@ -173,10 +196,12 @@ def test_patches_depend_on_step_and_seed_alone(dataset):
 
 
 def test_training_never_reads_a_held_out_field(dataset, tmp_path):
-    """With the targets of calibration and test fields destroyed, training still gives the same weights."""
+    """With the images of calibration and test fields destroyed, training still gives the same weights."""
     list(train(dataset, TINY_RECIPE, state_path=tmp_path / "a.pt"))
-    seen = {p.field for p in dataset.split("train")} | {p.field for p in dataset.split("validation")}
-    held_out = replace(dataset, pairs=tuple(p for p in dataset.pairs if p.field in seen))
-    list(train(held_out, TINY_RECIPE, state_path=tmp_path / "b.pt"))
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(b"no image")
+    seen = {*dataset.fields("train"), *dataset.fields("validation")}
+    pairs = tuple(p if p.field in seen else replace(p, low=broken, high=broken) for p in dataset.pairs)
+    list(train(replace(dataset, pairs=pairs), TINY_RECIPE, state_path=tmp_path / "b.pt"))
     one, other = weights(tmp_path / "a.pt"), weights(tmp_path / "b.pt")
     assert all(torch.equal(one[name], other[name]) for name in one)
