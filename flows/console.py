@@ -3,12 +3,14 @@
 A command is a function that returns an Answer. With `--json` standard output is exactly one JSON document,
 whatever a library or a child process prints: file descriptor 1 points to standard error meanwhile. A user's
 mistake is one paragraph and exit code 1, with `--json` a JSON document as well; a traceback only on request.
+A wrong call has exit code 2 and Ctrl-C 130, with `--json` each with a document, too.
+
+Not covered: SIGTERM, and a command that does not exist; both leave standard output empty.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import signal
 import sys
@@ -20,11 +22,15 @@ from functools import wraps
 from typing import Annotated, Any, TextIO, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from cvdm.errors import CvdmError
+from flows.plain_json import plain_json
 
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 TRACEBACK = "CVDM_TRACEBACK"
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+"""What typer raises for any wrong call; it exports this one of its kinds only."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 WithTraceback = Annotated[
@@ -42,6 +48,20 @@ class Answer:
     """For people."""
     code: int = 0
     """Exit code."""
+
+
+class Command(TyperCommand):
+    """A command whose call, when typer refuses it, is answered for programs as well."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Parse the arguments. Raises typer's UsageError."""
+        as_json = "--json" in args  # parsing takes them out
+        try:
+            return super().make_context(info_name, args, *more, **extra)
+        except USAGE_ERROR as error:
+            if as_json:
+                typer.echo(plain_json(_misuse(str(info_name), error)))
+            raise
 
 
 def say(text: str) -> None:
@@ -70,7 +90,7 @@ def command(app: typer.Typer) -> Callable[[Callable[..., Answer | None]], Callab
         ordered = sorted(own, key=lambda p: (p.kind, p.default is not inspect.Parameter.empty))
         run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]  # read by typer
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
-        app.command()(run)
+        app.command(cls=Command)(run)
         return run
 
     return register
@@ -81,33 +101,28 @@ def perform(function: Callable[[], Answer | None], name: str, as_json: bool, tra
     with reserved_output(as_json) as output:
         try:
             answer = function()
-        except typer.BadParameter:  # typer words it and exits with code 2
+        except typer.BadParameter as error:  # typer words it and exits with code 2
+            if as_json:
+                typer.echo(plain_json(_misuse(name, error)), file=output)
             raise
         except CvdmError as error:
             document: dict[str, Any] = error.as_dict()
             return _failed(name, str(error), document, output, as_json, traceback)
         except KeyboardInterrupt:
             say(f"cvdm {name}: interrupted; run it again to go on.")
+            if as_json:
+                stopped = _document("Interrupted", "to run to the end", "an interruption", "Run it again.")
+                typer.echo(plain_json(stopped), file=output)
             return INTERRUPTED
         except Exception as error:  # any: a bug is one sentence too, unless somebody wants to see it
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-            document = {
-                "error": "UnexpectedError",
-                "expected": "no failure inside the platform",
-                "actual": reason,
-                "remedy": "Run it again with --traceback and report what it shows.",
-            }
-            return _failed(
-                name,
-                f"Unexpected failure: {reason}. {document['remedy']}",
-                document,
-                output,
-                as_json,
-                traceback,
-            )
+            remedy = "Run it again with --traceback and report what it shows."
+            document = _document("UnexpectedError", "no failure inside the platform", reason, remedy)
+            text = f"Unexpected failure: {reason}. {remedy}"
+            return _failed(name, text, document, output, as_json, traceback)
         if answer is None:
             return 0
-        typer.echo(json.dumps(answer.document, indent=2) if as_json else answer.text, file=output)
+        typer.echo(plain_json(answer.document) if as_json else answer.text, file=output)
         return answer.code
 
 
@@ -139,6 +154,15 @@ def stop_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+def _document(error: str, expected: str, actual: str, remedy: str) -> dict[str, Any]:
+    return {"error": error, "expected": expected, "actual": actual, "remedy": remedy}
+
+
+def _misuse(name: str, error: Exception) -> dict[str, Any]:
+    words = getattr(error, "format_message", error.__str__)()
+    return _document("UsageError", f"a valid call of cvdm {name}", words, f"See `cvdm {name} --help`.")
+
+
 def _failed(
     name: str, text: str, document: dict[str, Any], output: TextIO, as_json: bool, traceback: bool
 ) -> int:
@@ -146,5 +170,5 @@ def _failed(
         tracebacks.print_exc(file=sys.stderr)
     say(f"cvdm {name}: {text}")
     if as_json:
-        typer.echo(json.dumps(document, indent=2), file=output)
+        typer.echo(plain_json(document), file=output)
     return FAILED

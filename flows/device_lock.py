@@ -24,6 +24,7 @@ class BusyError(CvdmError):
 def device_lock(folder: Path, device: str, purpose: str) -> Iterator[None]:
     """Hold the device's lock file in `folder` for the block. Raises BusyError at once when it is taken."""
     folder.mkdir(parents=True, exist_ok=True)
+    device = "cuda:0" if device == "cuda" else device  # torch's name for the first GPU
     path = folder / f"{device.replace(':', '-')}.lock"
     with path.open("a+", encoding="utf-8") as file:
         try:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 from packaging.requirements import Requirement
 
+from cvdm.config import load_recipe, load_section
 from cvdm.dataset import load_dataset
 from cvdm.errors import CvdmError
 from flows.processes import SERVICE_LIVES, orchestrates_locally, tracks_locally
@@ -54,6 +55,7 @@ def examine(settings: Settings) -> tuple[Finding, ...]:
         disk,
         folders,
         git,
+        parameters,
         data,
         tracking,
         ports,
@@ -164,6 +166,19 @@ def git(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield Finding("git", "ok", f"{settings.home} is a checkout")
+
+
+def parameters(settings: Settings) -> Iterator[Finding]:
+    """Is every section of params.yaml as a training, a validation and the gate will read it?"""
+    from flows.gate import load_policy
+    from flows.validate import load_validation_policy
+
+    presets = sorted(load_section(settings.params_file, "presets"))
+    for preset in presets:
+        load_recipe(settings.params_file, preset)
+    load_policy(settings.params_file)
+    load_validation_policy(settings.params_file)
+    yield Finding("parameters", "ok", f"presets {', '.join(presets)}")
 
 
 def data(settings: Settings) -> Iterator[Finding]:

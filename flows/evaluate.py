@@ -16,6 +16,7 @@ from cvdm.posterior import Reconstruction, reconstruct
 from flows import pictures
 from flows.job import Job
 from flows.progress import progress_bar
+from flows.promote import standing
 from flows.registry import Registry
 from flows.train import Candidate
 
@@ -51,8 +52,8 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
 
 def incumbent(task: str, registry: Registry, candidate: int) -> int | None:
     """The version to compare with: the champion, or its predecessor if the candidate is champion already."""
-    champion = registry.models.champion(task)
-    return champion if champion != candidate else registry.models.previous(task)
+    now = standing(registry, task)
+    return now.champion if now.champion != candidate else now.previous
 
 
 def calibration_curve(

@@ -7,7 +7,7 @@ of them raised.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,10 +90,16 @@ def _results(batch: Batch, rules: list[Any]) -> Iterator[Any]:
     by_index = {r.expectation_config.meta["index"]: r for r in outcome.results if r.expectation_config}
     if not rules or not len(outcome.results) == len(by_index) == len(rules):
         raise RuntimeError(f"{len(outcome.results)} results for {len(rules)} expectations")
-    raised = [result for result in outcome.results if result.exception_info.get("raised_exception")]
+    raised = [reason for result in outcome.results for reason in _raised(result.exception_info or {})]
     if raised:
-        raise RuntimeError(f"{raised[0].exception_info}")
+        raise RuntimeError(f"an expectation could not be evaluated: {raised[0]}")
     return iter([by_index[index] for index in range(len(rules))])
+
+
+def _raised(info: Mapping[str, Any]) -> list[str]:
+    """The exceptions behind one result, which GX 1.24 nests under the metrics that raised them."""
+    entries = [info, *(entry for entry in info.values() if isinstance(entry, Mapping))]
+    return [str(entry.get("exception_message")) for entry in entries if entry.get("raised_exception")]
 
 
 def _batch(table: pd.DataFrame) -> Batch:

@@ -3,7 +3,8 @@
 The unit of evidence is the field of view. The tests, in the order in which reasons are given:
 
 1. finite       every score of the candidate is a finite number; NaN never passes.
-2. fields       fewer test fields than `min_fields` decide nothing: the verdict is `undecided`.
+2. fields       fewer test fields than `min_fields` allow no promotion and no comparison with the champion; a
+                candidate that fails nothing else is `undecided`, and only a person can promote it.
 3. coverage     the calibrated interval covers what policy demands, on fields that calibration never saw.
 4. baselines    the mean over fields of PSNR and SSIM (after intensity fit) beats every baseline. The
                 regression mean is a special case: it minimises the squared error itself, and the mean of K
@@ -15,7 +16,7 @@ The unit of evidence is the field of view. The tests, in the order in which reas
                 non-inferior within a margin on PSNR and SSIM. All three must hold (an intersection-union
                 test), so `alpha` needs no correction for their number.
 
-A failure of 1, 3 or 4, or a significant loss in 5, rejects. A comparison that is significant in neither
+A failure of 1, 3 or 4, however few the fields, or a significant loss in 5, rejects. A comparison that is significant in neither
 direction is `undecided`, and so is an equal model. With four fields the smallest possible p is 1/16, so at
 alpha = 0.1 promotion needs all four to agree; of ten fields with gains of equal size, eight must.
 
@@ -40,6 +41,8 @@ from flows.sign_flip import sign_flip_p
 Verdict = Literal["promote", "reject", "undecided"]
 
 REGRESSION = "regression-mean"
+VERSUS_CHAMPION = " vs champion"
+"""How the names of the paired tests end."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class GatePolicy:
     """What a candidate must show; section `gate` of params.yaml."""
 
     min_fields: int = 4
-    """Test fields below which nothing is decided."""
+    """Test fields below which nothing is promoted and nothing compared with the champion."""
     alpha: float = 0.1
     """One-sided level of the paired tests against the champion; four fields can reach 1/16 at best."""
     coverage_low: float = 0.85
@@ -64,12 +67,8 @@ class GatePolicy:
     def __post_init__(self) -> None:
         _require(self.min_fields >= 1, "gate.min_fields of at least 1", self.min_fields)
         _require(0 < self.alpha < 0.5, "gate.alpha between 0 and 0.5", self.alpha)
-        ordered = 0 <= self.coverage_low < self.coverage_high <= 1
-        _require(
-            ordered,
-            "0 <= gate.coverage_low < gate.coverage_high <= 1",
-            (self.coverage_low, self.coverage_high),
-        )
+        low, high = self.coverage_low, self.coverage_high
+        _require(0 <= low < high <= 1, "0 <= gate.coverage_low < gate.coverage_high <= 1", (low, high))
         for name in ("psnr_margin_db", "ssim_margin", "regression_ssim_margin"):
             _require(getattr(self, name) >= 0, f"gate.{name} of at least 0", getattr(self, name))
 
@@ -96,13 +95,19 @@ class Decision:
     """The most important first; never empty."""
     tests: tuple[GateTest, ...]
 
+    @property
+    def rests_on_champion(self) -> bool:
+        """Whether another champion could change it; failures of the candidate by itself stand."""
+        return not any(
+            test.passed is False and not test.name.endswith(VERSUS_CHAMPION) for test in self.tests
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Plain values; numbers that are not finite become null."""
         document = asdict(self)
         for test in document["tests"]:
-            test.update(
-                {key: test[key] if math.isfinite(test[key]) else None for key in ("value", "threshold")}
-            )
+            numbers = {key: test[key] for key in ("value", "threshold")}
+            test.update({key: x if math.isfinite(x) else None for key, x in numbers.items()})
         return document
 
 
@@ -117,10 +122,8 @@ def decide(candidate: Evaluation, champion: Evaluation | None, policy: GatePolic
     if not finite.passed:
         return _concluded("reject", [finite])
     enough = _enough_fields(candidate, policy)
-    if not enough.passed:
-        return _concluded("undecided", [enough, finite])
     absolute = [finite, enough, _coverage(candidate, policy), *_against_baselines(candidate, policy)]
-    relative = _against_champion(candidate, champion, policy) if champion else []
+    relative = _against_champion(candidate, champion, policy) if champion and enough.passed else []
     tests = absolute + relative
     if any(test.passed is False for test in tests):
         return _concluded("reject", tests)
@@ -157,7 +160,10 @@ def _finite(candidate: Evaluation) -> GateTest:
 def _enough_fields(candidate: Evaluation, policy: GatePolicy) -> GateTest:
     count = len(candidate.metrics["crps"])
     passed = True if count >= policy.min_fields else None
-    detail = f"{count} test fields, {policy.min_fields} are needed to decide"
+    detail = (
+        f"{count} test fields, the gate needs {policy.min_fields} to promote: "
+        "add data, or promote by hand with `cvdm promote`"
+    )
     return GateTest("fields", passed, count, policy.min_fields, detail)
 
 
@@ -208,7 +214,7 @@ def _paired(
     metric: str, candidate: Mapping[str, float], champion: Mapping[str, float], least: float, alpha: float
 ) -> GateTest:
     """Passed when gains above `least` are significant, failed when gains below it are, else open."""
-    name, label = f"{metric} vs champion", _label(metric)
+    name, label = f"{metric}{VERSUS_CHAMPION}", _label(metric)
     gains = _gains(metric, candidate, champion)
     if not np.isfinite(gains).all():
         detail = f"{label} of the champion is not a finite number on every field, so nothing can be compared"

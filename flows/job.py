@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from cvdm.config import Recipe, load_recipe
 from cvdm.dataset import Dataset, dataset_digest, load_dataset
 from cvdm.errors import ConfigError
 from cvdm.provenance import git_commit
+from flows.checks import ValidationPolicy
 from flows.gate import GatePolicy, load_policy
 from flows.settings import Settings
+from flows.validate import load_validation_policy
 
 INIT = "scratch"
 """Where the weights of a candidate start."""
+JUDGES = tuple(Path(__file__).with_name(name) for name in ("checks.py", "gate.py", "sign_flip.py"))
+"""Sources outside the science package that shape a verdict."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,10 @@ class Job:
     preset: str
     recipe: Recipe
     policy: GatePolicy
+    validation: ValidationPolicy
     dataset: Dataset
     dataset_digest: str
+    """Over every byte of the data: seconds of work, so pass the job on rather than plan it again."""
     device: str
     settings: Settings
 
@@ -52,6 +59,7 @@ class Job:
             preset=preset,
             recipe=recipe if seed is None else recipe.with_seed(seed),
             policy=load_policy(settings.params_file),
+            validation=load_validation_policy(settings.params_file),
             dataset=dataset,
             dataset_digest=dataset_digest(dataset),
             device=chosen_device(settings.device),
@@ -61,10 +69,7 @@ class Job:
     @cached_property
     def code_digest(self) -> str:
         """SHA-256 over the science package's sources: what shapes weights and scores, committed or not."""
-        total = hashlib.sha256()
-        for path in sorted(Path(cvdm.__file__).parent.glob("*.py")):
-            total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-        return total.hexdigest()
+        return _digest(Path(cvdm.__file__).parent.glob("*.py"))
 
     @cached_property
     def git_commit(self) -> str | None:
@@ -73,13 +78,15 @@ class Job:
 
     @cached_property
     def evidence(self) -> str:
-        """SHA-256 over data, parameters and code: two retrainings of equal evidence teach the same."""
+        """SHA-256 over data, parameters, policies and code: two retrainings of equal evidence teach the same."""
         content = {
             "task": self.task,
             "data": self.dataset_digest,
             "recipe": self.recipe.as_dict(),
             "gate": asdict(self.policy),
+            "validation": asdict(self.validation),
             "code": self.code_digest,
+            "judges": _digest(JUDGES),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -109,10 +116,6 @@ class Job:
             "seed": str(self.recipe.training.seed),
         }
 
-    def with_device(self, device: str) -> Job:
-        """The same job on another device."""
-        return replace(self, device=device)
-
 
 def chosen_device(setting: str) -> str:
     """`auto` becomes cuda where there is a GPU, else cpu. Raises ConfigError for a GPU that is not there."""
@@ -120,6 +123,13 @@ def chosen_device(setting: str) -> str:
     if setting.startswith("cuda") and not present:
         raise ConfigError("a CUDA device", "none", "Set CVDM_DEVICE=auto or cpu.")
     return ("cuda" if present else "cpu") if setting == "auto" else setting
+
+
+def _digest(sources: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for path in sorted(sources):
+        total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

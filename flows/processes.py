@@ -231,7 +231,7 @@ def _prefect_at(url: str) -> Iterator[None]:
 
 
 def _deliver_to_prefect() -> None:
-    """Send what Prefect still has to say while its server lives; at exit it would wait for a server that is gone."""
+    """Send what Prefect has to say while its server lives; at exit it would wait for one that is gone."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 

@@ -3,10 +3,16 @@
 A version is downloaded and replays its golden pair before an alias points to it, and again as everybody will
 find it, by its alias. If the second replay fails, the aliases go back. Every decision is written on the
 version: verdict, reasons, decided_at, decided_by.
+
+The registry has no transactions, so a move is four writes of which every prefix is safe: the new champion is
+tagged with the `previous` it should get, becomes champion, `previous` moves, the tag is emptied. Before the
+second write the old aliases stand; after it the tag says what `previous` is, until the next move completes it.
+One move at a time per task, by a lock file; not covered: moves from another machine on the same server.
 """
 
 from __future__ import annotations
 
+import fcntl
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +25,10 @@ from cvdm.checkpoint import load_checkpoint, verify_golden
 from cvdm.errors import CheckpointError
 from flows.gate import Decision
 from flows.registry import CHAMPION, PREVIOUS, Registry, RegistryError
+from flows.settings import Settings
+
+INTENT = "previous_intended"
+"""Tag on a champion whose move is not complete: the version that `previous` should be, or `none`."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,12 @@ class Standing:
 
 
 def standing(registry: Registry, task: str) -> Standing:
-    """The aliases of a task."""
-    return Standing(task, registry.models.champion(task), registry.models.previous(task))
+    """Who serves a task by its aliases, and by the intent of a move that was killed half-way. Only reads."""
+    champion, previous = registry.models.champion(task), registry.models.previous(task)
+    if champion is not None:
+        intent = registry.models.version(task, champion).tags.get(INTENT, "")
+        previous = previous if not intent else None if intent == "none" else int(intent)
+    return Standing(task, champion, previous)
 
 
 def promote(registry: Registry, task: str, version: int, *, reasons: Sequence[str], by: str) -> Standing:
@@ -44,15 +58,19 @@ def promote(registry: Registry, task: str, version: int, *, reasons: Sequence[st
 
     by: who decided, `gate` or a person's name.
     """
+    with alone(task):
+        _promote(registry, task, version, reasons=reasons, by=by)
+        return standing(registry, task)
+
+
+def _promote(registry: Registry, task: str, version: int, *, reasons: Sequence[str], by: str) -> None:
     verify(registry, task, version)
     before = standing(registry, task)
     with reverting(registry, before, version):
-        if before.champion != version:
-            registry.models.set_alias(task, PREVIOUS, before.champion)
-            registry.models.set_alias(task, CHAMPION, version)
+        previous = before.previous if before.champion == version else before.champion
+        move(registry, Standing(task, version, previous))
         verify(registry, task, CHAMPION)
     record(registry, task, version, verdict="promote", reasons=reasons, by=by)
-    return standing(registry, task)
 
 
 def rollback(registry: Registry, task: str, to: int | None = None, *, reason: str, by: str) -> Standing:
@@ -60,6 +78,12 @@ def rollback(registry: Registry, task: str, to: int | None = None, *, reason: st
 
     Raises RegistryError when there is nothing to go back to, CheckpointError when it fails its golden replay.
     """
+    with alone(task):
+        _rollback(registry, task, to, reason=reason, by=by)
+        return standing(registry, task)
+
+
+def _rollback(registry: Registry, task: str, to: int | None, *, reason: str, by: str) -> None:
     before = standing(registry, task)
     target = before.previous if to is None else registry.models.version(task, to).number
     if target is None or target == before.champion:
@@ -70,14 +94,24 @@ def rollback(registry: Registry, task: str, to: int | None = None, *, reason: st
         )
     verify(registry, task, target)
     with reverting(registry, before, target):
-        registry.models.set_alias(task, PREVIOUS, before.champion)
-        registry.models.set_alias(task, CHAMPION, target)
+        move(registry, Standing(task, target, before.champion))
         verify(registry, task, CHAMPION)
     if before.champion is not None:
         note = f"{_now()} by {by}, for version {target}: {reason}"
         registry.models.set_tags(task, before.champion, {"rolled_back": note})
     registry.models.set_tags(task, target, {"restored": f"{_now()} by {by}: {reason}"})
-    return standing(registry, task)
+
+
+def move(registry: Registry, to: Standing) -> None:
+    """Set both aliases so that a kill between any two writes loses neither version; repeating it completes it."""
+    models, serving = registry.models, to.champion
+    if serving is not None:
+        intent = "none" if to.previous is None else str(to.previous)
+        models.set_tags(to.task, serving, {INTENT: intent})
+    models.set_alias(to.task, CHAMPION, serving)
+    models.set_alias(to.task, PREVIOUS, to.previous)
+    if serving is not None:
+        models.set_tags(to.task, serving, {INTENT: ""})
 
 
 def record(
@@ -88,20 +122,45 @@ def record(
     registry.models.set_tags(task, version, tags)
 
 
-def settle(registry: Registry, task: str, version: int, decision: Decision) -> Decision:
-    """Carry the gate's decision out; a candidate that fails its golden replay is rejected after all."""
-    if decision.verdict == "promote":
-        try:
-            promote(registry, task, version, reasons=decision.reasons, by="gate")
-            return decision
-        except CheckpointError as error:
-            decision = Decision("reject", (f"not servable: {error}", *decision.reasons), decision.tests)
-    record(registry, task, version, verdict=decision.verdict, reasons=decision.reasons, by="gate")
-    return decision
+def settle(
+    registry: Registry, task: str, version: int, decision: Decision, *, compared: int | None
+) -> Decision:
+    """Carry the gate's decision out and return the one that stands.
+
+    compared: the champion that the decision was made against. If another version serves by now, there is
+    nothing to conclude, and the decision becomes undecided. A candidate that fails its golden replay is
+    rejected after all.
+    """
+    with alone(task):
+        decision = _against_whoever_serves(registry, task, version, decision, compared)
+        if decision.verdict == "promote":
+            try:
+                _promote(registry, task, version, reasons=decision.reasons, by="gate")
+                return decision
+            except CheckpointError as error:
+                decision = Decision("reject", (f"not servable: {error}", *decision.reasons), decision.tests)
+        record(registry, task, version, verdict=decision.verdict, reasons=decision.reasons, by="gate")
+        return decision
+
+
+def _against_whoever_serves(
+    registry: Registry, task: str, version: int, decision: Decision, compared: int | None
+) -> Decision:
+    champion = registry.models.champion(task)
+    if champion in (compared, version) or not decision.rests_on_champion:
+        return decision
+    judged, serves = (
+        "no champion" if number is None else f"version {number}" for number in (compared, champion)
+    )
+    reason = f"judged against {judged}, but {serves} serves by now: retrain again to compare with that"
+    return Decision("undecided", (reason, *decision.reasons), decision.tests)
 
 
 def verify(registry: Registry, task: str, which: int | str) -> None:
-    """Download a version as the service does and replay its golden pair. Raises CheckpointError."""
+    """Download a version as the service does and replay its golden pair. Raises CheckpointError.
+
+    On the CPU on purpose: there the answer depends on no driver, and a busy GPU cannot hold up a rollback.
+    """
     with tempfile.TemporaryDirectory(prefix="cvdm-verify-") as scratch:
         directory = registry.models.download(task, which, Path(scratch) / "checkpoint")
         verify_golden(directory, load_checkpoint(directory))
@@ -113,12 +172,23 @@ def reverting(registry: Registry, before: Standing, version: int) -> Iterator[No
     try:
         yield
     except BaseException as error:
-        registry.models.set_alias(before.task, CHAMPION, before.champion)
-        registry.models.set_alias(before.task, PREVIOUS, before.previous)
-        registry.models.set_tags(
-            before.task, version, {"reverted": f"{_now()}: {type(error).__name__}: {error}"}
-        )
+        why = {"reverted": f"{_now()}: {type(error).__name__}: {error}"}
+        try:
+            move(registry, before)
+            registry.models.set_tags(before.task, version, why)
+        except RegistryError as unreachable:
+            error.add_note(f"The aliases of {before.task} could not be put back: {unreachable}")
         raise
+
+
+@contextmanager
+def alone(task: str) -> Iterator[None]:
+    """Hold the lock file of the task's aliases for the block; another move, which takes seconds, is awaited."""
+    folder = Settings.read().mlruns_dir / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"aliases-{task}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _now() -> str:

@@ -41,22 +41,33 @@ class Draws:
 
 
 def restore_by_checkpoint(
-    image: Path, output: Path, directory: Path, draws: Draws, origin: dict[str, str] | None = None
+    image: Path,
+    output: Path,
+    directory: Path,
+    draws: Draws,
+    origin: dict[str, str] | None = None,
+    *,
+    settings: Settings | None = None,
 ) -> dict[str, str]:
-    """Restore with a verified checkpoint directory; returns what the file's metadata tell."""
+    """Restore with a verified checkpoint directory; returns what the file's metadata tell.
+
+    settings: names the device; None reads those of this process. The result has a pixel size where the
+    input has one.
+    """
     from cvdm.checkpoint import load_checkpoint, verify_golden
     from cvdm.posterior import reconstruct
+    from flows.job import chosen_device
 
     refuse_same_file(image, output)
     pixels = read_image(image)
-    checkpoint = load_checkpoint(directory)
+    device = chosen_device((settings or Settings.read()).device)
+    checkpoint = load_checkpoint(directory, device=device)
     verify_golden(directory, checkpoint)
     sampling = draws.applied_to(checkpoint.recipe.sampling)
     with progress_bar("reconstruct", "evaluation") as progress:
         result = reconstruct(checkpoint, pixels.pixels, sampling=sampling, progress=progress)
-    size = pixels.pixel_size_um or checkpoint.record.pixel_size_um
     annotations = {**checkpoint.annotations(sampling), **(origin or {})}
-    write_ome_tiff(output, result.channels(), pixel_size_um=size, annotations=annotations)
+    write_ome_tiff(output, result.channels(), pixel_size_um=pixels.pixel_size_um, annotations=annotations)
     return annotations
 
 
@@ -72,7 +83,7 @@ def restore_by_version(
     origin = {"model": model_name(task), "version": str(found.number), "run_id": found.run_id}
     with tempfile.TemporaryDirectory(prefix="cvdm-reconstruct-") as scratch:
         directory = models.download(task, found.number, Path(scratch) / "checkpoint")
-        return restore_by_checkpoint(image, output, directory, draws, origin)
+        return restore_by_checkpoint(image, output, directory, draws, origin, settings=settings)
 
 
 def restore_by_service(image: Path, output: Path, url: str, fields: dict[str, Any]) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 Each step is a plain function that works without Prefect; here it becomes a task of the flow. One retraining
 at a time per device, by a lock file. A retraining of the same data, parameters and code as a finished one
-returns that one's result. Call `Settings.prepare_environment` before importing this module: Prefect reads
+returns that one's result, or judges its version again where another champion serves by now. Call `Settings.prepare_environment` before importing this module: Prefect reads
 its environment on import.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import prefect
 from prefect.cache_policies import NO_CACHE
 
 from cvdm.errors import DatasetError
+from cvdm.storage import replacing
 from flows.device_lock import device_lock
 from flows.evaluate import Comparison, evaluate
 from flows.gate import Decision, decide
@@ -31,6 +33,8 @@ from flows.validate import ValidationReport, load_validation_policy, validate_da
 
 RESULT = "result.json"
 """The result among the artifacts of its run."""
+RUN_NOTE = "run.json"
+"""Where a job's folder names the run to go on with; read by `open_run`."""
 
 Arguments = ParamSpec("Arguments")
 Outcome = TypeVar("Outcome")
@@ -54,6 +58,8 @@ class RetrainResult:
     """Wall time of the whole flow; of the first one where `repeated`."""
     repeated: bool = False
     """True when an earlier retraining of equal data, parameters and code had this result."""
+    champion_version: int | None = None
+    """The version that it was judged against; None for the first model of a task."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -77,26 +83,30 @@ def retrain(task: str, preset: str = "cpu", *, seed: int | None = None, force: b
     settings = Settings.read()
     with device_lock(settings.mlruns_dir / "locks", chosen_device(settings.device), f"retrain {task}"):
         registry = Registry.open(settings)
-        earlier = None if force else earlier_result(registry, task, preset, seed, settings)
-        return earlier or retrain_anew(registry, task, preset, seed, settings, force=force)
+        try:
+            job = Job.plan(task, preset, seed=seed, settings=settings)
+        except DatasetError:
+            step(validate)(settings, task)  # says it better, with every problem
+            raise
+        earlier = None if force else finished(registry, job)
+        return earlier or retrain_anew(registry, job, force=force)
 
 
-def retrain_anew(
-    registry: Registry, task: str, preset: str, seed: int | None, settings: Settings, *, force: bool
-) -> RetrainResult:
-    """The five steps, whatever has finished before; `force` drops an interrupted attempt, too."""
+def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
+    """The five steps; what was trained on equal evidence is judged again, unless `force` drops it."""
     began = time.monotonic()
-    report = step(validate)(settings, task)
-    job = Job.plan(task, preset, seed=seed, settings=settings)
+    report = step(validate)(job.settings, job.task)
     if force:
         shutil.rmtree(job.folder, ignore_errors=True)
+    else:
+        take_up(registry, job)
     run = open_run(job, registry)
     registry.runs.log_json(run.run_id, report.as_json(), "validation/report.json")
     with closing(registry, run):
         candidate = step(train)(job, registry, run)
         comparison = step(evaluate)(job, registry, candidate)
         decision = step(gate)(job, registry, run, comparison)
-        decision = step(promote)(job, registry, candidate, decision)
+        decision = step(promote)(job, registry, candidate, comparison, decision)
         result = _result(job, candidate, comparison, decision, time.monotonic() - began)
         registry.runs.log_json(run.run_id, result.as_json(), RESULT)
     shutil.rmtree(job.folder, ignore_errors=True)
@@ -106,16 +116,37 @@ def retrain_anew(
 def earlier_result(
     registry: Registry, task: str, preset: str, seed: int | None, settings: Settings
 ) -> RetrainResult | None:
-    """The result of a finished retraining with the same data, parameters and code."""
+    """The result that a retraining would repeat, before it is started."""
     try:
-        job = Job.plan(task, preset, seed=seed, settings=settings)
+        return finished(registry, Job.plan(task, preset, seed=seed, settings=settings))
     except DatasetError:
         return None  # validation says it better
-    run_id = registry.runs.find(task, {"evidence": job.evidence})
+
+
+def finished(registry: Registry, job: Job) -> RetrainResult | None:
+    """The result of a finished retraining with the same data, parameters and code, if its verdict holds.
+
+    It does while the champion is the one that it was judged against or its own version, and for a version
+    that a person has rolled back: the gate does not overrule that by looking again.
+    """
+    run_id = registry.runs.find(job.task, {"evidence": job.evidence})
     if run_id is None:
         return None
     document = registry.runs.read_json(run_id, RESULT)
-    return replace(RetrainResult(**document), reasons=tuple(document["reasons"]), repeated=True)
+    result = replace(RetrainResult(**document), reasons=tuple(document["reasons"]), repeated=True)
+    if registry.models.champion(job.task) in (result.champion_version, result.version):
+        return result
+    tags = registry.models.version(job.task, result.version).tags
+    return result if "rolled_back" in tags else None
+
+
+def take_up(registry: Registry, job: Job) -> None:
+    """Go on with the finished run of equal evidence, if any: its version is judged, not trained, again."""
+    note = job.folder / RUN_NOTE
+    run_id = None if note.is_file() else registry.runs.find(job.task, {"evidence": job.evidence})
+    if run_id is not None:
+        with replacing(note) as temporary:
+            temporary.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")
 
 
 def validate(settings: Settings, task: str) -> ValidationReport:
@@ -132,9 +163,12 @@ def gate(job: Job, registry: Registry, run: Run, comparison: Comparison) -> Deci
     return decision
 
 
-def promote(job: Job, registry: Registry, candidate: Candidate, decision: Decision) -> Decision:
+def promote(
+    job: Job, registry: Registry, candidate: Candidate, comparison: Comparison, decision: Decision
+) -> Decision:
     """Carry the decision out and write it on run and version; returns the decision that stands."""
-    standing = settle(registry, job.task, candidate.version, decision)
+    compared = comparison.champion_version
+    standing = settle(registry, job.task, candidate.version, decision, compared=compared)
     registry.runs.set_tags(
         candidate.run.run_id, {"verdict": standing.verdict, "reasons": "; ".join(standing.reasons)}
     )
@@ -157,4 +191,5 @@ def _result(
             for name, metrics in scores.baselines.items()
         },
         seconds=round(seconds, 1),
+        champion_version=comparison.champion_version,
     )

@@ -8,6 +8,7 @@ the same names where the meaning is the same.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -22,6 +23,9 @@ from cvdm.storage import storage_error
 
 PROJECT = "cvdm-platform"
 """The name in the project's own pyproject.toml, by which its folder is found."""
+
+TASK_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+"""Of a task, as its card has it: a plain folder name."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -138,7 +142,9 @@ class Settings(BaseSettings):
         return name
 
     def dataset_dir(self, task: str) -> Path:
-        """The dataset folder of a task."""
+        """The dataset folder of a task. Raises ConfigError for a name that is none."""
+        if not re.fullmatch(TASK_NAME, task):
+            raise ConfigError("a task name of a-z, 0-9 and hyphens", f"'{task}'", "Give no path.")
         return self.data_dir / task
 
     def known_tasks(self) -> tuple[str, ...]:
@@ -155,6 +161,8 @@ class Settings(BaseSettings):
             "DVC_NO_ANALYTICS": "1",
             "GX_ANALYTICS_ENABLED": "false",
             "PREFECT_HOME": str(self.mlruns_dir / "prefect"),
+            # Metrics lie below it, and a service that starts clears them: never share a person's own.
+            "BENTOML_HOME": str(self.mlruns_dir / "bentoml"),
             # Its interface keeps every log; on the terminal a failure is one paragraph, without a traceback.
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
             # A job runner of seven processes that nothing here uses: 700 MiB, and a minute to start.

@@ -1,7 +1,4 @@
-"""The future of a dataset, built beside the present one: existing files are linked, new ones copied.
-
-Not covered: a kill within the two renames that stand in for an exchange outside of Linux.
-"""
+"""The future of a dataset, built beside the present one: existing files are linked, new ones copied."""
 
 from __future__ import annotations
 
@@ -22,6 +19,8 @@ from flows.features import SIDES
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 """Of Linux's renameat2."""
+ASIDE = ".before"
+"""Suffix of the present dataset while the two renames of `swap` are under way."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,29 @@ def swap(one: Path, other: Path) -> None:
             other.parent.mkdir(parents=True, exist_ok=True)
             one.rename(other)
         elif not _exchange(one, other):
-            aside = one.with_name(f"{one.name}.before")
+            aside = one.with_name(f"{one.name}{ASIDE}")
             other.rename(aside)
             one.rename(other)
             aside.rename(one)
     except OSError as error:
         raise storage_error(error, other) from error
+
+
+def clear(incoming: Path) -> None:
+    """Remove what killed ingests left in `incoming`, the folder of staged datasets within the data folder.
+
+    A dataset that a kill between the renames of `swap` left without its place is put back first.
+    Raises StorageError.
+    """
+    try:
+        for aside in incoming.glob(f"*{ASIDE}"):
+            home = incoming.parent / aside.name.removesuffix(ASIDE)
+            if not home.exists():
+                aside.rename(home)
+        if incoming.exists():
+            shutil.rmtree(incoming)
+    except OSError as error:
+        raise storage_error(error, incoming) from error
 
 
 def _refuse_other_bytes(batch: Mapping[str, Path], present: Mapping[str, Path], where: str) -> None:

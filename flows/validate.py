@@ -151,6 +151,8 @@ def _problems(
         if check.about_table:
             errors.append(_problem(check, rows[0], pair=None))
             continue
+        if not failure.rows:
+            raise RuntimeError(f"check {check.name} of {check.column} failed for no row")
         refused = {(problem.check, problem.pair) for problem in errors}
         for index in failure.rows:
             row = rows[index]

@@ -30,7 +30,7 @@ from cvdm.card import load_card
 from cvdm.dataset import dataset_digest, load_dataset
 from cvdm.errors import CvdmError, DatasetError
 from flows.settings import Settings
-from flows.staging import staged, swap
+from flows.staging import clear, staged, swap
 from flows.validate import load_validation_policy, validate_dataset
 from flows.version_control import commit_record, is_checkout, require_clean_index
 
@@ -68,13 +68,15 @@ class IngestResult:
 def ingest(source: Path, task: str, settings: Settings, *, commit: bool = True) -> IngestResult:
     """Add the pairs of a folder (low/ and high/; card.yaml for a new task) to a task and version the result.
 
-    Raises DatasetError (ValidationError for bad pairs), StorageError, VersionError; data stay as they were.
+    Raises ConfigError, DatasetError (ValidationError for bad pairs), StorageError, VersionError; data stay
+    as they were.
     """
+    home = settings.dataset_dir(task)
     commit = commit and is_checkout(settings.home)
     if commit:
         require_clean_index(settings.home)
     with one_at_a_time(settings.mlruns_dir / "locks" / "ingest.lock"):
-        home = settings.dataset_dir(task)
+        clear(settings.data_dir / INCOMING)  # `dvc add` would record it
         with staged(source, home, settings.data_dir / INCOMING / task) as batch:
             _check_task(batch.folder, task)
             policy = load_validation_policy(settings.params_file)

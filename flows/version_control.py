@@ -37,16 +37,22 @@ def require_clean_index(home: Path) -> None:
 
 
 def commit_record(home: Path, record: Path, task: str, version: str) -> tuple[str | None, str | None]:
-    """Commit the record of a data version and tag it; (None, None) when git knows it already."""
-    path = str(record)
+    """Commit the record of a data version and tag it; (None, None) when git knows both already.
+
+    A commit whose tag is missing, because an ingest was killed in between, is tagged now.
+    """
+    path, message, tag = str(record), f"Data of {task}: {version}", f"data/{task}/{version[:SHORT]}"
     _git(home, "add", "--", path)
-    if _succeeds(home, "diff", "--cached", "--quiet", "--", path):
+    if not _succeeds(home, "diff", "--cached", "--quiet", "--", path):
+        _git(home, "commit", "--quiet", "--message", message, "--", path)
+    elif _git(home, "log", "-1", "--format=%s", "--", path) != message:
+        return None, None  # another task's ingest made this version
+    elif _succeeds(home, "rev-parse", "--verify", "--quiet", f"refs/tags/{tag}"):
         return None, None
-    _git(home, "commit", "--quiet", "--message", f"Data of {task}: {version}", "--", path)
-    tag = f"data/{task}/{version[:SHORT]}"
+    commit = _git(home, "log", "-1", "--format=%H", "--", path)
     if not _succeeds(home, "rev-parse", "--verify", "--quiet", f"refs/tags/{tag}"):
-        _git(home, "tag", "--annotate", "--message", f"Data of {task}: {version}", tag)
-    return _git(home, "rev-parse", "HEAD"), tag
+        _git(home, "tag", "--annotate", "--message", message, tag, commit)
+    return commit, tag
 
 
 def _git(home: Path, *arguments: str) -> str:

@@ -1,6 +1,8 @@
 """One request from its upload to its answer: check, choose a model, wait for the device, count.
 
-A client that hangs up, or an answer that takes too long, ends the work at its next network evaluation.
+A request has its place before its first byte is read, so the places bound the uploads on disk too. A client
+that hangs up, or an answer that takes too long, ends the work wherever it is: at once while it waits for its
+check, its model or the device, at the next sampling step (over all tiles of the image) when it runs.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -15,8 +18,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from service.device import Device, Job, StoppedError
-from service.errors import StoppingError, TimeLimitError
+from service.device import Device, StoppedError
+from service.errors import StoppingError, TimeLimitError, UploadTimeError
 from service.inference import Answer, check_image, restore
 from service.metrics import Metrics
 from service.residents import Residents
@@ -40,12 +43,12 @@ class Desk:
 
     async def reconstruct(self, request: Request) -> Answer:
         """Restore the image of a request. Raises CvdmError, ClientDisconnect."""
-        self._device.check_room()
-        upload = await read_upload(request, self._settings.max_upload_bytes)
-        try:
-            return await self._answer(upload, request.receive)
-        finally:
-            await upload.close()
+        with self._device.place():
+            upload = await self._received(request)
+            try:
+                return await self._attended(self._answer(upload), request.receive)
+            finally:
+                await upload.close()
 
     def models(self) -> dict[str, Any]:
         """What GET /models tells; touches neither registry nor device."""
@@ -56,15 +59,27 @@ class Desk:
         self._intake.shutdown(wait=False, cancel_futures=True)
         self._device.close()
 
-    async def _answer(self, upload: Upload, receive: Receive) -> Answer:
+    async def _received(self, request: Request) -> Upload:
+        limit = self._settings.timeout_seconds
+        try:
+            async with asyncio.timeout(limit):
+                return await read_upload(request, self._settings.max_upload_bytes)
+        except TimeoutError as error:
+            raise UploadTimeError(
+                f"the whole upload within {limit:g} s", "a part of it", "Send it over a faster connection."
+            ) from error
+
+    async def _answer(self, upload: Upload) -> Answer:
         started = time.monotonic()
         most = self._settings.max_pixels
         order = read_order(upload.fields, self._limits)
+        self._device.check_open()  # when it closes, so does the intake
         await asyncio.get_running_loop().run_in_executor(self._intake, check_image, upload.image, most)
-        resident = await self.residents.get(order.task, order.version)
+        # Shielded: a model that takes longer to load than this request lasts is there for the next one.
+        resident = await asyncio.shield(self.residents.get(order.task, order.version))
         job = self._device.submit(partial(restore, resident, upload.image, order, most))
         try:
-            answer = await self._outcome(job, receive)
+            answer = await job.done
         finally:
             job.stop()
         seconds = time.monotonic() - started
@@ -75,16 +90,18 @@ class Desk:
         )
         return answer
 
-    async def _outcome(self, job: Job[Answer], receive: Receive) -> Answer:
-        gone: asyncio.Future[None] = asyncio.ensure_future(_hung_up(receive))
+    async def _attended(self, work: Coroutine[Any, Any, Answer], receive: Receive) -> Answer:
+        """What `work` returns, unless the client goes away or the time is over before."""
+        working = asyncio.create_task(work)
+        gone = asyncio.create_task(_hung_up(receive))
         try:
             limit = self._settings.timeout_seconds
-            waited: set[asyncio.Future[Any]] = {job.done, gone}
+            waited: set[asyncio.Future[Any]] = {working, gone}
             await asyncio.wait(waited, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-            if job.done.cancelled():  # only closing the device cancels what somebody waits for
+            if working.cancelled():  # only closing cancels what somebody waits for
                 raise StoppingError
-            if job.done.done():
-                return job.done.result()
+            if working.done():
+                return working.result()
             if gone.done():
                 raise ClientDisconnect
             raise TimeLimitError(
@@ -94,6 +111,8 @@ class Desk:
             raise StoppingError from error
         finally:
             gone.cancel()
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)  # until it has let go of the upload
 
 
 async def _hung_up(receive: Receive) -> None:

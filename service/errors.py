@@ -31,6 +31,12 @@ class UploadTooLargeError(ServiceError):
     status = 413
 
 
+class UploadTimeError(ServiceError):
+    """The upload did not end in time."""
+
+    status = 408
+
+
 class ParameterError(ServiceError):
     """A form field is missing, unknown, or out of range."""
 
@@ -63,8 +69,15 @@ class RegistryError(ServiceError):
     retry_after = 10
 
 
+class DownloadError(ServiceError):
+    """The registry knows a model, but its files could not be fetched (now)."""
+
+    status = 503
+    retry_after = 10
+
+
 class BusyError(ServiceError):
-    """Too many requests wait for the device."""
+    """Too many requests are sending or wait for the device."""
 
     status = 503
 

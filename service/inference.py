@@ -12,11 +12,9 @@ import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import numpy as np
-
 from cvdm.config import SamplingConfig
 from cvdm.images import read_image, write_ome_tiff
-from cvdm.posterior import Progress, Reconstruction, reconstruct
+from cvdm.posterior import Progress, reconstruct
 from service.loading import Resident
 from service.schema import Order, Provenance
 from service.streams import plain
@@ -50,7 +48,7 @@ def restore(resident: Resident, file: BinaryIO, order: Order, max_pixels: int, p
     reply = tempfile.TemporaryFile(prefix="cvdm-")  # noqa: SIM115 - lives until the client has read it
     write_ome_tiff(
         plain(reply),
-        channels_of(result),
+        result.channels(),
         pixel_size_um=image.pixel_size_um,
         annotations=provenance.annotations(),
     )
@@ -59,31 +57,14 @@ def restore(resident: Resident, file: BinaryIO, order: Order, max_pixels: int, p
     return Answer(reply, size, provenance)
 
 
-def channels_of(result: Reconstruction) -> dict[str, np.ndarray]:
-    """The reply's channels in order, all in the input's units."""
-    return {
-        "reconstruction": result.mean,
-        "uncertainty_std": result.std,
-        "lower": result.lower,
-        "upper": result.upper,
-    }
-
-
 def provenance_of(resident: Resident, sampling: SamplingConfig, input_sha256: str) -> Provenance:
     """What made an answer."""
-    version, checkpoint = resident.version, resident.checkpoint
+    version = resident.version
     return Provenance(
         model=version.model,
-        task=version.task,
         version=version.number,
         run_id=version.run_id,
-        dataset_digest=checkpoint.record.dataset_digest,
-        git_commit=checkpoint.record.git_commit or "unknown",
-        seed=sampling.seed,
-        samples=sampling.samples,
-        steps=sampling.steps,
-        solver=sampling.solver,
-        interval_level=checkpoint.calibration.level,
+        reconstruction=resident.checkpoint.annotations(sampling),
         input_sha256=input_sha256,
     )
 

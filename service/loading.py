@@ -6,6 +6,7 @@ directory is fetched, whose weights are plain tensors. Calls block, sometimes fo
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -20,10 +21,10 @@ from mlflow.exceptions import MlflowException
 
 from cvdm.checkpoint import Checkpoint, load_checkpoint
 from cvdm.errors import CheckpointError
-from service.errors import RegistryError
+from service.errors import DownloadError, RegistryError
 
+log = logging.getLogger(__name__)
 MODEL_PREFIX = "cvdm-"
-CHAMPION = "champion"
 CHECKPOINT_ARTIFACT = "artifacts/checkpoint"
 """Where a registered model keeps its checkpoint directory."""
 KEPT_DOWNLOADS = 8
@@ -88,11 +89,14 @@ class Registry:
         except Exception as error:  # any: SQL, HTTP and cloud drivers each have their own classes
             raise self._unreachable(str(error)) from error
 
+    def cached(self, version: Version) -> Path | None:
+        """The copy of the version's checkpoint directory that an earlier download left, sound or not."""
+        home = self._home(version)
+        return home / "checkpoint" if home.is_dir() else None
+
     def fetch(self, version: Version) -> Path:
-        """A local copy of the version's checkpoint directory. Raises RegistryError, CheckpointError."""
-        home = self._cache / version.model / f"{version.number}-{version.run_id}"
-        if home.is_dir():
-            return home / "checkpoint"
+        """Download the version's checkpoint directory. Raises RegistryError, DownloadError."""
+        home = self._home(version)
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home.parent, prefix=".loading-") as scratch:
             try:
@@ -107,10 +111,10 @@ class Registry:
             except MlflowException as error:
                 if not self._answers(version):
                     raise self._unreachable(str(error)) from error
-                raise CheckpointError(
+                raise DownloadError(
                     f"{CHECKPOINT_ARTIFACT} in models:/{version.model}/{version.number}",
                     _one_line(error),
-                    "Register the model again from its run.",
+                    "Start the artifact store, or register the model again; it is tried again by itself.",
                 ) from error
             # Another process may have put its own copy there meanwhile, which is as good.
             complete = Path(scratch) / "complete"
@@ -123,7 +127,10 @@ class Registry:
 
     def forget(self, version: Version) -> None:
         """Drop the local copy, so that the next fetch downloads again."""
-        shutil.rmtree(self._cache / version.model / f"{version.number}-{version.run_id}", ignore_errors=True)
+        shutil.rmtree(self._home(version), ignore_errors=True)
+
+    def _home(self, version: Version) -> Path:
+        return self._cache / version.model / f"{version.number}-{version.run_id}"
 
     def _connect(self) -> MlflowClient:
         scheme, _, path = self._uri.partition(":///")
@@ -164,16 +171,31 @@ class Registry:
 
 
 def load(registry: Registry, version: Version, device: str) -> tuple[Path, Checkpoint]:
-    """Fetch and read a version, not yet verified. Raises RegistryError, CheckpointError."""
+    """Fetch and read a version, not yet verified. Raises RegistryError, DownloadError, CheckpointError.
+
+    A CheckpointError is about the registered files: a damaged copy in the cache is downloaded again.
+    """
+    directory = registry.cached(version)
+    if directory is not None:
+        try:
+            return directory, _read(directory, version, device)
+        except CheckpointError as error:
+            log.warning("%s version %d: copy in the cache dropped: %s", version.task, version.number, error)
+            registry.forget(version)
     directory = registry.fetch(version)
-    checkpoint = load_checkpoint(directory, device=device)
+    return directory, _read(directory, version, device)
+
+
+def _read(directory: Path, version: Version, device: str) -> Checkpoint:
+    checkpoint = load_checkpoint(directory)
+    checkpoint.model.to(device=device)  # apart, because a full device says nothing about the checkpoint
     if checkpoint.record.task != version.task:
         raise CheckpointError(
             f"a model for {version.task}",
             f"one for {checkpoint.record.task}",
             "Register it under its own task.",
         )
-    return directory, checkpoint
+    return checkpoint
 
 
 def chosen_device(setting: str) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 
 from cvdm.errors import CvdmError
 from service.errors import NoModelError, ParameterError, RegistryError, UnknownTaskError, UnknownVersionError
-from service.loading import CHAMPION, Catalogue, Registry, Resident, Version
-from service.schema import shown
+from service.loading import Catalogue, Registry, Resident, Version
+from service.schema import CHAMPION, shown
 from service.shelf import Shelf
 
 log = logging.getLogger(__name__)
@@ -83,21 +83,21 @@ class Residents:
             else:
                 self._registry_error = None
 
-    async def get(self, task: str | None, number: int | None) -> Resident:
-        """The model that answers a request: a task's champion, or a version by number.
+    async def get(self, task: str | None, wanted: int | str | None) -> Resident:
+        """The model that answers a request: a task's champion, or a version by number or alias.
 
         Raises UnknownTaskError, UnknownVersionError, ParameterError, NoModelError, CheckpointError,
         RegistryError.
         """
         task = self._task_named(task)
-        champion = self._shelf.champions.get(task)
-        if number is None:
-            return champion or self._no_champion(task)
-        if champion is not None and champion.version.number == number:
-            return champion
-        if self._find(task, number) is None:  # perhaps registered since the last look
+        if wanted is None:
+            return self._shelf.champions.get(task) or self._no_champion(task)
+        if self._find(task, wanted) is None:  # perhaps registered since the last look
             await self.refresh()
-        version = self._find(task, number) or self._no_version(task, number)
+        version = self._find(task, wanted) or self._no_version(task, wanted)
+        champion = self._shelf.champions.get(task)
+        if champion is not None and champion.version.number == version.number:
+            return champion
         resident = await self._shelf.model(version)
         self._shelf.keep(resident)
         return resident
@@ -159,10 +159,10 @@ class Residents:
             f"a verified champion of {task}", actual, "Promote a model, or wait and look at GET /models."
         )
 
-    def _no_version(self, task: str, number: int) -> Version:
+    def _no_version(self, task: str, wanted: int | str) -> Version:
         known = ", ".join(str(v.number) for v in reversed(self._known(task)[:20])) or "none so far"
         raise self._registry_silent() or UnknownVersionError(
-            f"a registered version of {task} ({known})", str(number), "Choose one of them."
+            f"a registered version of {task} ({known})", str(wanted), "Choose one of them."
         )
 
     def _registry_silent(self) -> RegistryError | None:
@@ -179,8 +179,8 @@ class Residents:
             listed.append(champion.version)  # serves on although the registry lost it
         return listed
 
-    def _find(self, task: str, number: int) -> Version | None:
-        return next((v for v in self._known(task) if v.number == number), None)
+    def _find(self, task: str, wanted: int | str) -> Version | None:
+        return next((v for v in self._known(task) if v.number == wanted or wanted in v.aliases), None)
 
     def _describe(self, version: Version) -> dict[str, Any]:
         held, reason = self._shelf.held(version), self._shelf.reasons.get(version.key)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from cvdm.config import SamplingConfig
 from service.errors import ParameterError
 
 FIELDS = ("task", "version", "samples", "steps", "seed")
 """Optional form fields beside the file `image`."""
+CHAMPION, PREVIOUS = "champion", "previous"
+"""The registry's aliases that may stand for a version."""
 LARGEST_SEED = 2**63 - 1
 FEWEST_SAMPLES = 2
 
@@ -28,8 +30,8 @@ class Order:
     """One request's choices; None leaves a choice to the service or to the model's recipe."""
 
     task: str | None = None
-    version: int | None = None
-    """A version number; None is the champion."""
+    version: int | str | None = None
+    """A version number, or the alias `previous`; None is the champion."""
     samples: int | None = None
     steps: int | None = None
     seed: int | None = None
@@ -54,10 +56,9 @@ def read_order(fields: Mapping[str, str], limits: Limits) -> Order:
             "Correct the spelling or leave the field out.",
         )
     given = {name: value.strip() for name, value in fields.items() if value.strip()}
-    version = given.get("version", "champion")
     return Order(
         task=given.get("task"),
-        version=None if version == "champion" else _integer("version", version, 1, 2**31 - 1),
+        version=_version(given.get("version", CHAMPION)),
         samples=_optional("samples", given, FEWEST_SAMPLES, limits.max_samples),
         steps=_optional("steps", given, 1, limits.max_steps),
         seed=_optional("seed", given, 0, LARGEST_SEED),
@@ -69,6 +70,12 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:60] + "...")
 
 
+def _version(text: str) -> int | str | None:
+    if text == CHAMPION:
+        return None
+    return text if text == PREVIOUS else _integer("version", text, 1, 2**31 - 1)
+
+
 def _optional(name: str, given: Mapping[str, str], least: int, most: int) -> int | None:
     return _integer(name, given[name], least, most) if name in given else None
 
@@ -76,7 +83,7 @@ def _optional(name: str, given: Mapping[str, str], least: int, most: int) -> int
 def _integer(name: str, text: str, least: int, most: int) -> int:
     if re.fullmatch(r"-?[0-9]{1,20}", text) and least <= int(text) <= most:
         return int(text)
-    also = "'champion' or " if name == "version" else ""
+    also = f"{CHAMPION!r}, {PREVIOUS!r} or " if name == "version" else ""
     raise ParameterError(
         f"{name} to be {also}a whole number from {least} to {most}",
         shown(text),
@@ -89,23 +96,22 @@ class Provenance:
     """Where an answer comes from: enough to make the same pixels again."""
 
     model: str
-    task: str
     version: int
     run_id: str
-    dataset_digest: str
-    git_commit: str
-    seed: int
-    samples: int
-    steps: int
-    solver: str
-    interval_level: float
-    """Nominal coverage of [lower, upper]."""
+    reconstruction: Mapping[str, str]
+    """`Checkpoint.annotations`: task, data, code, sampling, and whether the interval is calibrated for it."""
     input_sha256: str
     """Of the file as it was uploaded."""
 
     def annotations(self) -> dict[str, str]:
         """For the OME metadata of the reply."""
-        return {name: str(value) for name, value in asdict(self).items()}
+        own = {
+            "model": self.model,
+            "version": str(self.version),
+            "run_id": self.run_id,
+            "input_sha256": self.input_sha256,
+        }
+        return own | dict(self.reconstruction)
 
     def headers(self) -> dict[str, str]:
         """For the HTTP reply: `x-cvdm-` + each name with dashes."""

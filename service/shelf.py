@@ -1,14 +1,16 @@
 """Verified models in memory: the champions, a few old versions, and why others are not there.
 
-A damaged version is refused for good, and its reason is kept; trouble that may pass (memory, disk, network)
-is kept as a reason too, but the version may be tried again. All state belongs to the event loop; blocking
-calls go to threads, golden replays to the device's thread.
+A version whose registered files are wrong, or which fails its golden replay, is refused for good, and its
+reason is kept. Trouble that may pass (memory, disk, network) is kept as a reason too, but after a pause the
+version is tried again by whoever asks for it next, the watch included. All state belongs to the event loop;
+blocking calls go to threads, golden replays to the device's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict, defaultdict
 from copy import copy
 
@@ -21,11 +23,22 @@ from service.loading import Registry, Resident, Version, load
 log = logging.getLogger(__name__)
 Key = tuple[str, int, str]
 
+PAUSE_SECONDS = 30.0
+"""Before a version that met passing trouble is tried again."""
+
 
 class Shelf:
     """Holds models and loads them, each once, however many ask for it."""
 
-    def __init__(self, registry: Registry, device: Device, *, torch_device: str, old_versions: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        device: Device,
+        *,
+        torch_device: str,
+        old_versions: int,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> None:
         self.champions: dict[str, Resident] = {}
         """Task -> the model that answers when no version is named. Replaced whole, never changed."""
         self.reasons: dict[Key, CvdmError] = {}
@@ -37,6 +50,8 @@ class Shelf:
         self._torch_device = torch_device
         self._old: OrderedDict[Key, Resident] = OrderedDict()
         self._old_versions = old_versions
+        self._pause_seconds = pause_seconds
+        self._again: dict[Key, float] = {}  # when, by the monotonic clock, passing trouble may be over
         self._loading: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def held(self, version: Version) -> Resident | None:
@@ -47,13 +62,18 @@ class Shelf:
         return self._old.get(version.key)
 
     async def model(self, version: Version) -> Resident:
-        """The version's model, loaded and verified. Raises RegistryError, CheckpointError, NoModelError."""
+        """The version's model, loaded and verified.
+
+        Raises RegistryError, DownloadError, CheckpointError, NoModelError.
+        """
         async with self._loading[version.key]:
             held = self.held(version)
             if held is not None:
                 return held
             known = self.reasons.get(version.key)
             if isinstance(known, CheckpointError):
+                raise copy(known)
+            if known is not None and time.monotonic() < self._again[version.key]:
                 raise copy(known)
             try:
                 resident = await self._load_and_verify(version)
@@ -79,7 +99,7 @@ class Shelf:
 
     async def _load_and_verify(self, version: Version) -> Resident:
         directory, checkpoint = await asyncio.to_thread(load, self._registry, version, self._torch_device)
-        await self._device.submit(lambda _: verify_golden(directory, checkpoint), always=True).done
+        await self._device.submit(lambda _: verify_golden(directory, checkpoint), first=True).done
         return Resident(version, checkpoint)
 
     async def _refuse(self, version: Version, error: Exception) -> CvdmError:
@@ -96,5 +116,6 @@ class Shelf:
                 "See the service's log; it is tried again by itself.",
             )
         self.reasons[version.key] = reason
+        self._again[version.key] = time.monotonic() + self._pause_seconds
         await asyncio.to_thread(self._registry.forget, version)
         return copy(reason)

@@ -1,8 +1,8 @@
 """Reading a multipart upload with a hard limit, before anything is decoded.
 
 Starlette's parser spools a file beyond 1 MB to the temporary folder. The limit is held twice: against the
-declared length before the first byte is read, and against what really comes. Not covered: a sender that
-trickles bytes for hours.
+declared length before the first byte is read, and against what really comes. Not covered: how long it takes,
+which is the caller's to bound.
 """
 
 from __future__ import annotations

@@ -98,10 +98,6 @@ class Models:
         )
         return int(created.version)
 
-    def abandon(self, run: Run) -> None:
-        """Mark the model of a failed run, so that nobody waits for it."""
-        self._client.finalize_logged_model(run.model_id, "FAILED")
-
     def tasks(self) -> tuple[str, ...]:
         """The tasks that have a registered model."""
         return tuple(sorted(name.removeprefix("cvdm-") for name in self._names() if name.startswith("cvdm-")))
@@ -152,11 +148,11 @@ class Models:
         """Copy the checkpoint directory of a version (number or alias) to `to`, which must not exist yet."""
         version = self.version(task, which)
         to.parent.mkdir(parents=True, exist_ok=True)
-        uri = f"models:/{model_name(task)}/{version.number}/artifacts/{CHECKPOINT}"
+        # A models:/ address would be looked up in the process-wide registry (MLflow 3.17).
+        root = self._client.get_model_version_download_uri(model_name(task), str(version.number))
+        uri = f"{root}/artifacts/{CHECKPOINT}"
         with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as scratch:
-            Path(
-                download_artifacts(uri, dst_path=scratch, tracking_uri=self.uri, registry_uri=self.uri)
-            ).rename(to)
+            Path(download_artifacts(uri, dst_path=scratch, tracking_uri=self.uri)).rename(to)
         return to
 
     def _names(self) -> list[str]:

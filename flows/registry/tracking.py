@@ -22,6 +22,7 @@ from mlflow.entities import (
 )
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
+from flows.plain_json import plain_json
 from flows.registry.connection import Connection, reporting_failures
 
 BATCH = 1000
@@ -140,8 +141,8 @@ class Runs:
             self._client.log_artifact(run_id, str(file), None if parent == "." else parent)
 
     def log_json(self, run_id: str, document: Any, path: str) -> None:
-        """Store a JSON document at `path` among the run's artifacts."""
-        self.log_bytes(run_id, (json.dumps(document, indent=2) + "\n").encode(), path)
+        """Store a JSON document at `path` among the run's artifacts, NaN and Infinity as null."""
+        self.log_bytes(run_id, (plain_json(document) + "\n").encode(), path)
 
     def read_json(self, run_id: str, path: str) -> Any:
         """A JSON document from the run's artifacts."""

@@ -13,7 +13,7 @@ from specimens import cells
 
 from cvdm.checkpoint import load_checkpoint
 from cvdm.errors import ConfigError
-from cvdm.images import read_annotations, write_tiff
+from cvdm.images import read_annotations, read_image, write_tiff
 from flows.cli import app
 from flows.console import Answer, perform
 from flows.registry import Registry
@@ -128,6 +128,17 @@ def test_an_interruption_is_no_crash(capfd):
 
     assert perform(wait, "retrain", False, False) == 130
     assert "run it again" in capfd.readouterr().err
+    assert perform(wait, "retrain", True, False) == 130
+    assert json.loads(capfd.readouterr().out)["error"] == "Interrupted"
+
+
+def test_numbers_that_are_not_finite_are_null_for_programs(capfd):
+    """NaN and Infinity are no JSON, and strict readers refuse the whole document."""
+    assert (
+        perform(lambda: Answer({"a": [float("nan")], "b": (1.5, -float("inf"))}, ""), "x", True, False) == 0
+    )
+    out, _ = capfd.readouterr()
+    assert json.loads(out, parse_constant=pytest.fail) == {"a": [None], "b": [1.5, None]}
 
 
 @pytest.mark.parametrize(
@@ -137,6 +148,16 @@ def test_a_wrong_call_ends_with_code_2(cvdm, project_settings, arguments):
     """Usage is shown on standard error."""
     code, out, err = cvdm(*arguments)
     assert code == 2 and out == "" and "Usage" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["validate"], ["retrain"], ["retrain", "--nonsense"], ["reconstruct", "a.tif", "-o", "b.tif"]],
+)
+def test_a_wrong_call_is_one_document_for_programs(cvdm, project_settings, arguments):
+    """Refused by typer or by the command itself: exit code 2, and the reason as JSON."""
+    code, out, err = cvdm(*arguments, "--json")
+    assert code == 2 and json.loads(out)["error"] == "UsageError" and "Usage" in err
 
 
 def test_models_are_listed_for_people_and_programs(cvdm, registered):
@@ -184,6 +205,27 @@ def test_one_image_is_restored_by_version_or_checkpoint(
     assert read_annotations(by_version)["version"] == "1"
     code, _, err = cvdm("reconstruct", image, "-o", image, "--task", TASK)
     assert code == 1 and "other than the input" in err
+
+
+def test_the_device_of_the_settings_restores(
+    cvdm, registered, tiny_checkpoint_dir, image, tmp_path, monkeypatch
+):
+    """A GPU that is asked for and not there is not silently replaced, by version or by checkpoint."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("CVDM_DEVICE", "cuda")
+    for choice in (("--task", TASK), ("--checkpoint", tiny_checkpoint_dir)):
+        code, _, err = cvdm("reconstruct", image, "-o", tmp_path / "out.tif", *choice)
+        assert code == 1 and "CVDM_DEVICE" in err
+
+
+def test_no_pixel_size_is_made_up(cvdm, project_settings, tiny_checkpoint_dir, image, tmp_path):
+    """An input without one gives a result without one, whatever the model was trained on."""
+    assert load_checkpoint(tiny_checkpoint_dir).record.pixel_size_um
+    result = tmp_path / "out.ome.tif"
+    assert cvdm("reconstruct", image, "-o", result, "--checkpoint", tiny_checkpoint_dir)[0] == 0
+    assert read_image(image).pixel_size_um is None
+    with tifffile.TiffFile(result) as file:
+        assert "PhysicalSize" not in file.ome_metadata
 
 
 def test_without_a_service_the_remedy_is_named(cvdm, project_settings, image, tmp_path):

@@ -48,6 +48,14 @@ def test_missing_data_are_broken_with_a_remedy(settings):
     assert next(iter(doctor.data(settings))).status == "broken"
 
 
+def test_a_mistake_in_any_preset_is_broken(settings):
+    """Before the night in which it is used; the finding names the key."""
+    text = settings.params_file.read_text()
+    settings.params_file.write_text(text.replace("presets:", "presets:\n  odd: {model: {depth: 3}}"))
+    (finding,) = (f for f in examine(settings) if f.name == "parameters")
+    assert finding.status == "broken" and "depth" in finding.found
+
+
 def test_fewer_files_than_recorded_are_noticed(settings):
     """The count in data.dvc is compared with what is there."""
     (settings.home / "data.dvc").write_text("outs:\n- {md5: abc.dir, nfiles: 99}\n")

@@ -123,10 +123,23 @@ def test_a_loss_of_psnr_within_the_margin_is_allowed():
 
 @pytest.mark.parametrize("champion", [None, evaluation(fields=3)])
 def test_too_few_fields_decide_nothing(champion):
-    """Three fields are undecided, even for a candidate far better than all else."""
+    """Three fields are undecided, even for a candidate far better than all else; the reason says what helps."""
     decision = decide(evaluation(fields=3, crps=0.001, psnr=45), champion, POLICY)
     assert decision.verdict == "undecided"
-    assert decision.reasons[0] == "3 test fields, 4 are needed to decide"
+    assert decision.reasons[0].startswith("3 test fields, the gate needs 4 to promote")
+    assert "`cvdm promote`" in decision.reasons[0]
+    assert not any("champion" in test.name for test in decision.tests)
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [({"coverage": 0.6}, "the calibrated interval"), ({"psnr": 35.0}, "PSNR against best-blur")],
+)
+def test_too_few_fields_do_not_excuse_an_absolute_failure(broken, reason):
+    """Two fields suffice to see that a model misses its coverage or loses to a blur."""
+    decision = decide(evaluation(fields=2, **broken), None, POLICY)
+    assert decision.verdict == "reject"
+    assert decision.reasons[0].startswith(reason)
 
 
 @pytest.mark.parametrize("coverage", [0.6, 0.99])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 from specimens import cells, make_checkpoint
 
 from cvdm.checkpoint import save_checkpoint
-from cvdm.errors import CheckpointError
-from flows.gate import Decision
-from flows.promote import Standing, promote, rollback, settle, standing
+from cvdm.errors import CheckpointError, CvdmError
+from flows.gate import Decision, GateTest
+from flows.promote import Standing, alone, promote, rollback, settle, standing
 from flows.registry import CHAMPION, Registry, RegistryError
 
 TASK = "test-cells"
@@ -105,7 +106,7 @@ def test_a_version_that_fails_its_golden_replay_never_serves(registry, add):
     with pytest.raises(CheckpointError, match="golden"):
         rollback(registry, TASK, bad, reason="x", by="Ada")
     assert standing(registry, TASK) == Standing(TASK, good, None)
-    decision = settle(registry, TASK, bad, Decision("promote", ("better",), ()))
+    decision = settle(registry, TASK, bad, Decision("promote", ("better",), ()), compared=good)
     assert decision.verdict == "reject"
     assert decision.reasons[0].startswith("not servable")
     assert registry.models.version(TASK, bad).tags["verdict"] == "reject"
@@ -114,15 +115,15 @@ def test_a_version_that_fails_its_golden_replay_never_serves(registry, add):
 class Flaky:
     """Models whose champion cannot be downloaded: a store that fails after the aliases have moved."""
 
-    def __init__(self, models) -> None:
-        self._models = models
+    def __init__(self, models, failure: type[CvdmError] = RegistryError) -> None:
+        self._models, self._failure = models, failure
 
     def __getattr__(self, name):
         return getattr(self._models, name)
 
     def download(self, task, which, to):
         if which == CHAMPION:
-            raise RegistryError("the store to answer", "nothing", "Start it.")
+            raise self._failure("the store to answer", "nothing", "Start it.")
         return self._models.download(task, which, to)
 
 
@@ -148,7 +149,99 @@ def test_other_verdicts_are_written_and_move_nothing(registry, add, verdict):
     """A decision against a candidate leaves its reasons on it and the champion in place."""
     good, other = add(0), add(1)
     promote(registry, TASK, good, **BY)
-    settle(registry, TASK, other, Decision(verdict, ("worse here", "and there"), ()))
+    settle(registry, TASK, other, Decision(verdict, ("worse here", "and there"), ()), compared=good)
     assert standing(registry, TASK) == Standing(TASK, good, None)
     tags = registry.models.version(TASK, other).tags
     assert (tags["verdict"], tags["reasons"]) == (verdict, "worse here; and there")
+
+
+class Killed(BaseException):
+    """The end of a process, which no handler survives."""
+
+
+class Dying:
+    """Models that make so many writes and then none: what a kill -9 leaves behind, revert included."""
+
+    def __init__(self, models, writes: int, death: type[BaseException] = Killed) -> None:
+        self._models, self._left, self._death = models, writes, death
+
+    def __getattr__(self, name):
+        return getattr(self._models, name)
+
+    def _write(self, method, *arguments):
+        if self._left == 0:
+            raise self._death("the store to answer", "nothing", "Start it.")
+        self._left -= 1
+        return method(*arguments)
+
+    def set_alias(self, *arguments):
+        return self._write(self._models.set_alias, *arguments)
+
+    def set_tags(self, *arguments):
+        return self._write(self._models.set_tags, *arguments)
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_kill_between_any_two_writes_loses_no_version(registry, add, writes):
+    """Either the old aliases stand or the new ones do, and the next command works from there."""
+    first, second, third = add(0), add(1), add(2)
+    before, after = Standing(TASK, second, first), Standing(TASK, third, second)
+    promote(registry, TASK, first, **BY)
+    promote(registry, TASK, second, **BY)
+    dying = replace(registry, models=Dying(registry.models, writes))
+    with pytest.raises(Killed):
+        promote(dying, TASK, third, **BY)
+    assert standing(registry, TASK) == (before if writes < 2 else after)
+    assert promote(registry, TASK, third, **BY) == after
+    assert registry.models.previous(TASK) == second
+    dying = replace(registry, models=Dying(registry.models, writes))
+    with pytest.raises(Killed):
+        rollback(dying, TASK, reason="x", by="Ada")
+    swapped = Standing(TASK, second, third)
+    assert standing(registry, TASK) == (after if writes < 2 else swapped)
+    assert rollback(registry, TASK, reason="x", by="Ada") == (swapped if writes < 2 else after)
+
+
+def test_a_store_that_is_down_while_reverting_does_not_hide_the_error(registry, add):
+    """What failed first is raised, with a note that the aliases could not be put back."""
+    number = add()
+    unreadable = Flaky(Dying(registry.models, 4, RegistryError), CheckpointError)
+    with pytest.raises(CheckpointError) as failure:
+        promote(replace(registry, models=unreadable), TASK, number, **BY)
+    assert "could not be put back" in failure.value.__notes__[0]
+
+
+def compared_with_champion(passed: bool | None) -> GateTest:
+    return GateTest("crps vs champion", passed, 0.1, 0.1, "CRPS")
+
+
+def test_a_decision_against_another_champion_is_not_carried_out(registry, add):
+    """Somebody promoted meanwhile: undecided, and why; failures of the candidate by itself stand."""
+    judged, meanwhile, candidate = add(0), add(1), add(2)
+    promote(registry, TASK, judged, **BY)
+    better = Decision("promote", ("better",), (compared_with_champion(True),))
+    worse = Decision("reject", ("worse",), (compared_with_champion(False),))
+    blurred = Decision("reject", ("blurred",), (GateTest("psnr_fit vs input", False, 0, 0, "blurred"),))
+    promote(registry, TASK, meanwhile, **BY)
+    for decision in (better, worse):
+        settled = settle(registry, TASK, candidate, decision, compared=judged)
+        assert settled.verdict == "undecided"
+        assert f"judged against version {judged}, but version {meanwhile} serves" in settled.reasons[0]
+    assert registry.models.version(TASK, candidate).tags["verdict"] == "undecided"
+    assert settle(registry, TASK, candidate, blurred, compared=judged) == blurred
+    assert standing(registry, TASK) == Standing(TASK, meanwhile, judged)
+    assert settle(registry, TASK, candidate, better, compared=meanwhile) == better
+    assert settle(registry, TASK, candidate, better, compared=meanwhile) == better  # champion by now
+    assert standing(registry, TASK) == Standing(TASK, candidate, meanwhile)
+
+
+def test_moves_of_one_task_wait_for_each_other(registry, add):
+    """A promotion begins when the move before it has ended."""
+    number = add()
+    with alone(TASK):
+        moving = threading.Thread(target=lambda: promote(registry, TASK, number, **BY))
+        moving.start()
+        moving.join(1.0)
+        assert registry.models.champion(TASK) is None
+    moving.join(60)
+    assert registry.models.champion(TASK) == number

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,12 @@ def test_artifacts_lie_below_the_artifact_root_wherever_the_process_runs(
     assert not (tmp_path / "mlruns").exists()
 
 
+def test_stored_json_has_no_nan(registry, run):
+    """A score that is not a number is stored as null, which every reader takes."""
+    registry.runs.log_json(run.run_id, {"a": float("nan")}, "scores.json")
+    assert registry.runs.read_json(run.run_id, "scores.json") == {"a": None}
+
+
 def test_the_dataset_is_an_input_of_the_run(registry, run, tmp_path):
     """Name and digest of the data are MLflow's own dataset record."""
     registry.runs.log_dataset(run.run_id, name=TASK, digest="d" * 64, folder=tmp_path, context="training")
@@ -90,6 +97,30 @@ def test_what_is_registered_comes_back_as_the_same_checkpoint(registry, run, tin
     assert registry.models.version_of_run(TASK, run.run_id) == version
     assert registry.models.tasks() == (TASK,)
     assert version.as_json()["version"] == 1
+
+
+def test_a_download_asks_the_store_of_the_settings_only(
+    registry, run, tiny_checkpoint_dir, project_settings, tmp_path
+):
+    """In a process that never named a store to MLflow it works, and leaves no database where it ran."""
+    number = registry.models.register(TASK, run, tiny_checkpoint_dir, {})
+    code = f"""
+from pathlib import Path
+from flows.registry import Registry
+from flows.settings import Settings
+settings = Settings.read(home={str(project_settings.home)!r})
+Registry.open(settings).models.download({TASK!r}, {number}, Path("copy"))
+"""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_") or k.endswith("TELEMETRY")}
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    environment = {**kept, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=place, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in place.iterdir()] == ["copy"]
+    verify_golden(place / "copy", load_checkpoint(place / "copy"))
 
 
 def test_a_registered_model_runs_where_this_project_is_not(

@@ -14,6 +14,7 @@ from specimens import make_dataset
 
 from cvdm.errors import ConfigError
 from cvdm.training import train as training_steps
+from flows import job as jobs
 from flows.device_lock import BusyError, device_lock
 from flows.job import Job, chosen_device
 from flows.promote import promote
@@ -52,6 +53,10 @@ class Story:
     again: RetrainResult
     second: RetrainResult
     """Forced, with the first one as champion."""
+    repeated: tuple[RetrainResult, ...]
+    """Asked for again with the champion that the second was judged against, then with the second serving."""
+    judged_again: RetrainResult
+    """Asked for again with another champion than either: none."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,14 @@ def story(module_settings, six_fields, prefect_server) -> Story:
     again = retrain(TASK, "tiny")
     promote(registry, TASK, first.version, reasons=["somebody wants it"], by="Ada")
     second = retrain(TASK, "tiny", force=True)
-    return Story(module_settings, registry, interrupted, status, first, again, second)
+    since = retrain(TASK, "tiny")
+    promote(registry, TASK, second.version, reasons=["somebody wants it"], by="Ada")
+    own = retrain(TASK, "tiny")
+    registry.models.set_alias(TASK, "champion", None)
+    judged_again = retrain(TASK, "tiny")
+    return Story(
+        module_settings, registry, interrupted, status, first, again, second, (since, own), judged_again
+    )
 
 
 def interrupt(settings: Settings, registry: Registry) -> str:
@@ -148,6 +160,15 @@ def test_an_interrupted_retraining_continues_its_own_run(story):
     assert Counter(entry.step for entry in history) == {1: 1, 2: 1, 4: 1}
 
 
+def test_a_verdict_holds_only_for_the_champion_it_was_made_against(story):
+    """The same, or the version itself: repeated. Another: the same version is judged again, not trained."""
+    assert [result.repeated for result in story.repeated] == [True, True]
+    assert story.second.champion_version == 1
+    assert not story.judged_again.repeated
+    assert story.judged_again.champion_version is None
+    assert (story.judged_again.version, story.judged_again.run_id) == (2, story.second.run_id)
+
+
 def test_force_trains_anew(story):
     """With force, equal evidence gives another version of another run, and the same scores."""
     assert (story.second.version, story.second.repeated) == (2, False)
@@ -178,6 +199,15 @@ def test_one_retraining_at_a_time_per_device(project_settings, prefect_server):
         pass
 
 
+def test_two_names_of_one_gpu_are_one_lock(tmp_path):
+    """`cuda` is the first GPU, which is also `cuda:0`; the second is another one."""
+    with device_lock(tmp_path, "cuda", "retrain other"):
+        with pytest.raises(BusyError), device_lock(tmp_path, "cuda:0", "retrain this"):
+            pass
+        with device_lock(tmp_path, "cuda:1", "retrain this"):
+            pass
+
+
 def test_unknown_presets_and_devices_are_refused(project_settings, six_fields):
     """The message lists the presets there are; a GPU that is not there is not silently replaced."""
     give_data(project_settings, six_fields)
@@ -205,3 +235,26 @@ def test_evidence_changes_with_seed_gate_and_data(project_settings, six_fields):
     assert evidence() == first
     (root / "low" / "f00_c0.tif").write_bytes((root / "low" / "f01_c0.tif").read_bytes())
     assert evidence() != first
+
+
+def test_evidence_changes_with_validation_and_the_judges_code(project_settings, six_fields, monkeypatch):
+    """Another threshold of validation or another line in the gate makes another retraining."""
+    give_data(project_settings, six_fields)
+
+    def evidence() -> str:
+        return Job.plan(TASK, "tiny", seed=None, settings=project_settings).evidence
+
+    first = evidence()
+    assert {path.name for path in jobs.JUDGES} == {"checks.py", "gate.py", "sign_flip.py"}
+    copies = [project_settings.home / path.name for path in jobs.JUDGES]
+    for source, copy in zip(jobs.JUDGES, copies, strict=True):
+        shutil.copy(source, copy)
+    monkeypatch.setattr(jobs, "JUDGES", tuple(copies))
+    assert evidence() == first
+    for copy in copies:
+        seen = evidence()
+        copy.write_text(copy.read_text() + "\n")
+        assert evidence() != seen
+    seen, params = evidence(), project_settings.params_file
+    params.write_text(params.read_text().replace("validation: {}", "validation: {max_black: 0.8}"))
+    assert evidence() != seen

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from cvdm.config import load_recipe, load_section
 from cvdm.errors import ConfigError
+from flows.gate import load_policy
 from flows.settings import PROJECT, Settings, project_root, settings_table
+from flows.validate import load_validation_policy
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +109,18 @@ def test_tools_are_quiet_unless_a_person_said_otherwise(tmp_path):
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert environment["PREFECT_HOME"] == "/chosen"
+    assert environment["BENTOML_HOME"] == str(tmp_path / "mlruns" / "bentoml")
+
+
+def test_the_parameters_of_this_repository_are_valid():
+    """Every preset and both policies of the shipped params.yaml are read as the commands read them."""
+    params = Path(__file__).parents[2] / "params.yaml"
+    presets = load_section(params, "presets")
+    assert {"smoke", "demo", "cpu", "gpu"} <= set(presets)
+    for preset in presets:
+        load_recipe(params, preset)
+    load_policy(params)
+    load_validation_policy(params)
 
 
 def test_the_table_names_every_variable():

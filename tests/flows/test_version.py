@@ -12,10 +12,10 @@ import tifffile
 from specimens import make_dataset
 
 from cvdm.dataset import dataset_digest, load_dataset
-from cvdm.errors import DatasetError
+from cvdm.errors import ConfigError, DatasetError
 from cvdm.images import write_tiff
 from flows.settings import PROJECT, Settings
-from flows.staging import staged, swap
+from flows.staging import clear, staged, swap
 from flows.validate import ValidationError
 from flows.version import VersionError, data_version, ingest, one_at_a_time, pull_data
 from flows.version_control import GitError
@@ -136,6 +136,48 @@ def test_what_an_interrupted_ingest_left_is_mended_by_a_rerun(settings, batches)
     result = ingest(batches[1], TASK, settings)
     assert (result.known, result.added) == (2, ()) and result.commit
     assert result.data_version == data_version(settings) != old
+
+
+def test_a_commit_that_was_left_without_its_tag_gets_it(settings, batches):
+    """Killed between commit and tag: the rerun tags that commit, and another rerun has nothing to do."""
+    done = ingest(batches[1], TASK, settings)
+    git(settings.home, "tag", "--delete", done.tag)
+    git(settings.home, "commit", "--allow-empty", "--quiet", "--message", "Something else")
+    again = ingest(batches[1], TASK, settings)
+    assert (again.commit, again.tag) == (done.commit, done.tag)
+    assert git(settings.home, "rev-list", "-n", "1", done.tag) == done.commit
+    assert ingest(batches[1], TASK, settings).tag is None
+
+
+def test_leftovers_of_another_task_are_not_recorded(settings, batches):
+    """What a killed ingest left goes before `dvc add` looks at the data folder."""
+    before = data_version(settings)
+    left = settings.data_dir / ".incoming" / "other-task"
+    left.mkdir(parents=True)
+    (left / "half.tif").write_bytes(b"half")
+    assert ingest(batches[0], TASK, settings, commit=False).data_version == before
+    assert not left.exists()
+
+
+def test_a_dataset_between_two_renames_is_put_back(tmp_path):
+    """A kill there leaves it in the folder of leftovers; clearing that never removes the only copy."""
+    aside = tmp_path / "data" / ".incoming" / f"{TASK}.before"
+    aside.mkdir(parents=True)
+    (aside / "card.yaml").write_text("x")
+    clear(tmp_path / "data" / ".incoming")
+    assert (tmp_path / "data" / TASK / "card.yaml").read_text() == "x"
+    assert not (tmp_path / "data" / ".incoming").exists()
+
+
+def test_a_path_is_no_task(settings, batches, tmp_path):
+    """Before anything on disk is touched: that folder survives."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis").write_text("x")
+    for task in (str(precious), "../../precious", "..", "", "Cells", f"{TASK}\n"):
+        with pytest.raises(ConfigError, match="task name"):
+            ingest(batches[1], task, settings)
+    assert (precious / "thesis").read_text() == "x" and not (settings.data_dir / ".incoming").exists()
 
 
 def test_only_one_ingest_runs_at_a_time(settings, batches):

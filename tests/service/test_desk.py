@@ -20,6 +20,14 @@ from service.settings import Settings
 
 from .conftest import acquired
 
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/reconstruct",
+    "headers": [(b"content-type", b"multipart/form-data; boundary=B")],
+    "query_string": b"",
+}
+
 
 class FakeResidents:
     """Always answers with the same model, or always fails."""
@@ -27,8 +35,13 @@ class FakeResidents:
     def __init__(self, resident):
         self.resident = resident
         self.failure = None
+        self.hold: asyncio.Event | None = None
+        self.answered = 0
 
-    async def get(self, task, number):
+    async def get(self, task, wanted):
+        if self.hold is not None:
+            await self.hold.wait()
+        self.answered += 1
         if self.failure is not None:
             raise self.failure
         return self.resident
@@ -63,7 +76,7 @@ def serve(residents, *, timeout_seconds):
 
 
 def ask_long(client, size=24):
-    """200 evaluations of 64 draws; with a larger image it takes minutes."""
+    """200 steps of 64 draws; with a larger image it takes minutes."""
     return client.post(
         "/reconstruct", files={"image": acquired(size)}, data={"samples": "64", "steps": "200"}
     )
@@ -106,8 +119,46 @@ def test_an_answer_that_takes_too_long_is_given_up(impatient_client):
         time.sleep(0.05)
 
 
+def test_a_model_that_loads_too_long_is_given_up_but_still_loaded(impatient_client, residents):
+    """The time limit covers the load; the load itself goes on for those who ask later."""
+    residents.hold = asyncio.Event()
+    reply = impatient_client.post("/reconstruct", files={"image": acquired(32)})
+    assert reply.status_code == 504 and residents.answered == 0
+    impatient_client.portal.call(residents.hold.set)
+    impatient_client.portal.call(asyncio.sleep, 0.05)
+    assert residents.answered == 1
+
+
+def test_uploads_count_before_they_end_and_may_not_last_for_ever(impatient_client):
+    """With as many uploads under way as there are places the next is refused unread; a trickle gets 408."""
+    replies: list[list] = [[] for _ in range(5)]
+
+    async def uploads():
+        running = [asyncio.create_task(trickle(impatient_client.app, sent)) for sent in replies]
+        await asyncio.wait(running)
+
+    impatient_client.portal.call(uploads)
+    assert [sent[0]["status"] for sent in replies] == [408] * 4 + [503]
+    assert b"BusyError" in replies[4][1]["body"]
+    with impatient_client.app.state.device.place():
+        pass  # all places are free again
+
+
+async def trickle(app, sent):
+    """An upload that begins and never ends."""
+    messages = [{"type": "http.request", "body": b"--B\r\n", "more_body": True}]
+
+    async def receive():
+        return messages.pop(0) if messages else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    await app(dict(SCOPE), receive, send)
+
+
 def test_a_service_that_stops_ends_its_work_with_an_answer(client):
-    """What runs is ended at its next evaluation with 503, and what comes later is refused with 503."""
+    """What runs is ended at its next sampling step with 503, and what comes later is refused with 503."""
     desk = client.app.state.desk
     closer = threading.Timer(0.5, desk.close)
     closer.start()
@@ -119,13 +170,6 @@ def test_a_service_that_stops_ends_its_work_with_an_answer(client):
 
 def test_a_hang_up_while_sending_is_no_error(client):
     """A client that goes away in the middle of its upload leaves no traceback and no 500."""
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/reconstruct",
-        "headers": [(b"content-type", b"multipart/form-data; boundary=B")],
-        "query_string": b"",
-    }
     messages = [{"type": "http.request", "body": b"--B\r\n", "more_body": True}, {"type": "http.disconnect"}]
     sent = []
 
@@ -135,5 +179,5 @@ def test_a_hang_up_while_sending_is_no_error(client):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(client.app(scope, receive, send))
+    asyncio.run(client.app(dict(SCOPE), receive, send))
     assert sent[0]["status"] == 499

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
 from service.device import Device
-from service.errors import BusyError
+from service.errors import BusyError, StoppingError
 
 
 def test_one_at_a_time_on_one_thread():
@@ -31,21 +32,44 @@ def test_one_at_a_time_on_one_thread():
 
 
 def test_too_many_waiting_are_sent_away_with_a_time():
-    """One runs, `max_waiting` wait, the next gets BusyError with retry_after; golden replays always queue."""
+    """One has the device, `max_waiting` wait, the next gets BusyError with retry_after; so too when the
+    places are free again but the work is not done."""
     hold = threading.Event()
 
     async def scenario():
         device = Device(max_waiting=2)
-        jobs = [device.submit(lambda progress: hold.wait(10)) for _ in range(3)]
-        with pytest.raises(BusyError) as caught:
-            device.submit(lambda progress: None)
-        assert caught.value.retry_after >= 1
-        jobs.append(device.submit(lambda progress: None, always=True))
+        with ExitStack() as places:
+            for _ in range(3):
+                places.enter_context(device.place())
+            with pytest.raises(BusyError) as caught, device.place():
+                pass
+            assert caught.value.retry_after >= 1
+            jobs = [device.submit(lambda progress: hold.wait(10)) for _ in range(3)]
+        with pytest.raises(BusyError), device.place():
+            pass
         hold.set()
         await asyncio.gather(*(job.done for job in jobs))
-        device.check_room()
+        with device.place():
+            pass
 
     asyncio.run(scenario())
+
+
+def test_golden_replays_go_before_what_waits():
+    """Work submitted `first` starts when the running work ends; the others keep their order."""
+    hold, order = threading.Event(), []
+
+    async def scenario():
+        device = Device(max_waiting=9)
+        jobs = [device.submit(lambda progress: hold.wait(10))]
+        jobs += [device.submit(lambda progress, n=n: order.append(n)) for n in range(3)]
+        jobs += [device.submit(lambda progress, n=n: order.append(n), first=True) for n in ("a", "b")]
+        jobs[2].stop()  # a place in the queue that is empty by the time it is reached
+        hold.set()
+        await asyncio.gather(*(job.done for job in jobs), return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert order == ["a", "b", 0, 2]
 
 
 def test_stopped_work_ends_at_its_next_report():
@@ -74,7 +98,7 @@ def test_stopped_work_ends_at_its_next_report():
 
 
 def test_closing_ends_what_runs():
-    """Closing the device interrupts running work, so that the process can end."""
+    """Closing the device interrupts running work and drops what waits, so that the process can end."""
 
     def endless(progress):
         while True:
@@ -83,10 +107,12 @@ def test_closing_ends_what_runs():
 
     async def scenario():
         device = Device(max_waiting=5)
-        job = device.submit(endless)
+        job, waiting = device.submit(endless), device.submit(endless)
         await asyncio.sleep(0.05)
         device.close()
-        await asyncio.wait({job.done}, timeout=5)
-        assert job.done.done()
+        await asyncio.wait({job.done, waiting.done}, timeout=5)
+        assert job.done.done() and waiting.done.cancelled()
+        with pytest.raises(StoppingError):
+            device.submit(endless, first=True)
 
     asyncio.run(scenario())

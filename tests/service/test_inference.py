@@ -60,6 +60,15 @@ def test_provenance_is_in_the_file_and_in_the_headers(resident):
     assert headers["x-cvdm-dataset-digest"] == "d" * 64
 
 
+def test_an_interval_for_other_sampling_is_marked_as_uncalibrated(resident):
+    """Other samples or steps than the calibration's are told in file and headers; another seed is not."""
+    orders = {Order(): "true", Order(seed=5): "true", Order(samples=3): "false", Order(steps=3): "false"}
+    for order, calibrated in orders.items():
+        answer = run(resident, acquired(32), order)
+        assert read_annotations(io.BytesIO(answer.file.read()))["interval_calibrated"] == calibrated
+        assert answer.provenance.headers()["x-cvdm-interval-calibrated"] == calibrated
+
+
 def test_the_same_order_gives_the_same_bytes(resident):
     """Twice the same request, twice the same file; another seed, other pixels."""
     image = acquired(32)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from cvdm.errors import CheckpointError
-from service.errors import RegistryError
+from service.errors import DownloadError, RegistryError
 from service.loading import Registry, load
 
 from .conftest import TASK
@@ -58,15 +58,26 @@ def test_a_version_is_downloaded_once(filled, tmp_path):
     assert not directory.exists()
 
 
+def test_a_damaged_copy_in_the_cache_is_downloaded_again(filled, tmp_path):
+    """What is wrong with the cache is not held against the version."""
+    registry = Registry(filled.uri, (), tmp_path)
+    version = registry.catalogue()[TASK][1]
+    directory, _ = load(registry, version, "cpu")
+    (directory / "weights.pt").write_bytes(b"damaged")
+    again, checkpoint = load(registry, version, "cpu")
+    assert again == directory and checkpoint.record.task == TASK
+    assert (directory / "weights.pt").stat().st_size > 7
+
+
 def test_a_model_without_a_checkpoint_is_refused(filled, tmp_path, checkpoints):
-    """A version whose artifact lacks the checkpoint directory is a CheckpointError, not a silent registry."""
+    """Files that cannot be fetched are told as such: not a silent registry, and not a wrong checkpoint."""
     misnamed = checkpoints(seed=3)
     misnamed = misnamed.rename(misnamed.with_name("another-name"))
     number = filled.register(misnamed, task="broken")
     registry = Registry(filled.uri, ("broken",), tmp_path)
     version = registry.catalogue()["broken"][0]
     assert version.number == number
-    with pytest.raises(CheckpointError, match="artifacts/checkpoint"):
+    with pytest.raises(DownloadError, match="artifacts/checkpoint"):
         load(registry, version, "cpu")
     assert list((tmp_path / "cvdm-broken").iterdir()) == []
 

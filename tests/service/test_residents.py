@@ -12,7 +12,14 @@ import pytest
 
 from cvdm.errors import CheckpointError
 from service.device import Device
-from service.errors import NoModelError, ParameterError, RegistryError, UnknownTaskError, UnknownVersionError
+from service.errors import (
+    DownloadError,
+    NoModelError,
+    ParameterError,
+    RegistryError,
+    UnknownTaskError,
+    UnknownVersionError,
+)
 from service.loading import Version
 from service.residents import Residents
 from service.shelf import Shelf
@@ -44,6 +51,9 @@ class FakeRegistry:
         newest_first = sorted(self.versions.values(), key=lambda version: -version.number)
         return {TASK: tuple(newest_first)} if newest_first else {}
 
+    def cached(self, version):
+        return None
+
     def fetch(self, version):
         self.fetched.append(version.number)
         if self.trouble is not None:
@@ -67,8 +77,10 @@ def registry(healthy):
     return fake
 
 
-def residents(registry, **choices):
-    shelf = Shelf(registry, Device(max_waiting=2), torch_device="cpu", old_versions=1)
+def residents(registry, *, pause_seconds=0.0, **choices):
+    shelf = Shelf(
+        registry, Device(max_waiting=2), torch_device="cpu", old_versions=1, pause_seconds=pause_seconds
+    )
     return Residents(registry, shelf, **choices)
 
 
@@ -142,20 +154,63 @@ def test_a_damaged_file_makes_the_first_champion_unready(registry, checkpoints):
     asyncio.run(scenario())
 
 
-def test_trouble_that_passes_is_tried_again(registry):
-    """A full disk keeps a candidate out until there is room."""
+@pytest.mark.parametrize(
+    ("trouble", "refusal"),
+    [
+        (OSError(28, "No space left on device"), NoModelError),
+        (DownloadError("artifacts/checkpoint", "a connection reset", "Start it."), DownloadError),
+    ],
+)
+def test_trouble_that_passes_is_tried_again(registry, trouble, refusal):
+    """A full disk or a failed download keeps a candidate out until there is room or a download."""
 
     async def scenario():
         models = residents(registry)
-        registry.trouble = OSError(28, "No space left on device")
+        registry.trouble = trouble
         registry.promote(1)
         await models.refresh()
-        assert not models.ready and told(models, 1)["reason"]["actual"] == "OSError"
-        with pytest.raises(NoModelError):
+        assert not models.ready and told(models, 1)["reason"]
+        with pytest.raises(refusal):
             await models.get(None, None)
         registry.trouble = None
         await models.refresh()
         assert models.ready and told(models, 1)["reason"] is None
+
+    asyncio.run(scenario())
+
+
+def test_trouble_is_given_a_pause(registry):
+    """Neither the watch nor a request tries again before the pause is over; until then the reason is told."""
+
+    async def scenario():
+        models = residents(registry, pause_seconds=0.2)
+        registry.promote(1)
+        registry.trouble = DownloadError("artifacts/checkpoint", "a connection reset", "Start it.")
+        await models.refresh()
+        await models.refresh()
+        with pytest.raises(DownloadError):
+            await models.get(None, 1)
+        assert registry.fetched == [1]
+        registry.trouble = None
+        await asyncio.sleep(0.25)
+        await models.refresh()
+        assert models.ready and registry.fetched == [1, 1]
+
+    asyncio.run(scenario())
+
+
+def test_previous_is_the_version_that_the_alias_names(registry):
+    """The alias is looked up in the registry; without it the request is refused by that name."""
+
+    async def scenario():
+        models = residents(registry)
+        registry.promote(2)
+        await models.refresh()
+        with pytest.raises(UnknownVersionError, match="previous"):
+            await models.get(None, "previous")
+        registry.versions[1] = replace(registry.versions[1], aliases=("previous",))
+        assert (await models.get(None, "previous")).version.number == 1
+        assert (await models.get(None, None)).version.number == 2
 
     asyncio.run(scenario())
 

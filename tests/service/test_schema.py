@@ -20,6 +20,12 @@ def test_no_fields_leave_every_choice_open():
     )
 
 
+def test_a_version_may_be_an_alias():
+    """`previous` is handed on, as the command line takes it; `champion` is what no version means."""
+    assert read_order({"version": "previous"}, LIMITS) == Order(version="previous")
+    assert read_order({"version": "champion"}, LIMITS) == Order()
+
+
 def test_given_fields_replace_the_models_own():
     """Samples, steps and seed change the sampling, and nothing else of it."""
     order = read_order({"task": "a", "version": "3", "samples": "4", "steps": "5", "seed": "0"}, LIMITS)
