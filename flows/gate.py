@@ -16,10 +16,9 @@ The unit of evidence is the field of view. The tests, in the order in which reas
                 non-inferior within a margin on PSNR and SSIM. All three must hold (an intersection-union
                 test), so `alpha` needs no correction for their number.
 
-A failure of 1, 3 or 4, however few the fields, or a significant loss in 5, rejects. A comparison that is significant in neither
-direction is `undecided`, and so is an equal model. With four fields the smallest possible p is 1/16, so at
-alpha = 0.1 promotion needs all four to agree; of ten fields with gains of equal size, eight must.
-
+A failure of 1, 3 or 4, however few the fields, or a significant loss in 5, rejects. A comparison significant
+in neither direction is `undecided`, and so is an equal model. With four fields the smallest possible p is
+1/16, so at alpha = 0.1 promotion needs all four to agree; of ten fields with gains of equal size, eight must.
 Not covered yet: several looks at the same test fields, strata, the sanity of the schedule.
 """
 
@@ -98,9 +97,8 @@ class Decision:
     @property
     def rests_on_champion(self) -> bool:
         """Whether another champion could change it; failures of the candidate by itself stand."""
-        return not any(
-            test.passed is False and not test.name.endswith(VERSUS_CHAMPION) for test in self.tests
-        )
+        failed = [test.name for test in self.tests if test.passed is False]
+        return all(name.endswith(VERSUS_CHAMPION) for name in failed)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; numbers that are not finite become null."""

@@ -78,7 +78,7 @@ class Job:
 
     @cached_property
     def evidence(self) -> str:
-        """SHA-256 over data, parameters, policies and code: two retrainings of equal evidence teach the same."""
+        """SHA-256 over data, parameters, policies and code: equal evidence teaches the same."""
         content = {
             "task": self.task,
             "data": self.dataset_digest,

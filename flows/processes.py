@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvdm.storage import storage_error
 from flows.servers import (
     RunningServer,
     Server,
@@ -50,6 +51,7 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
     Raises PortError before anything starts, ServerError when a server does not come up or ends by itself.
     """
     schedule = schedule_runner(settings)
+    _make_prefect_home(settings)
     with running(*local_servers(settings)) as servers:
         for one in servers:
             one.wait_until_ready()
@@ -94,6 +96,7 @@ def orchestrator(settings: Settings) -> Iterator[str]:
         with _prefect_at(settings.prefect_url):
             yield settings.prefect_url
         return
+    _make_prefect_home(settings)
     server = prefect_server(settings, free_port("127.0.0.1"), private=True)
     with running(server) as (started,):
         started.wait_until_ready()
@@ -211,6 +214,15 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     return own | {name: value for name, value in tools.items() if name not in os.environ}
+
+
+def _make_prefect_home(settings: Settings) -> None:
+    """Prefect's server makes the last folder of its home only, and fails without those above it."""
+    home = Path(os.environ.get("PREFECT_HOME") or settings.mlruns_dir / "prefect")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, home) from error
 
 
 @contextmanager

@@ -6,7 +6,7 @@ version: verdict, reasons, decided_at, decided_by.
 
 The registry has no transactions, so a move is four writes of which every prefix is safe: the new champion is
 tagged with the `previous` it should get, becomes champion, `previous` moves, the tag is emptied. Before the
-second write the old aliases stand; after it the tag says what `previous` is, until the next move completes it.
+second write the old aliases stand; after it the tag says what `previous` is, until a move completes it.
 One move at a time per task, by a lock file; not covered: moves from another machine on the same server.
 """
 
@@ -103,7 +103,7 @@ def _rollback(registry: Registry, task: str, to: int | None, *, reason: str, by:
 
 
 def move(registry: Registry, to: Standing) -> None:
-    """Set both aliases so that a kill between any two writes loses neither version; repeating it completes it."""
+    """Set both aliases so that a kill between any two writes loses neither version."""
     models, serving = registry.models, to.champion
     if serving is not None:
         intent = "none" if to.previous is None else str(to.previous)
@@ -183,7 +183,7 @@ def reverting(registry: Registry, before: Standing, version: int) -> Iterator[No
 
 @contextmanager
 def alone(task: str) -> Iterator[None]:
-    """Hold the lock file of the task's aliases for the block; another move, which takes seconds, is awaited."""
+    """Hold the lock file of the task's aliases for the block; another move is awaited."""
     folder = Settings.read().mlruns_dir / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"aliases-{task}.lock").open("a") as file:

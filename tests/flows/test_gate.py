@@ -123,7 +123,7 @@ def test_a_loss_of_psnr_within_the_margin_is_allowed():
 
 @pytest.mark.parametrize("champion", [None, evaluation(fields=3)])
 def test_too_few_fields_decide_nothing(champion):
-    """Three fields are undecided, even for a candidate far better than all else; the reason says what helps."""
+    """Three fields are undecided, however good the candidate; the reason says what helps."""
     decision = decide(evaluation(fields=3, crps=0.001, psnr=45), champion, POLICY)
     assert decision.verdict == "undecided"
     assert decision.reasons[0].startswith("3 test fields, the gate needs 4 to promote")

@@ -147,7 +147,7 @@ def test_children_share_the_settings_of_their_parent(tmp_path, monkeypatch):
 
 def test_without_a_running_orchestrator_a_private_one_serves_the_block(project_settings, monkeypatch):
     """A flow runs against it and is recorded; afterwards it is gone and the environment is as before."""
-    monkeypatch.setenv("PREFECT_HOME", str(project_settings.mlruns_dir / "prefect"))
+    monkeypatch.setenv("PREFECT_HOME", str(project_settings.mlruns_dir / "not" / "yet" / "there"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     nowhere = Settings.read(home=project_settings.home, prefect_port=free_port("127.0.0.1"))
     with orchestrator(nowhere) as url:

@@ -74,6 +74,8 @@ def story(module_settings, six_fields, prefect_server) -> Story:
     own = retrain(TASK, "tiny")
     registry.models.set_alias(TASK, "champion", None)
     judged_again = retrain(TASK, "tiny")
+    registry.models.set_alias(TASK, "champion", first.version)
+    retrain(TASK, "tiny")
     return Story(
         module_settings, registry, interrupted, status, first, again, second, (since, own), judged_again
     )
