@@ -134,7 +134,7 @@ def reconstruct(options: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(options.checkpoint, device=options.device)
     verify_golden(options.checkpoint, checkpoint)
     sampling = _sampling(checkpoint.recipe.sampling, options)
-    with _bar("reconstruct", "evaluation") as progress:
+    with _bar("reconstruct", "step") as progress:
         result = restore(checkpoint, image.pixels, sampling=sampling, progress=progress)
     write_ome_tiff(
         options.output,

@@ -19,14 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvdm.storage import storage_error
-from flows.servers import (
-    RunningServer,
-    Server,
-    answers,
-    free_port,
-    reachable,
-    running,
-)
+from flows.servers import RunningServer, Server, answers, free_port, reachable, running
 from flows.settings import Settings
 
 CODE = Path(__file__).resolve().parent.parent
