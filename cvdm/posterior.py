@@ -34,7 +34,7 @@ PIXELS_AT_ONCE = 2**19
 """Draws of small images are sampled together up to this many pixels."""
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total) steps, each over a batch of draws; an exception raised inside cancels the work."""
+"""Called with (done, total) steps, each over a batch of draws; an exception raised inside cancels."""
 
 
 @dataclass(frozen=True)
