@@ -214,7 +214,6 @@ def test_whole_numbers_pass_as_real_ones_and_null_as_unknown(tmp_path):
     assert (card.pixel_size_um, card.wavelength_nm, card.forward_model.photons) == (1.0, None, 50.0)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs `dvc pull`")
 @pytest.mark.parametrize(
     ("task", "pairs", "fields"),
     [("fmd-confocal-nuclei", 57, [9, 3, 3, 4]), ("biosr-microtubules", 11, [6, 1, 2, 2])],
@@ -231,7 +230,6 @@ def test_shipped_datasets_are_complete_and_balanced(task, pairs, fields):
     assert (DATA / task / "ATTRIBUTION.md").is_file() and (DATA / task / "LICENSE").is_file()
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs `dvc pull`")
 def test_no_target_is_shared_between_splits():
     """Captures of one field share a target; two splits never do."""
     for task in ("fmd-confocal-nuclei", "biosr-microtubules"):

@@ -141,7 +141,6 @@ def test_ause_of_chance_has_its_closed_form(rng):
     assert ause(np.ones_like(error), error) == pytest.approx(0.495, abs=0.003)  # 100 steps: 0.99 / 2
 
 
-@pytest.mark.skipif(not FMD.is_dir(), reason="needs `dvc pull`")
 def test_convention_reproduces_the_published_baselines():
     """The 57 pairs of the real set score 29.0 dB / 0.71 as they are, 36.0 / 0.94 after the best blur."""
     scores = []

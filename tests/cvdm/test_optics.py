@@ -138,7 +138,6 @@ def test_measured_inputs_are_never_overwritten(tmp_path):
     assert not (tmp_path / "low").exists()
 
 
-@pytest.mark.skipif(not (ROOT / "data" / "biosr-microtubules").is_dir(), reason="needs `dvc pull`")
 def test_shipped_inputs_are_what_the_card_makes():
     """The biosr-microtubules input of a cell comes out of its target again, pixel for pixel."""
     from cvdm.card import load_card
