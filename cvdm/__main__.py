@@ -14,11 +14,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from cvdm.card import SPLITS
 from cvdm.config import SamplingConfig
 from cvdm.errors import ConfigError, CvdmError, ImageError
+
+Command = Callable[[argparse.Namespace], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,8 +64,8 @@ def train(options: argparse.Namespace) -> None:
     """Train (or continue training) a model and write its calibrated checkpoint directory."""
     from cvdm.build import build_checkpoint, golden_input
     from cvdm.checkpoint import save_checkpoint
-    from cvdm.config import load_recipe
     from cvdm.dataset import load_dataset
+    from cvdm.params import load_recipe
     from cvdm.provenance import git_commit
     from cvdm.training import train as training_steps
     from cvdm.training import training_fingerprint
@@ -179,59 +183,51 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cvdm", description="CVDM from the command line.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    def command(run: Command, *options: Callable[[argparse.ArgumentParser], None]) -> Callable[..., Any]:
         sub = commands.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
         sub.set_defaults(run=run)
         sub.add_argument("--traceback", action="store_true", help="show where an error was raised")
-        return sub
+        for add in options:
+            add(sub)
+        return sub.add_argument
 
-    def data(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--data", type=Path, required=True, metavar="data/TASK", help="dataset folder with a card.yaml"
-        )
-
-    def device(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-
-    def sampling(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--samples", type=int, metavar="K", help="posterior draws (default: the checkpoint's)"
-        )
-        sub.add_argument("--steps", type=int, metavar="N", help="denoiser evaluations per draw")
-        sub.add_argument("--seed", type=int, metavar="S", help="seed of the draws")
-        sub.add_argument(
-            "--tile", type=int, metavar="T", help="edge of a tile in pixels; changes memory, not results"
-        )
-
-    data(command(simulate))
-    sub = command(prepare)
-    data(sub)
-    sub.add_argument("-o", "--output", type=Path, required=True, help="manifest to write (JSON)")
-    sub = command(train)
-    data(sub)
-    device(sub)
-    sub.add_argument("--params", type=Path, default=Path("params.yaml"))
-    sub.add_argument("--preset", required=True, help="a preset of params.yaml")
-    sub.add_argument("--seed", type=int, help="training seed (default: the preset's)")
-    sub.add_argument(
-        "--state", type=Path, help="file of the resumable training state (default: beside the output)"
-    )
-    sub.add_argument("-o", "--output", type=Path, required=True, help="checkpoint directory to write")
-    sub = command(evaluate)
-    data(sub)
-    device(sub)
-    sampling(sub)
-    sub.add_argument("--checkpoint", type=Path, required=True, metavar="DIR")
-    sub.add_argument("--split", choices=("train", "validation", "calibration", "test"), default="test")
-    sub.add_argument("--json", action="store_true", help="print one JSON document")
-    sub.add_argument("-o", "--output", type=Path, help="also write the JSON document here")
-    sub = command(reconstruct)
-    device(sub)
-    sampling(sub)
-    sub.add_argument("input", type=Path, metavar="INPUT", help="a 2-D TIFF")
-    sub.add_argument("--checkpoint", type=Path, required=True, metavar="DIR")
-    sub.add_argument("-o", "--output", type=Path, required=True, metavar="OUTPUT", help="OME-TIFF to write")
+    command(simulate, _add_data)
+    add = command(prepare, _add_data)
+    add("-o", "--output", type=Path, required=True, help="manifest to write (JSON)")
+    add = command(train, _add_data, _add_device)
+    add("--params", type=Path, default=Path("params.yaml"))
+    add("--preset", required=True, help="a preset of params.yaml")
+    add("--seed", type=int, help="training seed (default: the preset's)")
+    add("--state", type=Path, help="file of the resumable training state (default: beside the output)")
+    add("-o", "--output", type=Path, required=True, help="checkpoint directory to write")
+    add = command(evaluate, _add_data, _add_device, _add_sampling)
+    add("--checkpoint", type=Path, required=True, metavar="DIR")
+    add("--split", choices=SPLITS, default="test")
+    add("--json", action="store_true", help="print one JSON document")
+    add("-o", "--output", type=Path, help="also write the JSON document here")
+    add = command(reconstruct, _add_device, _add_sampling)
+    add("input", type=Path, metavar="INPUT", help="a 2-D TIFF")
+    add("--checkpoint", type=Path, required=True, metavar="DIR")
+    add("-o", "--output", type=Path, required=True, metavar="OUTPUT", help="OME-TIFF to write")
     return parser
+
+
+def _add_data(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--data", type=Path, required=True, metavar="data/TASK", help="dataset folder with a card.yaml"
+    )
+
+
+def _add_device(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+
+
+def _add_sampling(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("--samples", type=int, metavar="K", help="posterior draws (default: the checkpoint's)")
+    add("--steps", type=int, metavar="N", help="denoiser evaluations per draw")
+    add("--seed", type=int, metavar="S", help="seed of the draws")
+    add("--tile", type=int, metavar="T", help="edge of a tile in pixels; changes memory, not results")
 
 
 if __name__ == "__main__":

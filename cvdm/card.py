@@ -21,6 +21,8 @@ from cvdm.optics import ForwardModel
 SPLITS = ("train", "validation", "calibration", "test")
 INPUTS = ("measured", "simulated")
 CARD_NAME = "card.yaml"
+TASK_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+"""Of a task: a plain folder name."""
 
 Section = TypeVar("Section")
 
@@ -76,7 +78,7 @@ class Card:
     overlapping: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.task):
+        if not re.fullmatch(TASK_NAME, self.task):
             raise DatasetError(
                 "a task name of a-z, 0-9 and hyphens", f"'{self.task}'", "Rename it in the card."
             )

@@ -26,11 +26,12 @@ import numpy as np
 import torch
 
 from cvdm.calibration import Calibration
-from cvdm.config import Recipe, SamplingConfig, from_mapping
+from cvdm.config import Recipe, SamplingConfig
 from cvdm.errors import CheckpointError, CvdmError, StorageError
 from cvdm.images import read_image, write_tiff
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
+from cvdm.params import from_mapping
 from cvdm.posterior import reconstruct
 
 FORMAT = 1

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cvdm.baselines import fit_baselines
+from cvdm.baselines import Baselines, fit_baselines
 from cvdm.checkpoint import Checkpoint
 from cvdm.config import SamplingConfig
 from cvdm.dataset import Dataset
@@ -30,6 +30,9 @@ from cvdm.posterior import FieldOfView, Progress
 
 PerField = dict[str, float]
 """Field of view to value."""
+Scores = dict[str, float]
+"""Metric to value, of one image."""
+CANDIDATE = "candidate"
 
 POINT_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, float], float]] = {
     "psnr": psnr,
@@ -107,26 +110,21 @@ def evaluate(
             f"at least one field in the {split} split of {dataset.root}", "none", "Add fields of view."
         )
     baselines = fit_baselines(dataset)
-    scores: dict[str, list[tuple[str, dict[str, float]]]] = defaultdict(list)
+    rows: dict[str, list[tuple[str, Scores]]] = defaultdict(list)
     pixels, seconds = 0, 0.0
     for done, pair in enumerate(pairs, start=1):
         image = read_pair(pair)
-        start = time.perf_counter()
-        view = FieldOfView(checkpoint.model, checkpoint.normalisation, image.low, sampling)
-        draws = np.stack(list(view.draws()))
-        seconds += time.perf_counter() - start
-        pixels += image.low.size
-        scores["candidate"].append((image.field, _posterior_scores(checkpoint, view, draws, image)))
-        points = {name: restore(image.low) for name, restore in baselines.items()}
-        for name, point in (points | {"regression-mean": view.regression_mean()}).items():
-            scores[name].append((image.field, _point_scores(point, image) | _crps_of_point(point, image)))
+        scores, taken = _scores_of_image(checkpoint, baselines, image, sampling)
+        for name, values in scores.items():
+            rows[name].append((image.field, values))
+        pixels, seconds = pixels + image.low.size, seconds + taken
         if progress is not None:
             progress(done, len(pairs))
-    per_field = {name: _per_field(rows) for name, rows in scores.items()}
+    per_field = {name: _per_field(values) for name, values in rows.items()}
     return Evaluation(
         task=dataset.card.task,
         split=split,
-        metrics=per_field.pop("candidate"),
+        metrics=per_field.pop(CANDIDATE),
         baselines=per_field,
         samples=sampling.samples,
         steps=sampling.steps,
@@ -150,9 +148,24 @@ def summary_table(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
+def _scores_of_image(
+    checkpoint: Checkpoint, baselines: Baselines, image: ImagePair, sampling: SamplingConfig
+) -> tuple[dict[str, Scores], float]:
+    """Scores of the candidate and of every baseline, and the seconds that the candidate took."""
+    start = time.perf_counter()
+    view = FieldOfView(checkpoint.model, checkpoint.normalisation, image.low, sampling)
+    draws = np.stack(list(view.draws()))
+    seconds = time.perf_counter() - start
+    scores = {CANDIDATE: _posterior_scores(checkpoint, view, draws, image)}
+    points = {name: restore(image.low) for name, restore in baselines.items()}
+    for name, point in (points | {"regression-mean": view.regression_mean()}).items():
+        scores[name] = _point_scores(point, image) | _crps_of_point(point, image)
+    return scores, seconds
+
+
 def _posterior_scores(
     checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray, image: ImagePair
-) -> dict[str, float]:
+) -> Scores:
     mean, std = draws.mean(0), draws.std(0)
     lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range)
     span = target_range(image.high)
@@ -164,18 +177,18 @@ def _posterior_scores(
     }
 
 
-def _point_scores(prediction: np.ndarray, image: ImagePair) -> dict[str, float]:
+def _point_scores(prediction: np.ndarray, image: ImagePair) -> Scores:
     span, fitted = target_range(image.high), fit_intensity(prediction, image.high)
     raw = {name: metric(prediction, image.high, span) for name, metric in POINT_METRICS.items()}
     return raw | {f"{name}_fit": metric(fitted, image.high, span) for name, metric in POINT_METRICS.items()}
 
 
-def _crps_of_point(prediction: np.ndarray, image: ImagePair) -> dict[str, float]:
+def _crps_of_point(prediction: np.ndarray, image: ImagePair) -> Scores:
     return {"crps": mae(prediction, image.high, target_range(image.high))}
 
 
-def _per_field(rows: list[tuple[str, dict[str, float]]]) -> dict[str, PerField]:
-    by_field: dict[str, list[dict[str, float]]] = defaultdict(list)
+def _per_field(rows: list[tuple[str, Scores]]) -> dict[str, PerField]:
+    by_field: dict[str, list[Scores]] = defaultdict(list)
     for field, values in rows:
         by_field[field].append(values)
     names = rows[0][1]

@@ -3,6 +3,10 @@
 A counter-based generator: the four numbers are mixed by the finaliser of SplitMix64 (Steele, Lea &
 Flood 2014) and turned into normal deviates by Box-Muller. Nothing is consumed in order, so a pixel's
 noise does not depend on the size of the image, on the tile that it lies in, or on other draws.
+
+Draws 2k and 2k + 1 share a field with opposite signs (antithetic variates): a draw is an almost odd function
+of its noise about the posterior mean, so in the mean of a pair the noise cancels and what is left is the
+posterior's own mean.
 """
 
 from __future__ import annotations
@@ -28,34 +32,13 @@ def gaussian_field(
     rows = torch.arange(top, top + height, device=device, dtype=torch.int64).view(-1, 1)
     columns = torch.arange(left, left + width, device=device, dtype=torch.int64).view(1, -1)
     stream = _mix(torch.tensor([seed], dtype=torch.int64, device=device))
-    for word in (draw, step):
+    for word in (draw // 2, step):
         stream = _mix(stream + word + 1)
     key = _mix(_mix(stream + rows) + columns)
     radius = torch.sqrt(-2 * torch.log(_unit(key)))
-    return (radius * torch.cos(2 * math.pi * _unit(_mix(key + 1)))).float().view(1, 1, height, width)
-
-
-def paired_field(
-    height: int,
-    width: int,
-    *,
-    seed: int,
-    draw: int,
-    step: int,
-    top: int = 0,
-    left: int = 0,
-    device: str = "cpu",
-) -> Tensor:
-    """Noise of one posterior draw: draws 2k and 2k + 1 share a field with opposite signs.
-
-    Antithetic variates: a draw is an almost odd function of its noise about the posterior mean, so in the
-    mean of a pair the noise cancels and what is left is the posterior's own mean.
-    """
+    normal = radius * torch.cos(2 * math.pi * _unit(_mix(key + 1)))
     sign = 1 - 2 * (draw % 2)
-    pair = draw // 2
-    return sign * gaussian_field(
-        height, width, seed=seed, draw=pair, step=step, top=top, left=left, device=device
-    )
+    return sign * normal.float().view(1, 1, height, width)
 
 
 def _mix(z: Tensor) -> Tensor:

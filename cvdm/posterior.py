@@ -2,7 +2,7 @@
 
 The state of the sampler is the whole field of view; only evaluations of the networks are cut into
 tiles, at every step, so tiles never drift apart and a result does not depend on their size.
-Memory does not grow with K (Welford's update). Draws come in antithetic pairs (`cvdm.noise.paired_field`):
+Memory does not grow with K (Welford's update). Draws come in antithetic pairs (`cvdm.noise`):
 each is a draw like any other, but in their mean the noise of sampling cancels to first order. The image gets
 a border of its own reflection, up to a multiple of the networks' stride, and is cropped back.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cvdm.config import SamplingConfig
 from cvdm.model import CVDM, Condition, signal_from_velocity
-from cvdm.noise import paired_field
+from cvdm.noise import gaussian_field
 from cvdm.normalisation import Normalisation
 from cvdm.sampler import sample
 from cvdm.schedule import SchedulePoint
@@ -144,7 +144,7 @@ class FieldOfView:
             height, width = condition.x.shape[-2:]
             device = str(condition.x.device)
             fields = (
-                paired_field(
+                gaussian_field(
                     height,
                     width,
                     seed=sampling.seed,

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import yaml
 from packaging.requirements import Requirement
 
-from cvdm.config import load_recipe, load_section
 from cvdm.dataset import load_dataset
 from cvdm.errors import CvdmError
+from cvdm.params import load_recipe, load_section
 from flows.processes import SERVICE_LIVES, orchestrates_locally, tracks_locally
 from flows.servers import answers, port_is_free, reachable
 from flows.settings import PROJECT, Settings

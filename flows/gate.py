@@ -32,9 +32,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cvdm.config import from_mapping, load_section
 from cvdm.errors import ConfigError
 from cvdm.evaluation import Evaluation
+from cvdm.params import from_mapping, load_section
 from flows.sign_flip import sign_flip_p
 
 Verdict = Literal["promote", "reject", "undecided"]

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 import cvdm
-from cvdm.config import Recipe, load_recipe
+from cvdm.config import Recipe
 from cvdm.dataset import Dataset, dataset_digest, load_dataset
 from cvdm.errors import ConfigError
+from cvdm.params import load_recipe
 from cvdm.provenance import git_commit
 from flows.checks import ValidationPolicy
 from flows.gate import GatePolicy, load_policy
@@ -69,7 +70,7 @@ class Job:
     @cached_property
     def code_digest(self) -> str:
         """SHA-256 over the science package's sources: what shapes weights and scores, committed or not."""
-        return _digest(Path(cvdm.__file__).parent.glob("*.py"))
+        return _digest(Path(cvdm.__file__).parent.rglob("*.py"))
 
     @cached_property
     def git_commit(self) -> str | None:
@@ -78,17 +79,26 @@ class Job:
 
     @cached_property
     def evidence(self) -> str:
-        """SHA-256 over data, parameters, policies and code: equal evidence teaches the same."""
-        content = {
-            "task": self.task,
-            "data": self.dataset_digest,
-            "recipe": self.recipe.as_dict(),
-            "gate": asdict(self.policy),
-            "validation": asdict(self.validation),
-            "code": self.code_digest,
-            "judges": _digest(JUDGES),
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """SHA-256 over data, recipe and science code: equal evidence teaches the same."""
+        return _digest_of(
+            {
+                "task": self.task,
+                "data": self.dataset_digest,
+                "recipe": self.recipe.as_dict(),
+                "code": self.code_digest,
+            }
+        )
+
+    @cached_property
+    def judgement(self) -> str:
+        """SHA-256 over policies and judging code: another judgement looks again at what was trained."""
+        return _digest_of(
+            {
+                "gate": asdict(self.policy),
+                "validation": asdict(self.validation),
+                "judges": _digest(JUDGES),
+            }
+        )
 
     @property
     def folder(self) -> Path:
@@ -101,8 +111,8 @@ class Job:
         return self.folder / "state.pt"
 
     def params(self) -> dict[str, Any]:
-        """Every parameter under its dotted name, for the tracking server."""
-        return {**_flat(self.recipe.as_dict()), **_flat({"gate": asdict(self.policy)}), "device": self.device}
+        """Every parameter of the training under its dotted name, for the tracking server."""
+        return {**_flat(self.recipe.as_dict()), "device": self.device}
 
     def tags(self) -> dict[str, str]:
         """What a run and a version are searched by."""
@@ -110,6 +120,7 @@ class Job:
             "preset": self.preset,
             "init": INIT,
             "evidence": self.evidence,
+            "judgement": self.judgement,
             "dataset_digest": self.dataset_digest,
             "git_commit": self.git_commit or "unknown",
             "code_digest": self.code_digest,
@@ -123,6 +134,10 @@ def chosen_device(setting: str) -> str:
     if setting.startswith("cuda") and not present:
         raise ConfigError("a CUDA device", "none", "Set CVDM_DEVICE=auto or cpu.")
     return ("cuda" if present else "cpu") if setting == "auto" else setting
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(sources: Iterable[Path]) -> str:

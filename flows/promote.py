@@ -29,6 +29,8 @@ from flows.settings import Settings
 
 INTENT = "previous_intended"
 """Tag on a champion whose move is not complete: the version that `previous` should be, or `none`."""
+ROLLED_BACK = "rolled_back"
+"""Tag on a version that a person took back: when, who and why. Empty once a person promotes it again."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def _promote(registry: Registry, task: str, version: int, *, reasons: Sequence[s
         move(registry, Standing(task, version, previous))
         verify(registry, task, CHAMPION)
     record(registry, task, version, verdict="promote", reasons=reasons, by=by)
+    registry.models.set_tags(task, version, {ROLLED_BACK: ""})
 
 
 def rollback(registry: Registry, task: str, to: int | None = None, *, reason: str, by: str) -> Standing:
@@ -98,7 +101,7 @@ def _rollback(registry: Registry, task: str, to: int | None, *, reason: str, by:
         verify(registry, task, CHAMPION)
     if before.champion is not None:
         note = f"{_now()} by {by}, for version {target}: {reason}"
-        registry.models.set_tags(task, before.champion, {"rolled_back": note})
+        registry.models.set_tags(task, before.champion, {ROLLED_BACK: note})
     registry.models.set_tags(task, target, {"restored": f"{_now()} by {by}: {reason}"})
 
 
@@ -128,11 +131,12 @@ def settle(
     """Carry the gate's decision out and return the one that stands.
 
     compared: the champion that the decision was made against. If another version serves by now, there is
-    nothing to conclude, and the decision becomes undecided. A candidate that fails its golden replay is
-    rejected after all.
+    nothing to conclude, and the decision becomes undecided. So it does for a version that a person has rolled
+    back. A candidate that fails its golden replay is rejected after all.
     """
     with alone(task):
         decision = _against_whoever_serves(registry, task, version, decision, compared)
+        decision = _unless_rolled_back(registry, task, version, decision)
         if decision.verdict == "promote":
             try:
                 _promote(registry, task, version, reasons=decision.reasons, by="gate")
@@ -153,6 +157,14 @@ def _against_whoever_serves(
         "no champion" if number is None else f"version {number}" for number in (compared, champion)
     )
     reason = f"judged against {judged}, but {serves} serves by now: retrain again to compare with that"
+    return Decision("undecided", (reason, *decision.reasons), decision.tests)
+
+
+def _unless_rolled_back(registry: Registry, task: str, version: int, decision: Decision) -> Decision:
+    note = registry.models.version(task, version).tags.get(ROLLED_BACK)
+    if not note or decision.verdict != "promote":
+        return decision
+    reason = f"a person took version {version} back ({note}): only `cvdm promote` lets it serve again"
     return Decision("undecided", (reason, *decision.reasons), decision.tests)
 
 

@@ -2,7 +2,8 @@
 
 Each step is a plain function that works without Prefect; here it becomes a task of the flow. One retraining
 at a time per device, by a lock file. A retraining of the same data, parameters and code as a finished one
-returns that one's result, or judges its version again where another champion serves by now. Call
+returns that one's result, or judges its version again where the gate, the validation or the champion is
+another one by now. Call
 `Settings.prepare_environment` before importing this module: Prefect reads its environment on import.
 """
 
@@ -28,13 +29,11 @@ from flows.job import Job, chosen_device
 from flows.promote import settle
 from flows.registry import Registry, Run
 from flows.settings import Settings
-from flows.train import Candidate, closing, open_run, train
+from flows.train import RUN_NOTE, Candidate, closing, open_run, train
 from flows.validate import ValidationReport, load_validation_policy, validate_dataset
 
 RESULT = "result.json"
 """The result among the artifacts of its run."""
-RUN_NOTE = "run.json"
-"""Where a job's folder names the run to go on with; read by `open_run`."""
 
 Arguments = ParamSpec("Arguments")
 Outcome = TypeVar("Outcome")
@@ -109,6 +108,7 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
         decision = step(promote)(job, registry, candidate, comparison, decision)
         result = _result(job, candidate, comparison, decision, time.monotonic() - began)
         registry.runs.log_json(run.run_id, result.as_json(), RESULT)
+        registry.runs.set_tags(run.run_id, {"judgement": job.judgement})
     shutil.rmtree(job.folder, ignore_errors=True)
     return result
 
@@ -124,20 +124,17 @@ def earlier_result(
 
 
 def finished(registry: Registry, job: Job) -> RetrainResult | None:
-    """The result of a finished retraining with the same data, parameters and code, if its verdict holds.
+    """The result of a finished retraining with equal evidence and judgement, if its verdict holds.
 
-    It does while the champion is the one that it was judged against or its own version, and for a version
-    that a person has rolled back: the gate does not overrule that by looking again.
+    It does while the champion is the one that it was judged against, or its own version.
     """
-    run_id = registry.runs.find(job.task, {"evidence": job.evidence})
+    run_id = registry.runs.find(job.task, {"evidence": job.evidence, "judgement": job.judgement})
     if run_id is None:
         return None
     document = registry.runs.read_json(run_id, RESULT)
     result = replace(RetrainResult(**document), reasons=tuple(document["reasons"]), repeated=True)
-    if registry.models.champion(job.task) in (result.champion_version, result.version):
-        return result
-    tags = registry.models.version(job.task, result.version).tags
-    return result if "rolled_back" in tags else None
+    serving = registry.models.champion(job.task)
+    return result if serving in (result.champion_version, result.version) else None
 
 
 def take_up(registry: Registry, job: Job) -> None:

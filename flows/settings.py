@@ -18,14 +18,12 @@ from zoneinfo import available_timezones
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from cvdm.card import TASK_NAME
 from cvdm.errors import ConfigError
 from cvdm.storage import storage_error
 
 PROJECT = "cvdm-platform"
 """The name in the project's own pyproject.toml, by which its folder is found."""
-
-TASK_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
-"""Of a task, as its card has it: a plain folder name."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -29,6 +29,8 @@ LOG_EVERY = 10
 """Steps between two rows of metrics; the first, the last and validations are always written."""
 FLUSH_SECONDS = 10.0
 """Rows wait at most so long to be sent together."""
+RUN_NOTE = "run.json"
+"""Where a job's folder names the run to go on with."""
 PROGRESS_METRIC = "loss/total"
 """The metric by which a resumed run knows how far it was written."""
 
@@ -45,7 +47,7 @@ class Candidate:
 
 def open_run(job: Job, registry: Registry) -> Run:
     """The run of an interrupted attempt at this job, or a new one."""
-    note = job.folder / "run.json"
+    note = job.folder / RUN_NOTE
     if note.is_file():
         run = registry.runs.reopen(json.loads(note.read_text(encoding="utf-8"))["run_id"])
         if run is not None:

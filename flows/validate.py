@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvdm.card import SPLITS
-from cvdm.config import from_mapping, load_section
 from cvdm.errors import ConfigError, DatasetError
+from cvdm.params import from_mapping, load_section
 from flows.checks import Check, ValidationPolicy, checks
 from flows.features import PairFeatures, measure
 from flows.progress import progress_bar

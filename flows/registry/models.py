@@ -54,16 +54,6 @@ class Version:
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, tags at the top level where they do not hide a field."""
-        own = {
-            "task": self.task,
-            "version": self.number,
-            "run_id": self.run_id,
-            "aliases": list(self.aliases),
-        }
-        return {**self.tags, **own, "model_id": self.model_id, "created": self.created}
-
 
 def model_name(task: str) -> str:
     """The registered model of a task."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cvdm.config import SCHEDULES, ScheduleConfig
-from cvdm.schedule import build_schedule, monotone_curvatures, monotone_curves, schedule_curves
+from cvdm.schedule import build_schedule, schedule_curves
+from cvdm.schedule.learned import monotone_curvatures, monotone_curves
 
 PIXELS = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
 

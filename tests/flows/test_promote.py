@@ -52,6 +52,23 @@ def spoil(directory: Path) -> None:
     (directory / "model.json").write_text(json.dumps(ours))
 
 
+def test_the_gate_does_not_overrule_a_rollback_and_a_person_does(registry, add):
+    """A version that a person took back stays back however well it is judged, until a person promotes it."""
+    first, second = add(1), add(2)
+    promote(registry, TASK, first, **BY)
+    promote(registry, TASK, second, **BY)
+    rollback(registry, TASK, reason="worse on thick samples", by="Ada")
+    better = Decision("promote", ("better",), ())
+    stands = settle(registry, TASK, second, better, compared=first)
+    assert stands.verdict == "undecided"
+    assert "by Ada" in stands.reasons[0] and "worse on thick samples" in stands.reasons[0]
+    assert registry.models.champion(TASK) == first
+    promote(registry, TASK, second, reasons=["thick samples are mended"], by="Ada")
+    rollback(registry, TASK, to=first, reason="only to compare", by="Ada")
+    promote(registry, TASK, second, reasons=["compared"], by="Ada")
+    assert settle(registry, TASK, second, better, compared=second).verdict == "promote"
+
+
 def test_the_first_promotion_makes_a_champion_without_a_previous(registry, add):
     """Aliases and the decision's tags are on the version."""
     number = add()

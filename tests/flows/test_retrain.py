@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from specimens import make_dataset
@@ -57,6 +58,11 @@ class Story:
     """Asked for again with the champion that the second was judged against, then with the second serving."""
     judged_again: RetrainResult
     """Asked for again with another champion than either: none."""
+    decision: dict[str, Any]
+    """The gate's, on the second against the first."""
+    stricter: RetrainResult
+    """Asked for again with a gate that demands more fields."""
+    stricter_again: RetrainResult
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +82,23 @@ def story(module_settings, six_fields, prefect_server) -> Story:
     judged_again = retrain(TASK, "tiny")
     registry.models.set_alias(TASK, "champion", first.version)
     retrain(TASK, "tiny")
+    decision = registry.runs.read_json(second.run_id, "gate/decision.json")
+    params = module_settings.params_file
+    params.write_text(params.read_text().replace("min_fields: 2", "min_fields: 3"))
+    stricter, stricter_again = retrain(TASK, "tiny"), retrain(TASK, "tiny")
     return Story(
-        module_settings, registry, interrupted, status, first, again, second, (since, own), judged_again
+        module_settings,
+        registry,
+        interrupted,
+        status,
+        first,
+        again,
+        second,
+        (since, own),
+        judged_again,
+        decision,
+        stricter,
+        stricter_again,
     )
 
 
@@ -117,9 +138,9 @@ def test_the_same_again_finishes_at_once(story):
 
 def test_the_champion_is_measured_beside_the_candidate(story):
     """The second candidate is compared with version 1 on the same fields and draws; the champion stays."""
-    ours, theirs, decision = (
-        story.registry.runs.read_json(story.second.run_id, path)
-        for path in ("evaluation/candidate.json", "evaluation/champion.json", "gate/decision.json")
+    ours, theirs = (
+        story.registry.runs.read_json(story.second.run_id, f"evaluation/{name}.json")
+        for name in ("candidate", "champion")
     )
     assert theirs["version"] == 1
     assert ours["metrics"]["crps"]["per_field"].keys() == theirs["metrics"]["crps"]["per_field"].keys()
@@ -128,7 +149,7 @@ def test_the_champion_is_measured_beside_the_candidate(story):
         theirs["steps"],
         theirs["seed"],
     )
-    assert "crps vs champion" in [test["name"] for test in decision["tests"]]
+    assert "crps vs champion" in [test["name"] for test in story.decision["tests"]]
     assert story.registry.models.champion(TASK) == 1
 
 
@@ -169,6 +190,13 @@ def test_a_verdict_holds_only_for_the_champion_it_was_made_against(story):
     assert not story.judged_again.repeated
     assert story.judged_again.champion_version is None
     assert (story.judged_again.version, story.judged_again.run_id) == (2, story.second.run_id)
+
+
+def test_another_gate_judges_again_what_was_trained(story):
+    """A change of policy costs an evaluation, not a training, and its verdict is kept as any other."""
+    assert (story.stricter.repeated, story.stricter.run_id) == (False, story.second.run_id)
+    assert story.stricter_again.repeated
+    assert story.stricter_again.reasons == story.stricter.reasons
 
 
 def test_force_trains_anew(story):
@@ -220,43 +248,46 @@ def test_unknown_presets_and_devices_are_refused(project_settings, six_fields):
             chosen_device("cuda")
 
 
-def test_evidence_changes_with_seed_gate_and_data(project_settings, six_fields):
-    """What could change the result changes the identity of a retraining, and nothing else does."""
-    root = give_data(project_settings, six_fields)
+def plan(settings: Settings, **options) -> Job:
+    return Job.plan(TASK, "tiny", **{"seed": None, "settings": settings, **options})
 
-    def evidence(**options) -> str:
-        return Job.plan(TASK, "tiny", **{"seed": None, "settings": project_settings, **options}).evidence
 
-    first = evidence()
-    assert evidence() == first
-    assert evidence(seed=5) != first
-    params = project_settings.params_file
-    params.write_text(params.read_text().replace("min_fields: 2", "min_fields: 3"))
-    assert evidence() != first
-    params.write_text(params.read_text().replace("min_fields: 3", "min_fields: 2"))
-    assert evidence() == first
+def test_evidence_changes_with_seed_recipe_and_data_only(project_settings, six_fields):
+    """What could change the weights changes the identity of a training, and nothing else does."""
+    root, params = give_data(project_settings, six_fields), project_settings.params_file
+    first = plan(project_settings).evidence
+    assert plan(project_settings, seed=5).evidence != first
+    text = params.read_text()
+    params.write_text(text.replace("min_fields: 2", "min_fields: 3"))
+    assert plan(project_settings).evidence == first
+    params.write_text(text.replace("width: 4", "width: 5", 1))
+    assert plan(project_settings).evidence != first
+    params.write_text(text)
+    assert plan(project_settings).evidence == first
     (root / "low" / "f00_c0.tif").write_bytes((root / "low" / "f01_c0.tif").read_bytes())
-    assert evidence() != first
+    assert plan(project_settings).evidence != first
 
 
-def test_evidence_changes_with_validation_and_the_judges_code(project_settings, six_fields, monkeypatch):
-    """Another threshold of validation or another line in the gate makes another retraining."""
+def test_judgement_changes_with_gate_validation_and_their_code(project_settings, six_fields, monkeypatch):
+    """Another threshold or another line in the gate asks for another look at what was trained."""
     give_data(project_settings, six_fields)
+    params = project_settings.params_file
 
-    def evidence() -> str:
-        return Job.plan(TASK, "tiny", seed=None, settings=project_settings).evidence
+    def judgement() -> str:
+        return plan(project_settings).judgement
 
-    first = evidence()
+    first = judgement()
     assert {path.name for path in jobs.JUDGES} == {"checks.py", "gate.py", "sign_flip.py"}
     copies = [project_settings.home / path.name for path in jobs.JUDGES]
     for source, copy in zip(jobs.JUDGES, copies, strict=True):
         shutil.copy(source, copy)
     monkeypatch.setattr(jobs, "JUDGES", tuple(copies))
-    assert evidence() == first
+    assert judgement() == first
     for copy in copies:
-        seen = evidence()
+        seen = judgement()
         copy.write_text(copy.read_text() + "\n")
-        assert evidence() != seen
-    seen, params = evidence(), project_settings.params_file
-    params.write_text(params.read_text().replace("validation: {}", "validation: {max_black: 0.8}"))
-    assert evidence() != seen
+        assert judgement() != seen
+    for before, after in (("validation: {}", "validation: {max_black: 0.8}"), ("fields: 2", "fields: 3")):
+        seen = judgement()
+        params.write_text(params.read_text().replace(before, after))
+        assert judgement() != seen

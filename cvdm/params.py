@@ -1,0 +1,77 @@
+"""Read frozen configuration values from plain ones and from `params.yaml`.
+
+A key that no class knows, or a value of the wrong type, is refused with the list of what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from cvdm.config import Recipe
+from cvdm.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
+    """Build the frozen config `cls` from nested plain values; `where` names the place in messages.
+
+    Raises ConfigError on an unknown key or a value of another type than the field's.
+    """
+    prefix = f"{where}." if where else ""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"a mapping under '{where}'", type(values).__name__, "Write key: value lines.")
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # every Config is a dataclass
+    unknown = sorted(str(key) for key in set(values) - known)
+    if unknown:
+        raise ConfigError(
+            f"only the keys {', '.join(sorted(known))} under '{where or cls.__name__}'",
+            f"unknown {', '.join(unknown)}",
+            "Correct the spelling or remove the key.",
+        )
+    return cls(**{key: _converted(value, hints[key], prefix + key) for key, value in values.items()})
+
+
+def load_recipe(params: Path, preset: str) -> Recipe:
+    """Read one named preset of a `params.yaml`. Raises ConfigError."""
+    presets = load_section(params, "presets")
+    if preset not in presets:
+        raise ConfigError(
+            f"one of the presets {', '.join(sorted(presets))}",
+            f"'{preset}'",
+            f"Choose one of them or add it to {params}.",
+        )
+    return from_mapping(Recipe, presets[preset], f"presets.{preset}")
+
+
+def load_section(params: Path, section: str) -> Mapping[str, Any]:
+    """One top-level mapping of a `params.yaml`. Raises ConfigError."""
+    try:
+        content = yaml.safe_load(params.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "a parameter file", f"nothing at {params}", "Run from the project's folder."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"valid YAML in {params}", str(error).replace("\n", " "), "Mend the syntax."
+        ) from error
+    if not isinstance(content, Mapping) or not isinstance(content.get(section), Mapping):
+        raise ConfigError(f"a mapping '{section}' in {params}", "none", "Restore it from version control.")
+    return content[section]
+
+
+def _converted(value: Any, kind: type, where: str) -> Any:
+    if hasattr(kind, "__dataclass_fields__"):
+        return from_mapping(kind, value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"'{where}' to be {kind.__name__}", f"{value!r}", "Write a value of that type.")
+    return value
