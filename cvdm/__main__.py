@@ -39,6 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"cvdm {options.command}: interrupted.", file=sys.stderr)
         return 130
+    except Exception as error:  # any: a bug is one sentence too, unless somebody wants to see it
+        if options.traceback:
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        remedy = "Run it again with --traceback and report what it shows."
+        print(f"cvdm {options.command}: Unexpected failure: {reason}. {remedy}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -132,7 +139,7 @@ def reconstruct(options: argparse.Namespace) -> None:
     from cvdm.images import read_image, write_ome_tiff
     from cvdm.posterior import reconstruct as restore
 
-    if options.output.exists() and options.output.samefile(options.input):
+    if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
         raise ImageError("an output other than the input", str(options.output), "Choose another -o.")
     image = read_image(options.input)
     checkpoint = load_checkpoint(options.checkpoint, device=options.device)

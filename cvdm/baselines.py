@@ -7,7 +7,7 @@ The regression mean, which needs a trained model, is added by cvdm/evaluation.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -48,10 +48,6 @@ class Baselines:
         if self.psf_sigma is not None and self.iterations is not None:
             named[RICHARDSON_LUCY] = deconvolution(self.psf_sigma, self.iterations)
         return named
-
-    def items(self) -> ItemsView[str, Restorer]:
-        """The restorers as (name, restorer)."""
-        return self.restorers().items()
 
 
 def fit_baselines(dataset: Dataset) -> Baselines:

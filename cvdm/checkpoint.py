@@ -122,17 +122,14 @@ def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
             )
     try:
         recipe = from_mapping(Recipe, description["recipe"], "recipe")
-        model = CVDM(recipe.model)
-        model.load_state_dict(torch.load(directory / WEIGHTS, map_location="cpu", weights_only=True))
-        model.to(device=device).eval().requires_grad_(False)
         return Checkpoint(
-            model=model,
+            model=_load_model(recipe, directory / WEIGHTS, device),
             recipe=recipe,
-            normalisation=Normalisation(**description["normalisation"]),
-            calibration=Calibration(**description["calibration"]),
-            record=Record(**description["record"]),
+            normalisation=from_mapping(Normalisation, description["normalisation"], "normalisation"),
+            calibration=from_mapping(Calibration, description["calibration"], "calibration"),
+            record=from_mapping(Record, description["record"], "record"),
         )
-    except (CvdmError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+    except (CvdmError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"a model description in {directory} that this version reads",
             str(error),
@@ -162,6 +159,19 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_model(recipe: Recipe, weights: Path, device: str) -> CVDM:
+    """The model with its weights. Lack of memory is no fault of the file: it stays the error that it is."""
+    model = CVDM(recipe.model)
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:  # names and shapes
+        raise CheckpointError(
+            f"weights of the recipe in {weights}", str(error), "Export it again."
+        ) from error
+    return model.to(device=device).eval().requires_grad_(False)
 
 
 def _write_weights(path: Path, model: CVDM) -> None:
@@ -203,7 +213,7 @@ def _read_description(directory: Path) -> Mapping[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["format"]
-        files = set(description["files"])
+        files = set(dict(description["files"]))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"a checkpoint directory with {DESCRIPTION} at {directory}",

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cvdm.errors import ConfigError
+from cvdm.normalisation import NORMALISATIONS
 
 SCHEDULES = ("pinned", "separable", "linear", "cosine", "log-snr-linear")
 SOLVERS = ("dpm-solver++", "ancestral")
-NORMALISATIONS = ("dataset", "image")
 
 
 @dataclass(frozen=True)

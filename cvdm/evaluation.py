@@ -12,18 +12,18 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from cvdm.baselines import Baselines, fit_baselines
+from cvdm.baselines import Restorer, fit_baselines
 from cvdm.checkpoint import Checkpoint
 from cvdm.config import SamplingConfig
 from cvdm.dataset import Dataset
-from cvdm.errors import DatasetError
+from cvdm.errors import CheckpointError, DatasetError
 from cvdm.metrics import ause, coverage, crps, fit_intensity, mae, nrmse, psnr, ssim, target_range
 from cvdm.patches import ImagePair, read_pair
 from cvdm.posterior import FieldOfView, Progress
@@ -97,24 +97,32 @@ def evaluate(
     split: str = "test",
     *,
     sampling: SamplingConfig | None = None,
+    with_baselines: bool = True,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score the checkpoint and every baseline on all pairs of a split.
 
-    progress: called with (done, total) images. Raises DatasetError when the split is empty.
+    with_baselines: False where the same dataset's are known. progress: called with (done, total) images.
+    Raises CheckpointError for a model of another task, DatasetError when the split is empty.
     """
+    if checkpoint.record.task != dataset.card.task:
+        raise CheckpointError(
+            f"a model of {dataset.card.task}, the task of {dataset.root}",
+            f"one of {checkpoint.record.task}",
+            "Choose the checkpoint and the data of one task.",
+        )
     sampling = sampling or checkpoint.recipe.sampling
     pairs = dataset.split(split)
     if not pairs:
         raise DatasetError(
             f"at least one field in the {split} split of {dataset.root}", "none", "Add fields of view."
         )
-    baselines = fit_baselines(dataset)
+    restorers = fit_baselines(dataset).restorers() if with_baselines else {}
     rows: dict[str, list[tuple[str, Scores]]] = defaultdict(list)
     pixels, seconds = 0, 0.0
     for done, pair in enumerate(pairs, start=1):
         image = read_pair(pair)
-        scores, taken = _scores_of_image(checkpoint, baselines, image, sampling)
+        scores, taken = _scores_of_image(checkpoint, restorers, image, sampling)
         for name, values in scores.items():
             rows[name].append((image.field, values))
         pixels, seconds = pixels + image.low.size, seconds + taken
@@ -149,7 +157,7 @@ def summary_table(evaluation: Evaluation) -> str:
 
 
 def _scores_of_image(
-    checkpoint: Checkpoint, baselines: Baselines, image: ImagePair, sampling: SamplingConfig
+    checkpoint: Checkpoint, restorers: Mapping[str, Restorer], image: ImagePair, sampling: SamplingConfig
 ) -> tuple[dict[str, Scores], float]:
     """Scores of the candidate and of every baseline, and the seconds that the candidate took."""
     start = time.perf_counter()
@@ -157,7 +165,7 @@ def _scores_of_image(
     draws = np.stack(list(view.draws()))
     seconds = time.perf_counter() - start
     scores = {CANDIDATE: _posterior_scores(checkpoint, view, draws, image)}
-    points = {name: restore(image.low) for name, restore in baselines.items()}
+    points = {name: restore(image.low) for name, restore in restorers.items()}
     for name, point in (points | {"regression-mean": view.regression_mean()}).items():
         scores[name] = _point_scores(point, image) | _crps_of_point(point, image)
     return scores, seconds

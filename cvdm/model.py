@@ -5,8 +5,8 @@
     z           (y - mu(x)) / sigma(x), the zero-mean quantity that is diffused (arXiv 2406.04388)
     z_t         sqrt(gamma) z + sqrt(1 - gamma) eps, gamma = gamma(t, x) from `cvdm.schedule`
     v_hat       what the denoiser returns: v = sqrt(gamma) eps - sqrt(1 - gamma) z (Salimans & Ho 2022),
-                from which z_hat and eps_hat follow exactly; unlike eps alone, v stays well conditioned
-                where the signal is nearly gone, so few-step sampling can start from pure noise
+                from which z_hat and eps_hat follow exactly; unlike eps alone, it needs no division by the
+                signal's share where the signal is nearly gone, which is where sampling starts
 
 The model works in normalised intensities and knows nothing of files, tiles or units.
 """
@@ -22,8 +22,8 @@ from cvdm.config import ModelConfig
 from cvdm.networks import LocalConvNet, UNet
 from cvdm.schedule import SchedulePoint, build_schedule
 
-LOG_SCALE_FLOOR = -6.0
-"""sigma is at least exp(-6) of half the intensity range: below a grey level of an 8-bit image."""
+LOG_SCALE_RANGE = (-6.0, 1.0)
+"""Of log sigma, in half intensity ranges: from below one of 256 grey levels to more than all of them."""
 
 SCALE_WIDTH = 32
 """Channels of the network that reads the residual scale."""
@@ -72,7 +72,7 @@ class CVDM(nn.Module):
         """Everything that depends on the observation x (B, 1, H, W) alone."""
         mean = x + self.mean_network(x)
         log_scale = self.scale_network(torch.cat([x, mean.detach()], dim=1)) - 2
-        return Condition(x, mean, torch.exp(log_scale.clamp(min=LOG_SCALE_FLOOR)), self.schedule.paths(x))
+        return Condition(x, mean, torch.exp(log_scale.clamp(*LOG_SCALE_RANGE)), self.schedule.paths(x))
 
     def stack(self, z_t: Tensor, point: SchedulePoint, features: Tensor) -> Tensor:
         """The denoiser's input (B, 6, H, W): noisy residual, log-SNR map, features of the condition."""

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cvdm.errors import ConfigError
+
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
+NORMALISATIONS = ("dataset", "image")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,13 @@ class IntensityScale:
     def apply(self, pixels: np.ndarray) -> np.ndarray:
         """File units to network units, float32."""
         return ((pixels - self.centre) / self.half_range).astype(np.float32)
+
+    def reach(self, pixels: np.ndarray) -> float:
+        """How far an image (H, W) in file units goes from the centre, in half ranges; the training's reach 1.
+
+        The larger one of its low and its high percentile, so that a few hot pixels do not count.
+        """
+        return float(max(abs((value - self.centre) / self.half_range) for value in _percentiles([pixels])))
 
     def invert(self, values: np.ndarray) -> np.ndarray:
         """Network units to file units, float32."""
@@ -43,6 +53,12 @@ class Normalisation:
     """Value of the training inputs' low percentile, in file units; maps to -1 when kind is `dataset`."""
     high: float
     """Value of the training inputs' high percentile; maps to +1 when kind is `dataset`."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in NORMALISATIONS:
+            raise ConfigError(
+                f"a normalisation of kind {' or '.join(NORMALISATIONS)}", f"'{self.kind}'", "Correct it."
+            )
 
     def scale_of(self, pixels: np.ndarray) -> IntensityScale:
         """The scale for one input image (H, W), in file units."""

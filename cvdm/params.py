@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
@@ -58,10 +58,9 @@ def load_section(params: Path, section: str) -> Mapping[str, Any]:
         raise ConfigError(
             "a parameter file", f"nothing at {params}", "Run from the project's folder."
         ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"valid YAML in {params}", str(error).replace("\n", " "), "Mend the syntax."
-        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"readable YAML in {params}", reason, "Mend or replace the file.") from error
     if not isinstance(content, Mapping) or not isinstance(content.get(section), Mapping):
         raise ConfigError(f"a mapping '{section}' in {params}", "none", "Restore it from version control.")
     return content[section]
@@ -70,8 +69,9 @@ def load_section(params: Path, section: str) -> Mapping[str, Any]:
 def _converted(value: Any, kind: type, where: str) -> Any:
     if hasattr(kind, "__dataclass_fields__"):
         return from_mapping(kind, value, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if float in (kind, *get_args(kind)) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"'{where}' to be {kind.__name__}", f"{value!r}", "Write a value of that type.")
+        name = getattr(kind, "__name__", str(kind))
+        raise ConfigError(f"'{where}' to be {name}", f"{value!r}", "Write a value of that type.")
     return value

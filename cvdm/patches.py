@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cvdm.dataset import Dataset, Pair
-from cvdm.errors import TrainingError
+from cvdm.errors import DatasetError, TrainingError
 from cvdm.images import read_image
 from cvdm.normalisation import Normalisation
 
@@ -30,8 +30,15 @@ class ImagePair:
 
 
 def read_pair(pair: Pair) -> ImagePair:
-    """Read both images of a pair. Raises ImageError."""
-    return ImagePair(pair.field, read_image(pair.low).pixels, read_image(pair.high).pixels)
+    """Read both images of a pair. Raises ImageError, DatasetError when their shapes differ."""
+    low, high = read_image(pair.low).pixels, read_image(pair.high).pixels
+    if low.shape != high.shape:
+        raise DatasetError(
+            f"input and target of {pair.name} to have one shape",
+            f"{low.shape[0]} x {low.shape[1]} and {high.shape[0]} x {high.shape[1]}",
+            "Export both at the same size and position.",
+        )
+    return ImagePair(pair.field, low, high)
 
 
 class PatchSource:
@@ -45,12 +52,6 @@ class PatchSource:
         self._by_field: dict[str, list[ImagePair]] = {}
         for pair in dataset.split("train"):
             image = read_pair(pair)
-            if image.low.shape != image.high.shape:
-                raise TrainingError(
-                    f"input and target of {pair.name} to have one shape",
-                    f"{image.low.shape} and {image.high.shape}",
-                    "Export both at the same size.",
-                )
             if min(image.low.shape) < patch:
                 raise TrainingError(
                     f"training images of at least {patch} x {patch} pixels",

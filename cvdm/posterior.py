@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cvdm.config import SamplingConfig
+from cvdm.errors import ImageError
 from cvdm.model import CVDM, Condition, signal_from_velocity
 from cvdm.noise import gaussian_field
 from cvdm.normalisation import Normalisation
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 BORDER = 16
 """Pixels of mirrored surroundings on each side, so that the image's edge is not the network's edge."""
+LONGEST_REACH = 4.0
+"""An image that goes further from the model's intensities than so many half ranges is not restored: brighter
+than some 2.5 times what the model has seen, its answer would be made up."""
 PIXELS_AT_ONCE = 2**19
 """Draws of small images are sampled together up to this many pixels."""
 
@@ -185,6 +189,19 @@ class FieldOfView:
         return values[0, BORDER : BORDER + height, BORDER : BORDER + width].float().cpu().numpy()
 
 
+def require_familiar(normalisation: Normalisation, pixels: np.ndarray) -> None:
+    """Raise ImageError when intensities lie far outside of what a model was trained on."""
+    scale = normalisation.scale_of(pixels)
+    reach = scale.reach(pixels)
+    if reach > LONGEST_REACH:
+        raise ImageError(
+            f"intensities like those that the model was trained on, mostly {normalisation.low:.4g} to "
+            f"{normalisation.high:.4g}",
+            f"an image of {float(pixels.min()):.4g} to {float(pixels.max()):.4g}",
+            "Use a model for this detector, exposure and bit depth, and do not rescale images on export.",
+        )
+
+
 def condition_tiled(model: CVDM, x: Tensor, tiling: Tiling) -> Condition:
     """`model.condition(x)` for an x of any size that is a multiple of the stride."""
 
@@ -204,12 +221,22 @@ def reconstruct(
     sampling: SamplingConfig | None = None,
     progress: Progress | None = None,
 ) -> Reconstruction:
-    """Restore one image (H, W) of any size, in file units; `sampling` defaults to the checkpoint's own."""
+    """Restore one image (H, W) of any size, in file units; `sampling` defaults to the checkpoint's own.
+
+    Raises ImageError when the image's intensities lie far outside of what the model was trained on.
+    """
     sampling = sampling or checkpoint.recipe.sampling
+    require_familiar(checkpoint.normalisation, pixels)
     view = FieldOfView(checkpoint.model, checkpoint.normalisation, pixels, sampling)
     moments = Moments()
     for draw in view.draws(progress):
         moments.add(draw)
     mean, std = moments.mean.astype(np.float32), moments.std.astype(np.float32)
     lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range)
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
+        raise ImageError(
+            "an image that this model can restore",
+            "one that leads it to infinite or undefined values",
+            "Check the image; if it is sound, use a model that was trained on such images.",
+        )
     return Reconstruction(mean, std, lower, upper, view.schedule_map(), view.regression_mean())

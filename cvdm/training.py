@@ -129,10 +129,9 @@ def train(
     validator = Validator(dataset, normalisation, recipe.sampling)
     while state.step < config.steps:
         facts = _advance(state, source, config, device)
-        last = state.step == config.steps
-        if last or state.step % config.checkpoint_every == 0:
+        validate = state.step == config.steps or state.step % config.validate_every == 0
+        if validate or state.step % config.checkpoint_every == 0:
             state.save(state_path, fingerprint)
-        validate = last or state.step % config.validate_every == 0
         yield Step(**facts, validation=validator.validate(state.average) if validate else None)
 
 

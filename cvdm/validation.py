@@ -56,10 +56,13 @@ class Validator:
     @torch.inference_mode()
     def validate(self, model: CVDM) -> Validation:
         """Draw every crop and score it."""
-        scores = [self._score(model, crop) for crop in self.crops]
-        view = self._view(model, self.crops[0])
-        first = self.crops[0]
-        draws = np.stack(list(view.draws()))
+        views = [FieldOfView(model, self.normalisation, crop.low, self.sampling) for crop in self.crops]
+        drawn = [np.stack(list(view.draws())) for view in views]
+        scores = [
+            _scores(draws, crop, view.scale.half_range)
+            for draws, crop, view in zip(drawn, self.crops, views, strict=True)
+        ]
+        first, view, draws = self.crops[0], views[0], drawn[0]
         panel = Panel(first.low, draws.mean(0), first.high, draws.std(0), view.schedule_map())
         return Validation(
             crps=float(np.mean([c for c, _ in scores])),
@@ -67,17 +70,6 @@ class Validator:
             panel=panel,
             schedule=schedule_curves(model.schedule, view.condition.paths),
         )
-
-    def _score(self, model: CVDM, crop: ImagePair) -> tuple[float, float]:
-        view = self._view(model, crop)
-        draws = np.stack(list(view.draws()))
-        span = target_range(crop.high) or 1.0
-        return float(crps(draws, crop.high, antithetic=True).mean()) / view.scale.half_range, psnr(
-            draws.mean(0), crop.high, span
-        )
-
-    def _view(self, model: CVDM, crop: ImagePair) -> FieldOfView:
-        return FieldOfView(model, self.normalisation, crop.low, self.sampling)
 
 
 def busiest_crop(image: ImagePair, edge: int = CROP) -> ImagePair:
@@ -93,3 +85,9 @@ def busiest_crop(image: ImagePair, edge: int = CROP) -> ImagePair:
     )
     window = np.s_[top : top + edge, left : left + edge]
     return ImagePair(image.field, image.low[window], image.high[window])
+
+
+def _scores(draws: np.ndarray, crop: ImagePair, half_range: float) -> tuple[float, float]:
+    span = target_range(crop.high) or 1.0
+    score = float(crps(draws, crop.high, antithetic=True).mean()) / half_range
+    return score, psnr(draws.mean(0), crop.high, span)

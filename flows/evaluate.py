@@ -43,7 +43,8 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
     version = incumbent(job.task, registry, candidate.version)
     theirs = None
     if version is not None:
-        theirs = _measure(job, _downloaded(job, registry, version), f"version {version}")
+        champion = _downloaded(job, registry, version)
+        theirs = _measure(job, champion, f"version {version}", with_baselines=False)
     comparison = Comparison(ours, theirs, version)
     _log_scores(registry, candidate, comparison)
     _log_pictures(job, registry, candidate, checkpoint, comparison)
@@ -70,9 +71,16 @@ def calibration_curve(
     return pictures.CalibrationCurve(LEVELS, observed)
 
 
-def _measure(job: Job, checkpoint: Checkpoint, label: str) -> Evaluation:
+def _measure(job: Job, checkpoint: Checkpoint, label: str, *, with_baselines: bool = True) -> Evaluation:
     with progress_bar(label, "image") as progress:
-        return measure(checkpoint, job.dataset, "test", sampling=job.recipe.sampling, progress=progress)
+        return measure(
+            checkpoint,
+            job.dataset,
+            "test",
+            sampling=job.recipe.sampling,
+            with_baselines=with_baselines,
+            progress=progress,
+        )
 
 
 def _downloaded(job: Job, registry: Registry, version: int) -> Checkpoint:

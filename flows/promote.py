@@ -25,10 +25,11 @@ from cvdm.checkpoint import load_checkpoint, verify_golden
 from cvdm.errors import CheckpointError
 from flows.gate import Decision
 from flows.registry import CHAMPION, PREVIOUS, Registry, RegistryError
-from flows.settings import Settings
 
 INTENT = "previous_intended"
 """Tag on a champion whose move is not complete: the version that `previous` should be, or `none`."""
+GATE = "gate"
+"""Who decides when no person does."""
 ROLLED_BACK = "rolled_back"
 """Tag on a version that a person took back: when, who and why. Empty once a person promotes it again."""
 
@@ -58,9 +59,9 @@ def standing(registry: Registry, task: str) -> Standing:
 def promote(registry: Registry, task: str, version: int, *, reasons: Sequence[str], by: str) -> Standing:
     """Make a version the champion. Raises CheckpointError, and moves nothing, if its golden replay fails.
 
-    by: who decided, `gate` or a person's name.
+    by: who decided, `GATE` or a person's name.
     """
-    with alone(task):
+    with alone(registry, task):
         _promote(registry, task, version, reasons=reasons, by=by)
         return standing(registry, task)
 
@@ -74,6 +75,8 @@ def _promote(registry: Registry, task: str, version: int, *, reasons: Sequence[s
         verify(registry, task, CHAMPION)
     record(registry, task, version, verdict="promote", reasons=reasons, by=by)
     registry.models.set_tags(task, version, {ROLLED_BACK: ""})
+    if by != GATE and before.champion not in (None, version):
+        take_back(registry, task, before.champion, instead=version, reason="; ".join(reasons), by=by)
 
 
 def rollback(registry: Registry, task: str, to: int | None = None, *, reason: str, by: str) -> Standing:
@@ -81,7 +84,7 @@ def rollback(registry: Registry, task: str, to: int | None = None, *, reason: st
 
     Raises RegistryError when there is nothing to go back to, CheckpointError when it fails its golden replay.
     """
-    with alone(task):
+    with alone(registry, task):
         _rollback(registry, task, to, reason=reason, by=by)
         return standing(registry, task)
 
@@ -100,9 +103,14 @@ def _rollback(registry: Registry, task: str, to: int | None, *, reason: str, by:
         move(registry, Standing(task, target, before.champion))
         verify(registry, task, CHAMPION)
     if before.champion is not None:
-        note = f"{_now()} by {by}, for version {target}: {reason}"
-        registry.models.set_tags(task, before.champion, {ROLLED_BACK: note})
+        take_back(registry, task, before.champion, instead=target, reason=reason, by=by)
     registry.models.set_tags(task, target, {"restored": f"{_now()} by {by}: {reason}"})
+
+
+def take_back(registry: Registry, task: str, version: int, *, instead: int, reason: str, by: str) -> None:
+    """Write on a version that a person preferred another one; the gate does not overrule that."""
+    note = f"{_now()} by {by}, for version {instead}: {reason}"
+    registry.models.set_tags(task, version, {ROLLED_BACK: note})
 
 
 def move(registry: Registry, to: Standing) -> None:
@@ -134,16 +142,16 @@ def settle(
     nothing to conclude, and the decision becomes undecided. So it does for a version that a person has rolled
     back. A candidate that fails its golden replay is rejected after all.
     """
-    with alone(task):
+    with alone(registry, task):
         decision = _against_whoever_serves(registry, task, version, decision, compared)
         decision = _unless_rolled_back(registry, task, version, decision)
         if decision.verdict == "promote":
             try:
-                _promote(registry, task, version, reasons=decision.reasons, by="gate")
+                _promote(registry, task, version, reasons=decision.reasons, by=GATE)
                 return decision
             except CheckpointError as error:
                 decision = Decision("reject", (f"not servable: {error}", *decision.reasons), decision.tests)
-        record(registry, task, version, verdict=decision.verdict, reasons=decision.reasons, by="gate")
+        record(registry, task, version, verdict=decision.verdict, reasons=decision.reasons, by=GATE)
         return decision
 
 
@@ -194,11 +202,10 @@ def reverting(registry: Registry, before: Standing, version: int) -> Iterator[No
 
 
 @contextmanager
-def alone(task: str) -> Iterator[None]:
+def alone(registry: Registry, task: str) -> Iterator[None]:
     """Hold the lock file of the task's aliases for the block; another move is awaited."""
-    folder = Settings.read().mlruns_dir / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"aliases-{task}.lock").open("a") as file:
+    registry.locks.mkdir(parents=True, exist_ok=True)
+    with (registry.locks / f"aliases-{task}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

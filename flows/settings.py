@@ -18,7 +18,6 @@ from zoneinfo import available_timezones
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from cvdm.card import TASK_NAME
 from cvdm.errors import ConfigError
 from cvdm.storage import storage_error
 
@@ -141,6 +140,8 @@ class Settings(BaseSettings):
 
     def dataset_dir(self, task: str) -> Path:
         """The dataset folder of a task. Raises ConfigError for a name that is none."""
+        from cvdm.card import TASK_NAME  # its optics take a second to import
+
         if not re.fullmatch(TASK_NAME, task):
             raise ConfigError("a task name of a-z, 0-9 and hyphens", f"'{task}'", "Give no path.")
         return self.data_dir / task

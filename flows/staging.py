@@ -78,7 +78,11 @@ def swap(one: Path, other: Path) -> None:
         elif not _exchange(one, other):
             aside = one.with_name(f"{one.name}{ASIDE}")
             other.rename(aside)
-            one.rename(other)
+            try:
+                one.rename(other)
+            except OSError:
+                aside.rename(other)
+                raise
             aside.rename(one)
     except OSError as error:
         raise storage_error(error, other) from error

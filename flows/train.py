@@ -96,7 +96,7 @@ def train(job: Job, registry: Registry, run: Run) -> Candidate:
 
 def follow_training(job: Job, registry: Registry, run: Run) -> None:
     """Run the training loop to its end and write what it yields."""
-    log = StepLog(registry, run)
+    log = StepLog(registry, run, job.state_path)
     steps = training_steps(job.dataset, job.recipe, state_path=job.state_path, device=job.device)
     with progress_bar("train", "step") as progress:
         try:
@@ -127,11 +127,15 @@ def build(job: Job) -> Path:
 
 
 class StepLog:
-    """Writes the steps of a training to its run, in batches, each step once."""
+    """Writes the steps of a training to its run, in batches, each step once.
 
-    def __init__(self, registry: Registry, run: Run) -> None:
+    state_path: the training state on disk, of which the run keeps the latest one that was validated.
+    """
+
+    def __init__(self, registry: Registry, run: Run, state_path: Path) -> None:
         self._runs = registry.runs
         self._run = run
+        self._state_path = state_path
         self._written = registry.runs.last_step(run, PROGRESS_METRIC)
         self._rows: list[tuple[int, dict[str, float]]] = []
         self._flushed = time.monotonic()
@@ -168,6 +172,7 @@ class StepLog:
         }
         for path, content in files.items():
             self._runs.log_bytes(self._run.run_id, content, path)
+        self._runs.log_file(self._run.run_id, self._state_path, "checkpoints")
 
 
 def step_metrics(step: Step) -> dict[str, float]:

@@ -39,6 +39,9 @@ INCOMING = ".incoming"
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 20, 3.0
 """How often and after which pause a command is repeated while another DVC process holds its lock."""
 
+LOCKED = ("acquire lock", "is busy")
+"""What DVC says then."""
+
 
 class VersionError(CvdmError):
     """DVC or git refuses."""
@@ -109,7 +112,7 @@ def record_file(settings: Settings) -> Path:
 
 
 def pull_data(settings: Settings) -> None:
-    """Restore the data folder from DVC's remote, with DVC's own progress on standard error."""
+    """Restore the data folder from DVC's remote. Raises VersionError."""
     run_dvc(settings, "pull", str(record_file(settings)))
 
 
@@ -136,7 +139,7 @@ def run_dvc(settings: Settings, *arguments: str) -> None:
         )
         if done.returncode == 0:
             return
-        if "lock" not in done.stderr.lower() or attempt == LOCK_TRIES - 1:
+        if not any(sign in done.stderr for sign in LOCKED) or attempt == LOCK_TRIES - 1:
             break
         time.sleep(LOCK_PAUSE_SECONDS)
     reason = " ".join(done.stderr.replace("ERROR:", "").split()[:60])

@@ -112,7 +112,9 @@ class Desk:
         finally:
             gone.cancel()
             working.cancel()
-            await asyncio.gather(working, return_exceptions=True)  # until it has let go of the upload
+            # Until its job is stopped. The device's thread may look at the upload once more before it sees
+            # that; what it then says about a closed file nobody hears.
+            await asyncio.gather(working, return_exceptions=True)
 
 
 async def _hung_up(receive: Receive) -> None:

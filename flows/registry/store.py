@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from flows.registry.connection import connect
 from flows.registry.models import Models
@@ -16,9 +17,11 @@ class Registry:
 
     runs: Runs
     models: Models
+    locks: Path
+    """Folder of the locks of whoever changes what is in here on this machine."""
 
     @classmethod
     def open(cls, settings: Settings) -> Registry:
         """Connect to the store that the settings name. Raises RegistryError."""
         connection = connect(settings)
-        return cls(Runs(connection), Models(connection))
+        return cls(Runs(connection), Models(connection), settings.mlruns_dir / "locks")

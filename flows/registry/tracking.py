@@ -137,8 +137,11 @@ class Runs:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / target.name
             file.write_bytes(content)
-            parent = target.parent.as_posix()
-            self._client.log_artifact(run_id, str(file), None if parent == "." else parent)
+            self.log_file(run_id, file, target.parent.as_posix())
+
+    def log_file(self, run_id: str, file: Path, folder: str) -> None:
+        """Store a copy of a file in a folder of the run's artifacts, in the place of an earlier one."""
+        self._client.log_artifact(run_id, str(file), None if folder == "." else folder)
 
     def log_json(self, run_id: str, document: Any, path: str) -> None:
         """Store a JSON document at `path` among the run's artifacts, NaN and Infinity as null."""

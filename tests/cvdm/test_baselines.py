@@ -66,7 +66,7 @@ def test_richardson_lucy_exists_where_the_optics_are_known(tmp_path):
     scores = dict.fromkeys(fitted.restorers(), 0.0)
     for pair in dataset.split("test"):
         low, high = read_image(pair.low).pixels, read_image(pair.high).pixels
-        for name, restore in fitted.items():
+        for name, restore in fitted.restorers().items():
             scores[name] += psnr(fit_intensity(restore(low), high), high, target_range(high))
     assert scores["richardson-lucy"] > max(scores["best-blur"], scores["input"]) + 1
     assert list(fit_baselines(make(tmp_path / "b", widefield)).restorers()) == ["input", "best-blur"]
@@ -76,7 +76,7 @@ def test_restorers_keep_shape_units_and_their_input():
     """Each returns float32 of the same shape and mean, and leaves its argument alone."""
     image = np.random.default_rng(0).poisson(50, (33, 47)).astype(np.float32)
     before = image.copy()
-    for name, restore in Baselines(1.0, 1.5, 5).items():
+    for name, restore in Baselines(1.0, 1.5, 5).restorers().items():
         result = restore(image)
         assert (result.shape, result.dtype) == (image.shape, np.float32)
         assert result.mean() == pytest.approx(image.mean(), rel=1e-3)

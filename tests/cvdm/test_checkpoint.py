@@ -1,6 +1,8 @@
 """A checkpoint directory: complete, tamper-evident, self-proving."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,3 +111,38 @@ def test_bounds_are_calibrated_for_the_recipes_draws_alone(tiny_checkpoint):
     assert tiny_checkpoint.is_calibrated_for(replace(own, seed=9, tile=64))
     assert not tiny_checkpoint.is_calibrated_for(replace(own, steps=own.steps + 1))
     assert tiny_checkpoint.annotations(replace(own, samples=7))["interval_calibrated"] == "false"
+
+
+def edited(directory: Path, change) -> Path:
+    description = json.loads((directory / "model.json").read_text())
+    change(description)
+    (directory / "model.json").write_text(json.dumps(description))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("change", "clue"),
+    [
+        (lambda d: d.update(files=list(d["files"])), "readable"),
+        (lambda d: d["calibration"].update(quantile="x"), "calibration.quantile"),
+        (lambda d: d["normalisation"].update(kind="imgae"), "imgae"),
+        (lambda d: d["record"].update(author="x"), "unknown author"),
+    ],
+    ids=["files", "calibration", "normalisation", "record"],
+)
+def test_every_part_of_the_description_is_checked(tiny_checkpoint_dir, tmp_path, change, clue):
+    """A wrong type, a misspelt kind or an unknown key is named."""
+    directory = shutil.copytree(tiny_checkpoint_dir, tmp_path / "copy")
+    with pytest.raises(CheckpointError, match=clue):
+        load_checkpoint(edited(directory, change))
+
+
+def test_lack_of_memory_is_not_blamed_on_the_file(tiny_checkpoint_dir, monkeypatch):
+    """A caller may then try again, which it must not do with a damaged model."""
+
+    def fails(*_args, **_kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(RuntimeError, match="allocate"):
+        load_checkpoint(tiny_checkpoint_dir)

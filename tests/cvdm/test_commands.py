@@ -126,7 +126,9 @@ def test_reconstruct_writes_the_four_channels(run, trained):
         (("reconstruct", *MODEL, "params.yaml", "-o", "o.tif"), "TIFF"),
         (("reconstruct", *MODEL, "none.tif", "-o", "o.tif"), "none.tif"),
         (("reconstruct", *MODEL, "in.tif", "-o", "o.tif", "--samples", 1), "at least 2"),
+        (("reconstruct", *MODEL, "none.tif", "-o", "params.yaml"), "none.tif"),
         (("evaluate", *MODEL, "--data", "prepared"), "card.yaml"),
+        (("train", *DATA, "--params", "data", "--preset", "tiny", "-o", "m"), "readable YAML"),
     ],
 )
 def test_a_mistake_is_one_paragraph(run, trained, arguments, clue):

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from specimens import make_checkpoint
+import tifffile
+from specimens import make_checkpoint, make_dataset
 
 from cvdm.dataset import load_dataset
+from cvdm.errors import CheckpointError, DatasetError
 from cvdm.evaluation import evaluate, summary_table
 
 
@@ -55,3 +57,24 @@ def test_the_table_names_everyone(result):
     """People see baselines and model in one table."""
     table = summary_table(result)
     assert all(name in table for name in ("input", "best-blur", "regression-mean", "CVDM"))
+
+
+def test_a_model_of_another_task_is_refused(cells_dataset):
+    """Scores of the wrong model would look like scores."""
+    with pytest.raises(CheckpointError, match="one of other-cells"):
+        evaluate(make_checkpoint(task="other-cells"), load_dataset(cells_dataset))
+
+
+def test_a_target_of_another_shape_is_named(tmp_path):
+    """Planted: one test target lacks ten rows; the pair's name and both shapes are in the message."""
+    dataset = load_dataset(make_dataset(tmp_path / "data"))
+    pair = dataset.split("test")[0]
+    tifffile.imwrite(pair.high, tifffile.imread(pair.high)[:-10])
+    with pytest.raises(DatasetError, match=f"{pair.name}.*96 x 96 and 86 x 96"):
+        evaluate(make_checkpoint(), dataset)
+
+
+def test_known_baselines_are_not_measured_again(cells_dataset, result):
+    """Without them the model's own scores are the same."""
+    again = evaluate(make_checkpoint(), load_dataset(cells_dataset), with_baselines=False)
+    assert set(again.baselines) == {"regression-mean"} and again.metrics == result.metrics

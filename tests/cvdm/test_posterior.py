@@ -7,6 +7,7 @@ import pytest
 from specimens import cells, make_checkpoint
 
 from cvdm.config import SamplingConfig
+from cvdm.errors import ImageError
 from cvdm.normalisation import Normalisation, fit_normalisation
 from cvdm.posterior import Moments, reconstruct
 
@@ -131,3 +132,33 @@ def test_streamed_moments_equal_those_of_all_draws():
         moments.add(draw)
     np.testing.assert_allclose(moments.mean, draws.mean(0))
     np.testing.assert_allclose(moments.std, draws.std(0))
+
+
+@pytest.mark.parametrize("gain", [4, 16, 257])
+def test_intensities_that_the_model_never_saw_are_refused(checkpoint, image, gain):
+    """Eight bits saved as sixteen, or another exposure: a named refusal instead of an invented answer."""
+    with pytest.raises(ImageError, match="mostly 0 to 200"):
+        reconstruct(checkpoint, image * gain, sampling=SAMPLING)
+
+
+def test_a_somewhat_brighter_image_and_a_few_hot_pixels_are_restored(checkpoint, image):
+    """What a new session may bring is no reason to refuse."""
+    bright = image * 1.5
+    bright[5, 5] = bright[60, 40] = 60_000
+    assert np.isfinite(reconstruct(checkpoint, bright, sampling=SAMPLING).mean).all()
+
+
+def test_an_image_normalised_by_itself_may_have_any_intensities(image):
+    """A model of kind `image` takes its scale from each image."""
+    model = replace(make_checkpoint(), normalisation=Normalisation("image", 0.0, 200.0))
+    one, other = (reconstruct(model, image * gain, sampling=SAMPLING).mean / gain for gain in (1, 257))
+    np.testing.assert_allclose(one, other, atol=1e-2)
+
+
+def test_an_answer_that_is_not_finite_is_never_given(image):
+    """Planted: a model whose regression is undefined; the user is told instead of handed NaN."""
+    broken = make_checkpoint()
+    for parameter in broken.model.mean_network.parameters():
+        parameter.fill_(float("nan"))
+    with pytest.raises(ImageError, match="infinite or undefined"):
+        reconstruct(broken, image, sampling=SAMPLING)

@@ -255,10 +255,20 @@ def test_a_decision_against_another_champion_is_not_carried_out(registry, add):
 def test_moves_of_one_task_wait_for_each_other(registry, add):
     """A promotion begins when the move before it has ended."""
     number = add()
-    with alone(TASK):
+    with alone(registry, TASK):
         moving = threading.Thread(target=lambda: promote(registry, TASK, number, **BY))
         moving.start()
         moving.join(1.0)
         assert registry.models.champion(TASK) is None
     moving.join(60)
     assert registry.models.champion(TASK) == number
+
+
+def test_the_gate_does_not_undo_a_persons_promotion(registry, add):
+    """The champion that a person replaced stays replaced, however well it is judged again."""
+    first, second = add(1), add(2)
+    promote(registry, TASK, second, **BY)
+    promote(registry, TASK, first, reasons=["edges are blurred in the other"], by="Ada")
+    stands = settle(registry, TASK, second, Decision("promote", ("better",), ()), compared=first)
+    assert stands.verdict == "undecided" and "edges are blurred" in stands.reasons[0]
+    assert registry.models.champion(TASK) == first

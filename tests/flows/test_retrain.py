@@ -14,6 +14,7 @@ import pytest
 from specimens import make_dataset
 
 from cvdm.errors import ConfigError
+from cvdm.training import read_state
 from cvdm.training import train as training_steps
 from flows import job as jobs
 from flows.device_lock import BusyError, device_lock
@@ -106,7 +107,7 @@ def interrupt(settings: Settings, registry: Registry) -> str:
     """Train two of four steps as the flow does, then press Ctrl-C; returns the run."""
     job = Job.plan(TASK, "tiny", seed=None, settings=settings)
     run = open_run(job, registry)
-    log = StepLog(registry, run)
+    log = StepLog(registry, run, job.state_path)
     with pytest.raises(KeyboardInterrupt), closing(registry, run):
         for step in islice(training_steps(job.dataset, job.recipe, state_path=job.state_path), 2):
             log.add(step)
@@ -163,6 +164,8 @@ def test_mlflow_shows_losses_scores_pictures_and_data(story):
     files = {path.name for path in (story.settings.mlruns_dir / "artifacts").rglob("*.png")}
     assert {"curves-0000004.png", "map-0000004.png", "validation-0000004.png"} <= files
     assert {"per-field.png", "calibration.png"} <= files
+    (state,) = (story.settings.mlruns_dir / "artifacts").rglob(f"{run_id}/artifacts/checkpoints/state.pt")
+    assert read_state(state)["step"] == 4
     assert runs.read_json(run_id, "validation/report.json")["ok"]
     run = runs._client.get_run(run_id)
     assert run.data.params["model.schedule.width"] == "4"

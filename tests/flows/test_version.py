@@ -12,7 +12,7 @@ import tifffile
 from specimens import make_dataset
 
 from cvdm.dataset import dataset_digest, load_dataset
-from cvdm.errors import ConfigError, DatasetError
+from cvdm.errors import ConfigError, DatasetError, StorageError
 from cvdm.images import write_tiff
 from flows.settings import PROJECT, Settings
 from flows.staging import clear, staged, swap
@@ -212,3 +212,23 @@ def test_data_without_dvc_have_no_version(tmp_path):
     (tmp_path / "data.dvc").write_text("outs: []\n")
     with pytest.raises(VersionError, match=r"data\.dvc"):
         data_version(settings)
+
+
+def test_a_swap_that_fails_half_way_leaves_the_dataset_in_its_place(tmp_path, monkeypatch):
+    """Planted: no exchange in one step, and the second of the renames fails."""
+    new, home = tmp_path / "incoming", tmp_path / "home"
+    for folder in (new, home):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    rename = Path.rename
+
+    def failing(path, target):
+        if path == new:
+            raise OSError("planted")
+        return rename(path, target)
+
+    monkeypatch.setattr("flows.staging._exchange", lambda *_: False)
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(StorageError):
+        swap(new, home)
+    assert (home / "home").exists() and (new / "incoming").exists()
