@@ -2,10 +2,10 @@
 
 Source: Cheng et al., "MRC2014: Extensions to the MRC format header for electron cryo-microscopy and
 tomography", J. Struct. Biol. 192 (2015) 146-150. The 1024-byte header is words of four bytes: 1-3 columns,
-rows, sections; 4 mode; 8-10 sampling; 11-13 cell size in angstrom; 17-19 order of the axes; 23 kind of volume;
-24 bytes of extended header; 53 "MAP "; 54 machine stamp. Optical microscopes write a dialect (DeltaVision,
-Priism, and the BioSR data) that marks itself with -16224 in the 25th word and puts the size of one voxel in
-micrometres where MRC2014 has the size of the whole cell.
+rows, sections; 4 mode; 8-10 sampling; 11-13 cell size in angstrom; 17-19 order of the axes; 23 kind of
+volume; 24 bytes of extended header; 53 "MAP "; 54 machine stamp. Optical microscopes write a dialect
+(DeltaVision, Priism, and the BioSR data) that marks itself with -16224 in the 25th word and puts the size of
+one voxel in micrometres where MRC2014 has the size of the whole cell.
 
 The package `mrcfile` was tried: it reads whole files only, and takes the dialect's sizes for angstroms.
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from cvdm.errors import ImageError
 from cvdm.reading.axes import Naming, name_axes, one_plane
@@ -76,7 +76,7 @@ def _open(source: Source, formats: tuple[Format, ...], *, max_pixels: int, namin
     label = label_of(source)
     with _named_and_closed(label) as exits:
         path = Path(source) if isinstance(source, Path | str) else None
-        file = source if not isinstance(source, Path | str) else exits.enter_context(Path(source).open("rb"))
+        file = exits.enter_context(path.open("rb")) if path else cast(BinaryIO, source)
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         head = file.read(1024)

@@ -1,8 +1,8 @@
 """What every format is turned into: planes with named axes, and the facts that the file states.
 
-A stack's axes are letters out of "TCZYX" (time, channel, z, row, column) in the file's own order; the last two
-are always "YX", and an axis of length one is left out. A letter is there because the file or the caller named
-it, never because of a shape.
+A stack's axes are letters out of "TCZYX" (time, channel, z, row, column) in the file's own order; the last
+two are always "YX", and an axis of length one is left out. A letter is there because the file or the caller
+named it, never because of a shape.
 """
 
 from __future__ import annotations

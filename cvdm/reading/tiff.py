@@ -86,7 +86,7 @@ def _flavour(tif: tifffile.TiffFile) -> str:
 
 
 def _contiguous(origin: Origin, tif: tifffile.TiffFile) -> Decoder | None:
-    """Planes that lie one after another as plain numbers under a single page, as ImageJ writes large stacks."""
+    """Plain planes one after another under a single page, as ImageJ writes its large stacks; else None."""
     series, page = tif.series[0], tif.pages.first
     height, width = page.imagelength, page.imagewidth
     dtype = np.dtype(series.dtype).newbyteorder(tif.byteorder)
@@ -108,7 +108,7 @@ def _pagewise(origin: Origin, tif: tifffile.TiffFile, shape: tuple[int, ...]) ->
     """Planes on pages of their own, or several planes on a page (separate samples, volumes)."""
     series = tif.series[0]
     keyframe = series.keyframe
-    pages = list(series.pages)
+    pages: list[Any] = list(series.pages)
     planes, per_page = prod(shape[:-2]), keyframe.size // prod(shape[-2:])
     if per_page == 0 or None in pages or len(pages) * per_page != planes:
         there = (len(pages) - pages.count(None)) * per_page
@@ -118,8 +118,7 @@ def _pagewise(origin: Origin, tif: tifffile.TiffFile, shape: tuple[int, ...]) ->
     check_last_page(tif, origin)
 
     def decode(position: int) -> np.ndarray:
-        page = pages[position // per_page]
-        return page.asarray().reshape(per_page, *shape[-2:])[position % per_page]
+        return pages[position // per_page].asarray().reshape(per_page, *shape[-2:])[position % per_page]
 
     return decode
 

@@ -8,7 +8,7 @@ decoders would take that much memory whatever the header says; the ones allowed 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -63,7 +63,7 @@ def check_complete(page: Any, keyframe: Any, origin: Origin) -> None:
 def check_last_page(tif: tifffile.TiffFile, origin: Origin) -> None:
     """Refuse a chain of pages that goes on beyond the end of the file (the pages there would be lost)."""
     layout, last = tif.tiff, tif.pages[-1].offset
-    order = "little" if layout.byteorder == "<" else "big"
+    order: Literal["little", "big"] = "little" if layout.byteorder == "<" else "big"
     origin.file.seek(last)
     tags = int.from_bytes(origin.file.read(layout.tagnosize), order)
     origin.file.seek(last + layout.tagnosize + tags * layout.tagsize)

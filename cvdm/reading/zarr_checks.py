@@ -1,7 +1,7 @@
 """What a Zarr array must be before any of its chunks is read.
 
-Codecs come from a list of lossless ones whose output can be bounded. That leaves out `pickle`, which would run
-code out of a chunk, object arrays, filters, nested shards and storage transformers.
+Codecs come from a list of lossless ones whose output can be bounded. That leaves out `pickle`, which would
+run code out of a chunk, object arrays, filters, nested shards and storage transformers.
 
 Sources: Zarr storage specification 2 and core specification 3.1 with its sharding-indexed codec.
 """
@@ -136,9 +136,7 @@ def _format_3(raw: Mapping[str, Any], label: str) -> ArrayHeader:
     if "bytes" not in names or len(packing) > 1 or not set(packing) <= COMPRESSORS:
         raise _refused_codec(label, names)
     dtype = _dtype(raw["data_type"], TYPES_V3, label)
-    return ArrayHeader(
-        _lengths(raw["shape"]), dtype, chunk, shard, packing[0] if packing else None, checksum
-    )
+    return ArrayHeader(_lengths(raw["shape"]), dtype, chunk, shard, packing[0] if packing else None, checksum)
 
 
 def _dtype(name: Any, known: re.Pattern[str], label: str) -> np.dtype:

@@ -37,7 +37,9 @@ def read_document(root: Path, key: str, label: str) -> bytes | None:
         return None
     if path.stat().st_size > MAX_DOCUMENT_BYTES:
         raise ImageError(
-            f"a header of at most {MAX_DOCUMENT_BYTES >> 20} MiB", f"{label} with a larger {key}", "Save it again."
+            f"a header of at most {MAX_DOCUMENT_BYTES >> 20} MiB",
+            f"{label} with a larger {key}",
+            "Save it again.",
         )
     return path.read_bytes()
 
