@@ -20,9 +20,8 @@ from cvdm.reading.axes import UNNAMED, Extent, Naming, long_axes
 from cvdm.reading.stack import Origin, Stack, full_range_of, truncated
 from cvdm.reading.tiff_checks import (
     check_complete,
-    check_first_page,
     check_header,
-    check_last_page,
+    check_pages,
     compression_of,
 )
 from cvdm.reading.tiff_metadata import tiff_metadata
@@ -39,7 +38,7 @@ def is_tiff(head: bytes) -> bool:
 def open_tiff(origin: Origin, *, max_pixels: int, naming: Naming) -> Stack:
     """A stack from an open TIFF file. Raises ImageError."""
     label = origin.label
-    check_first_page(origin)
+    check_pages(origin)
     # _multifile=False: never follow a file's references to other files on this machine
     tif = origin.exits.enter_context(tifffile.TiffFile(origin.file, _multifile=False))
     if len(tif.series) > 1:
@@ -48,6 +47,9 @@ def open_tiff(origin: Origin, *, max_pixels: int, naming: Naming) -> Stack:
             f"{label} with {len(tif.series)} separate images",
             "Save each of them as its own file (Fiji: File > Save As > Tiff).",
         )
+    if tif.is_imagej and tif.series[0].kind in ("generic", "uniform"):
+        # tifffile falls back to the bare pages where ImageJ's description claims more than the file holds
+        raise truncated(f"{label} with fewer planes than its description says", origin.size)
     named, shape = naming(*stated_axes(tif.series[0]), label)
     check_header(tif, label, max_pixels)
     dtype = np.dtype(tif.series[0].dtype)
@@ -115,7 +117,6 @@ def _pagewise(origin: Origin, tif: tifffile.TiffFile, shape: tuple[int, ...]) ->
         raise truncated(f"{origin.label} with {there} of {planes} planes", origin.size)
     for page in pages:
         check_complete(page, keyframe, origin)
-    check_last_page(tif, origin)
 
     def decode(position: int) -> np.ndarray:
         return pages[position // per_page].asarray().reshape(per_page, *shape[-2:])[position % per_page]

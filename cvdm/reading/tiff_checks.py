@@ -17,17 +17,35 @@ from cvdm.errors import ImageError
 from cvdm.reading.stack import Origin, check_real, check_size, truncated
 
 BOUNDED_COMPRESSIONS = {"NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD"}
+MAX_PAGES = 10**6
+DESCRIPTION = 270
 
 
-def check_first_page(origin: Origin) -> None:
-    """Refuse a TIFF whose first page lies beyond its end."""
-    origin.file.seek(0)
-    head = origin.file.read(16)
-    origin.file.seek(0)
-    big = head[2] in b"+" or head[3] in b"+"
-    first_page = head[8:16] if big else head[4:8]
-    if int.from_bytes(first_page, "little" if head[:1] == b"I" else "big") >= origin.size:
-        raise truncated(origin.label, origin.size)
+def check_pages(origin: Origin) -> None:
+    """Refuse a chain of pages that leads beyond the end of the file (the pages there would be lost)."""
+    file, size = origin.file, origin.size
+    file.seek(0)
+    head = file.read(16)
+    order: Literal["little", "big"] = "little" if head[:1] == b"I" else "big"
+    big = 43 in head[2:4]
+    count_bytes, tag_bytes, offset_bytes = (8, 20, 8) if big else (2, 12, 4)
+    offset = int.from_bytes(head[8:16] if big else head[4:8], order)
+    seen: set[int] = set()
+    while offset:
+        if offset + count_bytes > size:
+            raise truncated(origin.label, size)
+        if offset in seen or len(seen) == MAX_PAGES:
+            raise ValueError(f"page {len(seen)} leads back, or there are too many")
+        seen.add(offset)
+        file.seek(offset)
+        tags = int.from_bytes(file.read(count_bytes), order)
+        if offset + count_bytes + tags * tag_bytes + offset_bytes > size:
+            raise truncated(origin.label, size)
+        entries = file.read(tags * tag_bytes)
+        if len(seen) == 1 and _end_of_description(entries, order, big) > size:
+            raise truncated(origin.label, size)
+        offset = int.from_bytes(file.read(offset_bytes), order)
+    file.seek(0)
 
 
 def check_header(tif: tifffile.TiffFile, label: str, max_pixels: int) -> None:
@@ -60,16 +78,13 @@ def check_complete(page: Any, keyframe: Any, origin: Origin) -> None:
         raise truncated(origin.label, origin.size)
 
 
-def check_last_page(tif: tifffile.TiffFile, origin: Origin) -> None:
-    """Refuse a chain of pages that goes on beyond the end of the file (the pages there would be lost)."""
-    layout, last = tif.tiff, tif.pages[-1].offset
-    order: Literal["little", "big"] = "little" if layout.byteorder == "<" else "big"
-    origin.file.seek(last)
-    tags = int.from_bytes(origin.file.read(layout.tagnosize), order)
-    origin.file.seek(last + layout.tagnosize + tags * layout.tagsize)
-    pointer = origin.file.read(layout.offsetsize)
-    if len(pointer) < layout.offsetsize or int.from_bytes(pointer, order) >= origin.size:
-        raise truncated(origin.label, origin.size)
+def _end_of_description(entries: bytes, order: str, big: bool) -> int:
+    """Where the text ends that names axes and sizes; 0 where a page has none or holds it in its entry."""
+    word = "u8" if big else "u4"
+    layout = np.dtype([("code", "u2"), ("type", "u2"), ("count", word), ("offset", word)])
+    table = np.frombuffer(entries, layout.newbyteorder("<" if order == "little" else ">"))
+    ends = [int(e["count"]) + int(e["offset"]) for e in table if e["code"] == DESCRIPTION and e["count"] > 8]
+    return max(ends, default=0)
 
 
 def compression_of(page: Any) -> str:

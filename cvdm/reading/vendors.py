@@ -103,7 +103,7 @@ def _metadata(reader: Any) -> Metadata:
     y, x, z = (length_um(size, "um") for size in (sizes.Y, sizes.X, sizes.Z))
     try:
         facts = ome_metadata(ome_nodes(reader.ome_metadata.to_xml()))
-    except (NotImplementedError, ValueError, LookupError):  # no or an invalid translation to OME
+    except (RuntimeError, ValueError, LookupError):  # no translation to OME, or an invalid one
         facts = Metadata()
     return replace(
         facts,
