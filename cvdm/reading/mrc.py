@@ -94,7 +94,8 @@ def read_header(head: bytes, file_size: int, label: str) -> Header:
     """The header's words, checked. Raises ImageError."""
     if len(head) < HEADER:
         raise truncated(label, file_size)
-    order = next((o for o in _orders(head) if _mode(head, o) in MODES | OTHER_MODES), None)
+    known = [o for o in _orders(head) if _mode(head, o) in MODES | OTHER_MODES]
+    order = next((o for o in known if _axes_in_range(head, o)), known[0] if known else None)
     if order is None:
         found = f"{label} with mode {_mode(head, '<')}"
         raise ImageError("an MRC file of a known mode", found, "Export it as TIFF.")
@@ -142,3 +143,8 @@ def _orders(head: bytes) -> str:
 
 def _mode(head: bytes, order: str) -> int:
     return int(struct.unpack(f"{order}i", head[12:16])[0])
+
+
+def _axes_in_range(head: bytes, order: str) -> bool:
+    """True where the order of the axes makes sense; mode 0 reads the same in both byte orders."""
+    return all(0 <= axis <= 3 for axis in struct.unpack(f"{order}3i", head[64:76]))
