@@ -131,6 +131,8 @@ def test_every_type_of_number_is_read(dtype, full_range, byteorder):
         {"compression": "lzw"},
         {"bigtiff": True},
         {"byteorder": ">", "tile": (32, 32)},
+        {"rowsperstrip": 7},
+        {"rowsperstrip": 7, "compression": "packbits"},
     ],
     ids=lambda options: "-".join(map(str, options)),
 )
@@ -146,6 +148,21 @@ def test_no_cut_loses_planes_in_silence(options, axes):
         except ImageError:
             refused += 1
     assert refused >= 55
+
+
+@pytest.mark.parametrize("options", [{"rowsperstrip": 10}, {"tile": (32, 32), "compression": "zlib"}])
+def test_parts_beyond_the_end_and_empty_parts_are_not_zeros(options):
+    """A strip or tile that lies outside the file, or has no bytes, is a truncation and not darkness."""
+    data = written(REAL[0], metadata=None, **options)
+    names = ("TileOffsets", "TileByteCounts") if "tile" in options else ("StripOffsets", "StripByteCounts")
+    for name, lie in zip(names, (len(data) + 5, 0), strict=True):
+        file = io.BytesIO(data)
+        with tifffile.TiffFile(file, mode="r+b") as tif:
+            tag = tif.pages.first.tags[name]
+            tag.overwrite((*tag.value[:-1], lie))
+            forged = file.getvalue()
+        with pytest.raises(ImageError, match="truncated at"):
+            opened(forged)
 
 
 def test_a_chain_of_pages_that_bites_its_tail_is_refused():
