@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CORE = {"torch", "numpy", "scipy", "skimage", "tifffile", "imagecodecs", "yaml", "cvdm"}
+# Extras that open one format each, imported only when a file of it comes.
+OPTIONAL_READERS = {"zarr", "bioio_czi", "bioio_nd2", "bioio_lif"}
 # One file each may know the tool; everything else goes through it.
 ONLY_IN = {
     "mlflow": ("flows/registry/", "service/loading.py"),
@@ -17,6 +19,7 @@ ONLY_IN = {
     "great_expectations": ("flows/",),
     "dvc": ("flows/",),
     "bentoml": ("service/",),
+    **dict.fromkeys(OPTIONAL_READERS, ("cvdm/reading/",)),
 }
 
 
@@ -43,6 +46,8 @@ def relative(path):
 def test_the_science_knows_no_tracker_orchestrator_or_server(path):
     """cvdm/ imports the standard library, arrays and images; its command line also a progress bar."""
     allowed = CORE | set(sys.stdlib_module_names) | ({"tqdm"} if path.name == "__main__.py" else set())
+    if relative(path).startswith("cvdm/reading/"):
+        allowed |= OPTIONAL_READERS
     assert imports(path) <= allowed
 
 
