@@ -85,9 +85,10 @@ class _Motion:
 
 @dataclass(frozen=True)
 class _Matches:
-    """shifts (N, 2) and significance (N,) of windows; the motion common to all, its significance, precision (1 / px^2)
+    """Centres of structure and shifts (N, 2) and significance (N,) of windows; the motion common to all, its significance, precision (1 / px^2)
     and phase agreement."""
 
+    points: np.ndarray
     shifts: np.ndarray
     significance: np.ndarray
     common: _Motion
@@ -108,14 +109,14 @@ def register(low: np.ndarray, high: np.ndarray) -> Registration | None:
     pyramid = _pyramid(low, high, factor)
     field = _Field(*pyramid[0], _grid(pyramid[0][0].shape))
     matches = field.match(_coarse(*pyramid[0]), whitened=True)
-    motion, _ = _followed(field, matches)
+    motion, _ = _followed(matches)
     for _ in range(ITERATIONS):
         matches = field.match(motion, whitened=False)
-        motion, fitted = _followed(field, matches)
+        motion, fitted = _followed(matches)
     counted = matches.significance >= SIGNIFICANT
     if matches.common_significance < SIGNIFICANT and not counted.any():
         return None
-    left = np.hypot(*(matches.shifts - motion.at(field.points))[counted].T)
+    left = np.hypot(*(matches.shifts - motion.at(matches.points))[counted].T)
     dy, dx, error = _refined(pyramid, field, matches, motion)
     return Registration(
         dy=dy * factor,
@@ -130,10 +131,10 @@ def register(low: np.ndarray, high: np.ndarray) -> Registration | None:
     )
 
 
-def _followed(field: _Field, matches: _Matches) -> tuple[_Motion, bool]:
+def _followed(matches: _Matches) -> tuple[_Motion, bool]:
     """The motion that windows of common structure share, and whether it holds rotation and scale."""
     counted = matches.significance >= SIGNIFICANT
-    fitted = _fit(field.points[counted], matches.shifts[counted], matches.significance[counted])
+    fitted = _fit(matches.points[counted], matches.shifts[counted], matches.significance[counted])
     return (matches.common, False) if fitted is None else (fitted, True)
 
 
@@ -234,17 +235,27 @@ class _Field:
         self.corners = np.clip(np.rint(points + (shape - self.side) / 2).astype(int), 0, self.room)
         self.points = self.corners + (self.side - shape) / 2
         self.band = _Band((self.side, self.side))
-        self.low = self._spectra(low, self.corners, np.zeros_like(self.points))
+        self.low_windows = self._windows(low, self.corners, np.zeros_like(self.points))
+        self.low = fft.rfft2(self.low_windows)
         self.low_power = self.band.sums((np.abs(self.low) ** 2).sum(0))
 
-    def _spectra(self, image: np.ndarray, corners: np.ndarray, fractions: np.ndarray) -> np.ndarray:
-        """Spectra (N, side, side/2 + 1) of windows tapered about points that lie `fractions` off their centres."""
+    def _windows(self, image: np.ndarray, corners: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+        """Windows (N, side, side) without their mean, tapered about points that lie `fractions` off their centres."""
         n = self.side
         windows = np.stack([image[y : y + n, x : x + n] for y, x in corners])
         rows, columns = _hann(n, fractions[:, :1]), _hann(n, fractions[:, 1:])
         taper = rows[:, :, None] * columns[:, None, :]
         means = (windows * taper).sum((1, 2)) / (rows.sum(1) * columns.sum(1))
-        return fft.rfft2((windows - means[:, None, None]) * taper)
+        windows -= means[:, None, None]
+        return np.asarray(windows * taper)
+
+    def _centroids(self, high: np.ndarray) -> np.ndarray:
+        """Points (N, 2) at which the structure lies that each pair of windows has in common."""
+        shared = self.low_windows * high
+        position = np.arange(self.side) + 0.5 - self.side / 2
+        total = np.maximum(shared.sum((1, 2)), 1e-30)
+        off = np.stack((shared.sum(2) @ position, shared.sum(1) @ position), axis=1) / total[:, None]
+        return self.points + np.clip(off, -self.side / 4, self.side / 4)
 
     def match(self, motion: _Motion, *, whitened: bool) -> _Matches:
         """Compare each window of low with high where `motion` predicts it."""
@@ -252,8 +263,11 @@ class _Field:
         corners = np.clip(np.rint(self.corners + predicted).astype(int), 0, self.room)
         offsets = corners - self.corners
         fractions = np.clip(predicted - offsets, -self.side / 8, self.side / 8)
-        high = self._spectra(self.high, corners, fractions)
-        turned = 2j * np.pi * fractions
+        windows = self._windows(self.high, corners, fractions)
+        high = fft.rfft2(windows)
+        points = self._centroids(windows)
+        expected = motion.at(points)
+        turned = 2j * np.pi * (expected - offsets)
         cross = self.low.conj() * high
         cross *= np.exp(turned[:, :1] * self.band.fy[:, 0]).astype(np.complex64)[:, :, None]
         cross *= np.exp(turned[:, 1:] * self.band.fx[0]).astype(np.complex64)[:, None, :]
@@ -263,11 +277,11 @@ class _Field:
         tiny = 1e-30 + 1e-6 * math.sqrt(float(variance.max(initial=0)))
         left, heights, _ = _peaks(weighted, self.band)
         common, height, bend = _peaks(weighted.sum(0)[None], self.band)
-        shift = np.average(offsets + fractions - predicted, axis=0) + common[0]
         return _Matches(
-            shifts=offsets + fractions + left,
+            points=points,
+            shifts=expected + left,
             significance=heights / (np.sqrt(variance) + tiny),
-            common=_Motion(motion.dy + shift[0], motion.dx + shift[1], motion.scale, motion.rotation),
+            common=_Motion(motion.dy + common[0, 0], motion.dx + common[0, 1], motion.scale, motion.rotation),
             common_significance=float(height[0] / (math.sqrt(float(variance.sum())) + tiny)),
             precision=float(bend[0]),
             agreement=self._agreement(cross, common[0]),
@@ -311,7 +325,7 @@ def _peaks(spectra: np.ndarray, band: _Band) -> tuple[np.ndarray, np.ndarray, np
     whole = np.stack((near[best // len(near)], near[best % len(near)]), axis=1).astype(float)
     shift = whole
     py, px = 2j * np.pi * band.fy[:, 0], 2j * np.pi * band.fx[0]
-    for step in range(4):
+    for step in range(3):
         ey, ex = np.exp(shift[:, :1] * py), np.exp(shift[:, 1:] * px)
         rows = np.stack((ey, ey * py, ey * py**2), axis=1).astype(np.complex64)  # (N, 3, side)
         columns = np.stack((ex, ex * px, ex * px**2), axis=2).astype(np.complex64)
@@ -319,7 +333,7 @@ def _peaks(spectra: np.ndarray, band: _Band) -> tuple[np.ndarray, np.ndarray, np
         height, hyy, hxx, hxy = table[:, 0, 0], table[:, 2, 0], table[:, 0, 2], table[:, 1, 1]
         determinant = hyy * hxx - hxy**2
         bent = (hyy < 0) & (determinant > 0)
-        if step == 3:
+        if step == 2:
             break
         scale = np.where(bent, determinant, 1)
         dy = np.where(bent, (hxx * table[:, 1, 0] - hxy * table[:, 0, 1]) / scale, 0)
