@@ -1,6 +1,6 @@
 """How sharp one image is: the loss of power towards fine detail, whatever its brightness, noise and structure.
 
-    P(f) = mean over windows with signal of |FFT|^2, each window scaled to equal coarse power
+    P(f) = mean over windows with signal of |FFT|^2 / sqrt(coarse power of the window)
     S(f) = P(f) - noise                            noise: mean of P beyond 0.42 cycles per pixel, where no optics
                                                    of well sampled images reach
     log S(f) = constant - 2 log f - (2 pi blur f)^2      lines and edges of a scene, seen through a Gaussian
@@ -25,13 +25,16 @@ from scipy import fft
 
 WINDOW = 64  # px, smaller in small images
 MAX_WINDOWS = 64  # taken where the signal is
-SIGNAL_SHARE = 0.25  # of the windows, those of most signal
+SIGNAL_SHARE = 0.5  # of the windows, those of most signal
+LEAST_SIGNAL = 0.1  # of the coarse power of the window that has most; rounding and noise hide the rest
 NOISE_FROM = 0.42  # cycles per pixel
 SIGNAL_TO = 0.35
 DEPTH = 1e-3  # of coarse power; below, the window's own side lobes and rounding matter
 SCENE_EXPONENT = 2.0  # of the power spectrum of lines and edges
 SCATTER = 0.3  # of the logarithm of a ring's power about that law
-DB_PER_PX2 = 10 / math.log(10) * (2 * math.pi / 10) ** 2  # loss of a Gaussian of sigma 1 px at a period of 10 px
+DB_PER_PX2 = (
+    10 / math.log(10) * (2 * math.pi / 10) ** 2
+)  # loss of a Gaussian of sigma 1 px at a period of 10 px
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,18 @@ def measure_focus(image: np.ndarray) -> Focus | None:
     power = rings.power(windows)  # (N, rings)
     noise = power[:, rings.frequency > NOISE_FROM].mean(1)
     coarse = power[:, : rings.coarse].mean(1) - noise
-    kept = coarse > np.maximum(noise, 1e-9 * coarse.max(initial=0))
+    kept = (coarse > noise) & (coarse >= max(LEAST_SIGNAL * float(coarse.max(initial=0)), 1e-30))
     if not kept.any():
         return None
-    relative = power[kept] / coarse[kept, None]
-    mean, floor = relative.mean(0), float((noise[kept] / coarse[kept]).mean())
-    square = _blur_square(mean, floor, int(kept.sum()), rings)
+    # dim windows count less, but no bright one decides alone
+    weights = 1 / np.sqrt(coarse[kept])
+    weights /= np.sum(weights * coarse[kept])
+    effective = float(1 / np.sum((weights * coarse[kept]) ** 2))
+    square = _blur_square(weights @ power[kept], float(weights @ noise[kept]), effective, rings)
     return Focus(-DB_PER_PX2 * square, math.sqrt(max(square, 0.0)), int(kept.sum()))
 
 
-def _blur_square(power: np.ndarray, noise: float, windows: int, rings: _Rings) -> float:
+def _blur_square(power: np.ndarray, noise: float, windows: float, rings: _Rings) -> float:
     """blur^2 in px^2 of the weighted line through log(S f^2) against f^2."""
     modes = rings.modes * windows / 2
     error = power / np.sqrt(modes)
@@ -100,7 +105,9 @@ class _Rings:
         self._used = np.flatnonzero((np.arange(len(count)) >= 1) & (count > 8))
         self._all = count
         self.modes = count[self._used]
-        self.frequency = np.bincount(self._index.ravel(), (radius * self._twice).ravel())[self._used] / self.modes
+        self.frequency = (
+            np.bincount(self._index.ravel(), (radius * self._twice).ravel())[self._used] / self.modes
+        )
         self.coarse = max(1, int((self.frequency < 0.08).sum()))
 
     def power(self, windows: np.ndarray) -> np.ndarray:

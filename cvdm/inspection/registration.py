@@ -4,13 +4,14 @@
     c(f) = |sum C|^2 / (sum |LOW|^2 sum |HIGH|^2)  coherence of a ring of frequencies, all windows pooled
     peak of  sum w(f) Re C(f) exp(2 pi i f shift),  w = c / (1 - c) / |C|
 
-The weight w is the maximum-likelihood one of Hannan & Thomson (1973) and Knapp & Carter (1976): it whitens, and
-trusts each band of frequencies as far as the two images agree in it, so it needs no tuning to noise or blur.
-Plain correlation is pulled to zero where the input is one of the frames averaged into its target, since their
-common noise is at rest; that noise lies mostly at high frequencies, which are left out (`TOP_FREQUENCY`).
+The weight w is the maximum-likelihood one of Hannan & Thomson (1973) and Knapp & Carter (1976): it whitens,
+and trusts each band of frequencies as far as the two images agree in it, so it needs no tuning to noise or
+blur. Correlation at all frequencies is pulled to zero where the input is one of the frames averaged into its
+target, since their common noise is at rest: it finds half of the real shift on such pairs.
 
 A first estimate comes from the whole field, reduced to `FIELD_SIDE`; then windows follow their own predicted
-shift, and a similarity (shift, rotation, scale) is fitted to theirs. Last, the shift is refined at finer levels.
+shift, and a similarity (shift, rotation, scale) is fitted to theirs. Each window's shift is that of the
+centroid of what both images show in it. Last, the shift is refined at finer levels.
 
 Not covered: shifts beyond a third of the field, rotation beyond some three degrees, local deformation.
 """
@@ -24,18 +25,18 @@ import numpy as np
 from scipy import fft
 
 FIELD_SIDE = 256  # px, longest side at which local windows are compared, about; larger fields are reduced
-FINEST = 2  # reduction of the finest level; signal beyond a quarter of the sampling rate is rare in microscopy
+FINEST = 2  # reduction of the finest level; little is seen beyond a quarter of the sampling rate
 WINDOW = 64  # px, side of a local window; smaller in small fields
 REFINED_WINDOWS = 16  # windows at the finer levels
 TOP_FREQUENCY = 0.45  # cycles per pixel of the reduced field
-ITERATIONS = 3
+ITERATIONS = 2
 SIGNIFICANT = 7.0  # a window counts above this many standard deviations of windows without common structure
 ENOUGH_WINDOWS = 4  # for rotation and scale
 
 
 @dataclass(frozen=True)
 class Registration:
-    """How high lies on low: a point p of low is found at centre + (1 + scale) R(rotation) (p - centre) + shift.
+    """How high lies on low: p of low is found at centre + (1 + scale) R(rotation) (p - centre) + shift.
 
     dy, dx:       shift in pixels at the centre of the field, positive downwards and to the right.
     error_px:     standard error of the shift, from the sharpness of the correlation peak.
@@ -85,8 +86,15 @@ class _Motion:
 
 @dataclass(frozen=True)
 class _Matches:
-    """Centres of structure and shifts (N, 2) and significance (N,) of windows; the motion common to all, its significance, precision (1 / px^2)
-    and phase agreement."""
+    """What N windows say, and what all of them say together.
+
+    points, shifts:      (N, 2), centroids of their structure and where those moved.
+    significance:        (N,) of their correlation peaks.
+    common:              the predicted motion plus the one shift that fits all windows best.
+    common_significance: of that shift's correlation peak.
+    precision:           of that shift, 1 / px^2.
+    agreement:           of the phases with that shift, 0 to 1.
+    """
 
     points: np.ndarray
     shifts: np.ndarray
@@ -111,8 +119,8 @@ def register(low: np.ndarray, high: np.ndarray) -> Registration | None:
     matches = field.match(_coarse(*pyramid[0]), whitened=True)
     motion, _ = _followed(matches)
     for _ in range(ITERATIONS):
-        matches = field.match(motion, whitened=False)
-        motion, fitted = _followed(matches)
+        motion, fitted = _followed(field.match(motion, whitened=False))
+    matches = field.match(motion, whitened=False)
     counted = matches.significance >= SIGNIFICANT
     if matches.common_significance < SIGNIFICANT and not counted.any():
         return None
@@ -141,10 +149,9 @@ def _followed(matches: _Matches) -> tuple[_Motion, bool]:
 def _refined(
     pyramid: list[tuple[np.ndarray, np.ndarray]], field: _Field, matches: _Matches, motion: _Motion
 ) -> tuple[float, float, float]:
-    """Shift and its standard error in the pixels of the pyramid's first level, from all levels by precision."""
+    """Shift and its standard error in pixels of the first level, from all levels by precision."""
     best = field.points[np.argsort(-matches.significance)[:REFINED_WINDOWS]]
-    last = field.match(motion, whitened=False)
-    shifts, precisions = [(last.common.dy, last.common.dx)], [last.precision]
+    shifts, precisions = [(matches.common.dy, matches.common.dx)], [matches.precision]
     for level, pair in enumerate(pyramid[1:], start=1):
         finer = 2.0**level
         found = _Field(*pair, best * finer).match(motion.enlarged(finer), whitened=False)
@@ -195,12 +202,13 @@ def _coarse(low: np.ndarray, high: np.ndarray) -> _Motion:
     for spectrum in (cross, cross * soft):
         surface = fft.irfft2(spectrum, s=low.shape)
         peak = np.unravel_index(np.argmax(surface), surface.shape)
-        candidates.append(tuple(int((p + n // 2) % n - n // 2) for p, n in zip(peak, low.shape, strict=True)))
+        y, x = (int((p + n // 2) % n - n // 2) for p, n in zip(peak, low.shape, strict=True))
+        candidates.append((y, x))
     power = band.sums(np.abs(a) ** 2) * band.sums(np.abs(b) ** 2)
 
     def explained(candidate: tuple[int, int]) -> float:
-        turned = cross * np.exp(2j * np.pi * band.fy * candidate[0]) * np.exp(2j * np.pi * band.fx * candidate[1])
-        common = np.maximum(band.sums(turned.real), 0)
+        turn = np.exp(2j * np.pi * band.fy * candidate[0]) * np.exp(2j * np.pi * band.fx * candidate[1])
+        common = np.maximum(band.sums((cross * turn).real), 0)
         return float(np.sum(band.counts * common**2 / np.maximum(power, 1e-300)))
 
     dy, dx = max(dict.fromkeys(candidates), key=explained)
@@ -240,7 +248,7 @@ class _Field:
         self.low_power = self.band.sums((np.abs(self.low) ** 2).sum(0))
 
     def _windows(self, image: np.ndarray, corners: np.ndarray, fractions: np.ndarray) -> np.ndarray:
-        """Windows (N, side, side) without their mean, tapered about points that lie `fractions` off their centres."""
+        """Windows (N, side, side) without their mean, tapered about points `fractions` off their centres."""
         n = self.side
         windows = np.stack([image[y : y + n, x : x + n] for y, x in corners])
         rows, columns = _hann(n, fractions[:, :1]), _hann(n, fractions[:, 1:])
@@ -302,7 +310,7 @@ class _Field:
         band = self.band
         power = np.sqrt(self.low_power * band.sums((np.abs(high) ** 2).sum(0)))
         tiny = 1e-6 * float(power.max(initial=0)) + 1e-30
-        twice = np.where(band.fx > 0, 2.0, 1.0) * band.used  # for columns that stand for their mirror image too
+        twice = np.where(band.fx > 0, 2.0, 1.0) * band.used  # most columns stand for two
         if whitened:
             return twice * (np.exp(-((band.radius / 0.2) ** 2)) / (power + tiny))[band.ring]
         common = np.maximum(band.sums(cross.real.sum(0)), 0)
@@ -312,9 +320,9 @@ class _Field:
 
 
 def _peaks(spectra: np.ndarray, band: _Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where (N, 2), how high and how sharply bent (N,) sum Re spectra exp(2 pi i f d) peaks, d within a sixth.
+    """Where (N, 2), how high and how sharply bent (N,) sum Re spectra exp(2 pi i f d) peaks.
 
-    The best whole pixel, then Newton's method on the band-limited surface.
+    d within a sixth of the side. The best whole pixel, then Newton's method on the band-limited surface.
     """
     side = spectra.shape[1]
     surface = fft.irfft2(spectra * np.where(band.fx > 0, 0.5, 1.0).astype(np.float32), s=(side, side))
@@ -343,7 +351,7 @@ def _peaks(spectra: np.ndarray, band: _Band) -> tuple[np.ndarray, np.ndarray, np
 
 
 def _fit(points: np.ndarray, shifts: np.ndarray, trust: np.ndarray) -> _Motion | None:
-    """The similarity of weighted least squares, outliers losing their weight (Cauchy); None for too few points."""
+    """The similarity of weighted least squares, outliers losing weight (Cauchy); None for too few points."""
     if len(points) < ENOUGH_WINDOWS or np.ptp(points, axis=0).max() == 0:
         return None
     y, x = points.T
