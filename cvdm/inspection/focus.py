@@ -1,10 +1,10 @@
-"""How sharp one image is: the loss of power towards fine detail, whatever its brightness, noise and structure.
+"""How sharp one image is: its loss of power towards fine detail, whatever its brightness and noise.
 
     P(f) = mean over windows with signal of |FFT|^2 / sqrt(coarse power of the window)
-    S(f) = P(f) - noise                            noise: mean of P beyond 0.42 cycles per pixel, where no optics
-                                                   of well sampled images reach
-    log S(f) = constant - 2 log f - (2 pi blur f)^2      lines and edges of a scene, seen through a Gaussian
-    focus = -10 log10(e) (2 pi blur / 10 px)^2     loss at a period of 10 px relative to coarse detail, in dB
+    S(f) = P(f) - noise                               noise: mean of P beyond 0.42 cycles per pixel, where the
+                                                      optics of well sampled images do not reach
+    log S(f) = constant - 2 log f - (2 pi blur f)^2   lines and edges of a scene, seen through a Gaussian
+    focus = -10 log10(e) (2 pi blur / 10 px)^2        loss at a period of 10 px, in dB
 
 The line is fitted to the rings of frequency in which the signal stands out of the noise, so the measure uses
 what each image has instead of two fixed bands. Blurring by a Gaussian of sigma s px takes 1.71 s^2 dB off,
@@ -22,6 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
+
+from cvdm.inspection.numeric_range import moderate
 
 WINDOW = 64  # px, smaller in small images
 MAX_WINDOWS = 64  # taken where the signal is
@@ -56,10 +58,10 @@ def measure_focus(image: np.ndarray) -> Focus | None:
     side = WINDOW
     while side > min(image.shape):
         side //= 2
-    if side < 16 or np.ptp(image) == 0:
+    if side < 16 or (moderated := moderate(image)) is None:
         return None
     rings = _Rings(side)
-    windows = _windows_with_signal(image, side)
+    windows = _windows_with_signal(moderated[0], side)
     power = rings.power(windows)  # (N, rings)
     noise = power[:, rings.frequency > NOISE_FROM].mean(1)
     coarse = power[:, : rings.coarse].mean(1) - noise
@@ -124,7 +126,7 @@ def _windows_with_signal(image: np.ndarray, side: int) -> np.ndarray:
     """The windows (N, side, side) of a regular grid in which means of blocks vary most."""
     block = side // 8
     height, width = (length // side for length in image.shape)
-    field = np.asarray(image[: height * side, : width * side], np.float32)
+    field = image[: height * side, : width * side]
     tiles = field.reshape(height, side, width, side)
     # every second row and column of a block is enough to find where the signal is
     thin = tiles[:, ::2, :, ::2].reshape(height, 8, block // 2, width, 8, block // 2)

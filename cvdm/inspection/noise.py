@@ -1,7 +1,7 @@
 """How noisy one image is, how far its signal stands above that, and by how much a target beats its input.
 
     residual = third difference along rows and columns, scaled to unit variance for white noise
-    variance(block) = mean of residual^2 over 8 x 8 pixels; of all blocks of like brightness the median counts
+    variance(block) = mean of residual^2 over 8 x 8 pixels; of blocks of like brightness the median counts
     variance = gain * brightness + offset          Poisson-Gaussian noise (Foi et al. 2008), fitted to those
     SNR = 20 log10(spread of the signal / noise where the signal is)
 
@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cvdm.inspection.numeric_range import moderate
+
 BLOCK = 8  # px
 REACH = 3  # px that the third difference looks ahead
 GROUPS = 24  # of blocks of like brightness
@@ -34,7 +36,7 @@ class Noise:
 
     level:           standard deviation, root mean square over the image.
     background:      standard deviation in the dimmest part of the field.
-    gain:            variance per unit of brightness, from photon noise; 0 where the noise is the same everywhere.
+    gain:            variance per unit of brightness, from photon noise; 0 for noise equal everywhere.
     offset_variance: variance that the fitted line has at brightness 0; may be negative, as brightness holds
                      the camera's offset.
     signal:          spread of the signal, brightest percent minus dimmest tenth of block means.
@@ -53,9 +55,11 @@ class Noise:
 
 def measure_noise(image: np.ndarray) -> Noise | None:
     """Noise of (H, W); None for a constant image or one under 16 px wide or high."""
-    if min(image.shape) < 2 * BLOCK or np.ptp(image) == 0:
+    if min(image.shape) < 2 * BLOCK or (moderated := moderate(image)) is None:
         return None
-    brightness, variance = _blocks(image)
+    pixels, unit = moderated
+    brightness, variance = _blocks(pixels)
+    brightness, variance = brightness * unit, variance * unit**2
     order = np.argsort(brightness, kind="stable")
     groups = np.array_split(order, min(GROUPS, max(1, len(order) // BLOCK)))
     counts = np.array([len(group) for group in groups], float)
@@ -103,7 +107,7 @@ def _blocks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if height * width > MAX_BLOCKS:
         rows = np.unique(np.linspace(0, height - 1, max(1, MAX_BLOCKS // width)).astype(int))
     take = (rows[:, None] * BLOCK + np.arange(BLOCK + REACH)).ravel()
-    bands = np.asarray(image[take] if len(rows) < height else image, np.float32)
+    bands = image[take] if len(rows) < height else image
     if len(rows) == height:
         bands = np.lib.stride_tricks.sliding_window_view(bands, BLOCK + REACH, axis=0)[::BLOCK][:height]
         bands = bands.transpose(0, 2, 1)
@@ -114,8 +118,9 @@ def _blocks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     across = _third_difference(down, axis=2)[:, :, :columns]
     squares = np.einsum("ryx,ryx->rx", across, across)  # sums over the rows of a block
     variance = squares.reshape(len(rows), width, BLOCK).sum(2) / BLOCK**2
-    sums = bands[:, :BLOCK, :columns].sum(1, dtype=np.float32)
-    brightness = sums.reshape(len(rows), width, BLOCK).sum(2) / BLOCK**2
+    # of a block's rows the middle half: a hot pixel must not count as brightness
+    means = bands[:, :BLOCK, :columns].reshape(len(rows), BLOCK, width, BLOCK).mean(3)
+    brightness = np.sort(means, axis=1)[:, BLOCK // 4 : -BLOCK // 4].mean(1)
     return brightness.ravel().astype(np.float64), variance.ravel().astype(np.float64)
 
 

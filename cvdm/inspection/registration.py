@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
+from cvdm.inspection.numeric_range import moderate
+
 FIELD_SIDE = 256  # px, longest side at which local windows are compared, about; larger fields are reduced
 FINEST = 2  # reduction of the finest level; little is seen beyond a quarter of the sampling rate
 WINDOW = 64  # px, side of a local window; smaller in small fields
@@ -111,10 +113,11 @@ def register(low: np.ndarray, high: np.ndarray) -> Registration | None:
     Both of the same shape, of 16 px at least on each side.
     """
     assert low.shape == high.shape, (low.shape, high.shape)
-    if min(low.shape) < 16 or np.ptp(low) == 0 or np.ptp(high) == 0:
+    moderate_low, moderate_high = moderate(low), moderate(high)
+    if min(low.shape) < 16 or moderate_low is None or moderate_high is None:
         return None
     factor = _reduction(low.shape)
-    pyramid = _pyramid(low, high, factor)
+    pyramid = _pyramid(moderate_low[0], moderate_high[0], factor)
     field = _Field(*pyramid[0], _grid(pyramid[0][0].shape))
     matches = field.match(_coarse(*pyramid[0]), whitened=True)
     motion, _ = _followed(matches)

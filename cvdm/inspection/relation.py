@@ -2,7 +2,7 @@
 
     x, y = means of blocks of input and target, which noise and small shifts hardly move
     sample = as many blocks of each brightness, so that the background, often most of a field, does not decide
-    y = gain x + offset     median of slopes (Theil 1950, Sen 1968) over the medians of groups of like brightness
+    y = gain x + offset     median of slopes (Theil 1950, Sen 1968) over medians of groups of like brightness
 
 Two images stretched to the file's range each on its own fill that range exactly and share neither gain nor
 zero. That is what `separate_stretch` looks for; it cannot see a stretch that leaves the ends unused.
@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from cvdm.inspection.numeric_range import moderate
+
 BLOCK = 16  # px; less in small images
 GROUPS = 16  # of brightness
 PER_GROUP = 32  # blocks of each brightness in the balanced sample
@@ -30,11 +32,12 @@ SPAN_PERCENTILES = (0.5, 99.5)  # of block means: the span that groups divide
 class Relation:
     """The relation of target to input over blocks; intensities in each image's own units.
 
-    rank_correlation: Spearman's, over a sample balanced in brightness: 1 where the relation is monotone, about 0
-                      where there is none, -1 where one image is inverted.
+    rank_correlation: Spearman's, over a sample balanced in brightness: 1 where the relation is monotone,
+                      about 0 where there is none, -1 where one image is inverted.
     gain, offset:     target = gain * input + offset.
-    curvature:        how far the middle of a parabola through the relation lies above its chord, as a fraction of
-                      the target's span: 0 for a line, positive where dim parts were brightened; -0.25 for y = x^2.
+    curvature:        how far the middle of a parabola through the relation lies above its chord, as a
+                      fraction of the target's span: 0 for a line, positive where dim parts were
+                      brightened; -0.25 for y = x^2.
     scatter:          robust deviation of group medians from the line, as a fraction of the target's span.
     dim_offset:       input minus target in the dimmest part, as a fraction of the target's span.
     scale_departure:  how far the pair is from a shared scale: the larger of |log gain| and |dim_offset|.
@@ -56,14 +59,17 @@ class Relation:
 def measure_relation(
     low: np.ndarray, high: np.ndarray, *, full_range: float | None = None
 ) -> Relation | None:
-    """Relation of high (H, W) to low (H, W); None where either is constant over blocks or has under 16 blocks.
+    """Relation of high (H, W) to low (H, W); None where either is constant or has under 16 blocks.
 
     full_range: the largest value that the files can hold (255, 65535); None for floating point, or where the
     two files differ in type.
     """
     assert low.shape == high.shape, (low.shape, high.shape)
     side = max(1, min(BLOCK, min(low.shape) // 4))
-    x, y = _block_means(low, side), _block_means(high, side)
+    moderate_low, moderate_high = moderate(low), moderate(high)
+    if moderate_low is None or moderate_high is None:
+        return None
+    x, y = (_block_means(pixels, side) * unit for pixels, unit in (moderate_low, moderate_high))
     if x.size < 16 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     chosen = _balanced(x)
@@ -92,7 +98,7 @@ def measure_relation(
 
 
 def gain_scatter(gains: Sequence[float]) -> float | None:
-    """Robust standard deviation of log gain over the pairs of a set; None for fewer than three positive gains.
+    """Robust standard deviation of log gain over the pairs of a set; None below three positive gains.
 
     Pairs of one acquisition protocol share their gain; separate stretches scatter it.
     """
@@ -105,7 +111,7 @@ def gain_scatter(gains: Sequence[float]) -> float | None:
 def _block_means(image: np.ndarray, side: int) -> np.ndarray:
     """Means (N,) of side x side blocks, float64; what fills no block is left out."""
     height, width = (length // side for length in image.shape)
-    field = np.asarray(image[: height * side, : width * side], np.float32)
+    field = image[: height * side, : width * side]
     rows = field.reshape(height, side, width * side).sum(1)
     return (rows.reshape(height, width, side).sum(2, dtype=np.float64) / side**2).ravel()
 
@@ -139,7 +145,7 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 def _group_medians(x: np.ndarray, y: np.ndarray, sign: float) -> tuple[np.ndarray, np.ndarray]:
     """Medians of x and y in groups of like joint brightness, which favours neither image's noise."""
-    joint = x / np.std(x) + sign * y / np.std(y)
+    joint = x / np.ptp(x) + sign * y / np.ptp(y)
     group = _brightness_group(joint)
     used = np.unique(group)
     if len(used) < 3:  # a few bright blocks far above the rest
@@ -166,8 +172,9 @@ def _curvature(x: np.ndarray, y: np.ndarray) -> float:
     if len(x) < 4:
         return 0.0
     t = (x - x.min()) / np.ptp(x)
-    square = np.polyfit(t, y, 2)[0]
-    return float(-square / 4 / np.ptp(y))
+    terms = np.stack((t**2, t, np.ones_like(t)), axis=1)
+    square = np.linalg.lstsq(terms, (y - y.min()) / np.ptp(y), rcond=1e-9)[0][0]
+    return float(-square / 4)
 
 
 def _fills(image: np.ndarray, full_range: float) -> bool:
