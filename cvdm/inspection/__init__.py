@@ -1,3 +1,5 @@
-"""Measurements of microscopy image pairs for the data gate: numbers that say how noisy, sharp, registered and
-comparable two images are. Pure functions of pixels that never judge: thresholds and verdicts are elsewhere.
+"""Measures of microscopy images for the data gate: what an image or a pair is like, in numbers.
+
+Nothing here judges. A measure takes pixels and gives a number, or None where the image allows no statement;
+thresholds and verdicts are the caller's.
 """

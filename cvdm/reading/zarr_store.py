@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import zarr
 from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
@@ -20,7 +20,7 @@ from cvdm.reading.zarr_folder import file_inside
 
 def open_array(root: Path, path: str, header: ArrayHeader, documents: Mapping[str, bytes], label: str) -> Any:
     """The zarr.Array at a path of a folder, whose headers are the given documents."""
-    zarr_format = 3 if f"{path}/zarr.json" in documents else 2
+    zarr_format: Literal[2, 3] = 3 if f"{path}/zarr.json" in documents else 2
     store = FolderStore(root, header, documents, label)
     return zarr.open_array(store=store, path=path, mode="r", zarr_format=zarr_format)
 
