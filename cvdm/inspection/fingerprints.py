@@ -42,7 +42,8 @@ DESCRIPTOR_DISTANCE = 2.6  # 95 % of true matches lie below, four fifths of chan
 VOTE_SIDE = 12.0  # px, of a bin of displacements
 FEWEST_VOTES = 3
 PAIRS_AT_ONCE = 250_000  # matches that vote together: bounds memory
-SMALLEST_SHARED = 50  # thumbnail pixels, below which no correlation is taken
+INDEPENDENT = 16  # thumbnail pixels that count as one observation, for the width of the band
+SMALLEST_SHARED = 4  # observations, below which no correlation is taken
 
 # The 8 symmetries of the square, acting on (row, column).
 SYMMETRIES = tuple(
@@ -76,10 +77,10 @@ class Duplicate:
     """Two images that seem to share a part of their field of view.
 
     first, second: names, first < second.
-    score:         0 to 1: correlation * matches / (matches + 1). Pairs of the same field under heavy noise score
-                   0.4 and more, chance pairs less.
+    score:         0 to 1: what the correlation is at least (two standard errors of Fisher's z below), times
+                   matches / (matches + 1), so that neither a small shared area nor few keypoints score high.
     matches:       keypoints that agree on one geometry.
-    correlation:   of the two thumbnails over the shared area, 0 where they are not alike.
+    correlation:   of the two thumbnails over the shared area, -1 to 1.
     overlap:       shared area as a fraction of the smaller image, 0 to 1.
     mirrored:      whether one is a mirror image of the other.
     """
@@ -375,11 +376,11 @@ def _proven(
     fingerprints: Mapping[str, Fingerprint], first: str, second: str, hypothesis: _Hypothesis
 ) -> Duplicate:
     one, other = fingerprints[first], fingerprints[second]
-    correlation = _correlation(one.thumbnail, other.thumbnail, hypothesis)
+    correlation, observations = _correlation(one.thumbnail, other.thumbnail, hypothesis)
     return Duplicate(
         first=first,
         second=second,
-        score=correlation * hypothesis.votes / (hypothesis.votes + 1),
+        score=_at_least(correlation, observations) * hypothesis.votes / (hypothesis.votes + 1),
         matches=hypothesis.votes,
         correlation=correlation,
         overlap=_overlap(one.shape, other.shape, hypothesis),
@@ -387,8 +388,16 @@ def _proven(
     )
 
 
-def _correlation(one: np.ndarray, other: np.ndarray, hypothesis: _Hypothesis) -> float:
-    """Pearson's correlation of two thumbnails over their shared area; 0 if negative or too small an area."""
+def _at_least(correlation: float, observations: float) -> float:
+    """The correlation less two standard errors of Fisher's z, not below 0."""
+    if observations < SMALLEST_SHARED:
+        return 0.0
+    z = np.arctanh(min(correlation, 1 - 1e-6)) - 2 / np.sqrt(observations - 3)
+    return max(0.0, float(np.tanh(z)))
+
+
+def _correlation(one: np.ndarray, other: np.ndarray, hypothesis: _Hypothesis) -> tuple[float, float]:
+    """Pearson's correlation of two thumbnails over their shared area, and how many observations it rests on."""
     centre = (THUMBNAIL_CELL - 1) / 2
     rows, columns = np.indices(other.shape).reshape(2, -1)
     places = np.stack([rows, columns]) * THUMBNAIL_CELL + centre
@@ -397,13 +406,14 @@ def _correlation(one: np.ndarray, other: np.ndarray, hypothesis: _Hypothesis) ->
     source = (source - centre) / THUMBNAIL_CELL
     limits = np.array(one.shape)[:, None] - 1
     inside = np.all((source >= 0) & (source <= limits), axis=0)
-    if inside.sum() < SMALLEST_SHARED:
-        return 0.0
+    observations = float(inside.sum()) / INDEPENDENT
+    if observations < SMALLEST_SHARED:
+        return 0.0, observations
     a = map_coordinates(one.astype(np.float32), source[:, inside], order=1)
     b = other[rows[inside], columns[inside]].astype(np.float32)
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((a @ a) * (b @ b)))
-    return min(1.0, max(0.0, float(a @ b) / norm)) if norm > 0 else 0.0
+    return (float(np.clip((a @ b) / norm, -1, 1)) if norm > 0 else 0.0), observations
 
 
 def _overlap(one: np.ndarray, other: np.ndarray, hypothesis: _Hypothesis) -> float:
