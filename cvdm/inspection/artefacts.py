@@ -15,12 +15,15 @@ from scipy import fft
 LOCAL_RADIUS = 3  # px, of the window that says how much pixels vary around a suspect
 LOCAL_FACTOR = 6.0  # of that window's standard deviation
 TAIL_FACTOR = 12.0  # of the median height of local maxima over their neighbours
+STRIP = 64  # rows
 SUSPECTS = 20_000  # at most looked at; the count is scaled up beyond
 LINE_CHANGES = 20  # pixels by which a line must vary to say anything
 LINE_SHARE = 0.05  # of its length, likewise
 DARK_LEVEL = 0.25  # of its neighbours' level, of a line that has lost its signal
 DARK_DEVIATIONS = 8.0
 STAGGER_LINES = 256  # at most compared
+STAGGER_BANDS = 8
+STAGGER_SIGMA = 2.0  # px, of the Gaussian along the row
 STAGGER_REACH = 8  # px, largest shift looked for
 STAGGER_STEP = 0.01  # px
 STAGGER_SIGNIFICANCE = 10.0  # standard deviations of a chance correlation
@@ -47,6 +50,18 @@ class DroppedLines:
         return self.constant + self.duplicated + self.dark
 
 
+@dataclass(frozen=True)
+class Stagger:
+    """How odd rows lie against even rows, as after a bidirectional scan.
+
+    shift: of odd rows to the right, in px, -8 to 8.
+    error: its standard error, in px: large where noise or structure allows no better.
+    """
+
+    shift: float
+    error: float
+
+
 def hot_pixels(pixels: np.ndarray) -> float | None:
     """Single pixels that stand out of all 8 neighbours, per megapixel; None for images under 7 px or constant.
 
@@ -58,7 +73,7 @@ def hot_pixels(pixels: np.ndarray) -> float | None:
     side = 2 * LOCAL_RADIUS + 1
     if min(pixels.shape) < side or np.ptp(pixels) == 0:
         return None
-    inner, excess = _excess(pixels)
+    excess = _excess(pixels)
     heights = excess[excess > 0]
     if heights.size == 0:
         return 0.0
@@ -72,7 +87,7 @@ def hot_pixels(pixels: np.ndarray) -> float | None:
     spread = (upper - lower) / 1.349  # a Gaussian's standard deviation
     rows, columns = (looked_at - 1).T
     hot = excess[rows, columns] > LOCAL_FACTOR * spread
-    return float(hot.mean() * len(suspects) / inner * 1e6)
+    return float(hot.mean() * len(suspects) / excess.size * 1e6)
 
 
 def dead_pixels(pixels: np.ndarray) -> float | None:
@@ -80,13 +95,17 @@ def dead_pixels(pixels: np.ndarray) -> float | None:
     return hot_pixels(-pixels)
 
 
-def _excess(pixels: np.ndarray) -> tuple[int, np.ndarray]:
-    """Number of inner pixels, and how far each (H-2, W-2) exceeds the brightest of its 8 neighbours."""
-    sides = np.maximum(pixels[:, :-2], pixels[:, 2:])
-    triples = np.maximum(sides, pixels[:, 1:-1])
-    neighbours = np.maximum(np.maximum(triples[:-2], triples[2:]), sides[1:-1])
-    excess = pixels[1:-1, 1:-1] - neighbours
-    return excess.size, excess
+def _excess(pixels: np.ndarray) -> np.ndarray:
+    """How far each inner pixel (H-2, W-2) exceeds the brightest of its 8 neighbours."""
+    excess = np.empty((pixels.shape[0] - 2, pixels.shape[1] - 2), dtype=pixels.dtype)
+    for top in range(0, len(excess), STRIP):  # strips that stay in the processor's cache
+        part = pixels[top : top + STRIP + 2]
+        sides = np.maximum(part[:, :-2], part[:, 2:])
+        triples = np.maximum(sides, part[:, 1:-1])
+        neighbours = np.maximum(triples[:-2], triples[2:])
+        np.maximum(neighbours, sides[1:-1], out=neighbours)
+        np.subtract(part[1:-1, 1:-1], neighbours, out=excess[top : top + STRIP])
+    return excess
 
 
 def _windows(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -119,7 +138,7 @@ def dropped_rows(pixels: np.ndarray) -> DroppedLines:
 
 def dropped_columns(pixels: np.ndarray) -> DroppedLines:
     """The same for columns."""
-    return dropped_rows(np.ascontiguousarray(pixels.T))
+    return dropped_rows(pixels.T)
 
 
 def _bounded_runs(flat: np.ndarray, telling: np.ndarray) -> int:
@@ -148,37 +167,56 @@ def _dark(pixels: np.ndarray) -> np.ndarray:
     return dark
 
 
-def scan_stagger(pixels: np.ndarray) -> float | None:
-    """How far odd rows are shifted to the right against even rows, in px, from -8 to 8; None without structure.
+def scan_stagger(pixels: np.ndarray) -> Stagger | None:
+    """How far odd rows are shifted to the right against even rows; None without structure along the rows.
 
-    Each of up to 256 odd rows is correlated with the mean of the even rows above and below, so that slanted
-    structure cancels; the sum of all these correlations is maximised over the shift (the least-squares
-    estimate for white noise), on derivatives along the row, which removes illumination.
+    Each odd row is correlated with the mean of the even rows above and below, so that slanted structure
+    cancels, on derivatives of a Gaussian along the row, which removes illumination and most noise. The sum of
+    all correlations is maximised over the shift; the error is the jackknife's over eight bands of the image.
     """
     height, width = pixels.shape
-    if height < 9 or width < 4 * STAGGER_REACH:
+    if height < 4 * STAGGER_BANDS or width < 4 * STAGGER_REACH:
         return None
     odd = np.arange(1, height - 1, 2)
     odd = odd[:: max(1, -(-len(odd) // STAGGER_LINES))]
-    taper = np.hanning(width - 1).astype(np.float32)
-    here = fft.rfft(np.diff(pixels[odd], axis=1) * taper, axis=1)
-    beside = fft.rfft(np.diff((pixels[odd - 1] + pixels[odd + 1]) / 2, axis=1) * taper, axis=1)
-    cross = (here * np.conj(beside)).sum(axis=0)
-    power = np.sqrt((np.abs(here) ** 2).sum() * (np.abs(beside) ** 2).sum())
+    frequency = 2 * np.pi * fft.rfftfreq(width)
+    weight = frequency**2 * np.exp(-((frequency * STAGGER_SIGMA) ** 2))
+    here, beside = (_row_spectra(rows) for rows in (pixels[odd], pixels[odd - 1] + pixels[odd + 1]))
+    bands = np.linspace(0, len(odd), STAGGER_BANDS, endpoint=False).astype(int)
+    cross = np.add.reduceat(here * np.conj(beside), bands, axis=0) * weight
+    power = np.sqrt(((np.abs(here) ** 2) @ weight).sum() * ((np.abs(beside) ** 2) @ weight).sum())
     if power == 0:
         return None
-    frequency = 2 * np.pi * np.arange(cross.size) / (width - 1)
+    total = cross.sum(axis=0)
+    shift, peak = _best_shift(total, frequency)
+    # chance correlations of rows, each with about width / sigma independent values
+    if peak / power * np.sqrt(len(odd) * width / STAGGER_SIGMA) < STAGGER_SIGNIFICANCE:
+        return None
+    without = np.array([_best_shift(total - band, frequency)[0] for band in cross])
+    error = np.sqrt((STAGGER_BANDS - 1) / STAGGER_BANDS * ((without - without.mean()) ** 2).sum())
+    return Stagger(shift, float(error))
+
+
+def _row_spectra(rows: np.ndarray) -> np.ndarray:
+    """Fourier transforms of rows without their mean, faded out at both ends."""
+    taper = np.hanning(rows.shape[1]).astype(np.float32)
+    return fft.rfft((rows - rows.mean(axis=1, keepdims=True)) * taper, axis=1)
+
+
+def _best_shift(cross: np.ndarray, frequency: np.ndarray) -> tuple[float, float]:
+    """The shift in px at which a cross spectrum's correlation is largest, and that correlation."""
 
     def correlation(shifts: np.ndarray) -> np.ndarray:
-        return (np.exp(1j * shifts[:, None] * frequency) @ cross).real / power
+        return (np.exp(1j * np.outer(shifts, frequency)) @ cross).real
 
-    coarse = np.arange(-STAGGER_REACH, STAGGER_REACH + 0.25, 0.5)
-    best = coarse[np.argmax(correlation(coarse))]
-    fine = np.arange(best - 0.5, best + 0.5 + STAGGER_STEP / 2, STAGGER_STEP)
-    values = correlation(fine)
-    if values.max() * np.sqrt(len(odd) * width) < STAGGER_SIGNIFICANCE:
-        return None
-    return float(np.clip(np.round(fine[np.argmax(values)], 2), -STAGGER_REACH, STAGGER_REACH))
+    shifts, step = np.arange(-STAGGER_REACH, STAGGER_REACH + 0.25, 0.5), 0.5
+    values = correlation(shifts)
+    while step > STAGGER_STEP:
+        step /= 5
+        shifts = shifts[np.argmax(values)] + step * np.arange(-5, 6)
+        values = correlation(shifts)
+    best = int(np.argmax(values))
+    return round(float(shifts[best]), 3), float(values[best])
 
 
 def signal_share(pixels: np.ndarray) -> float | None:
@@ -191,9 +229,9 @@ def signal_share(pixels: np.ndarray) -> float | None:
     height, width = pixels.shape[0] // CELL, pixels.shape[1] // CELL
     if min(height, width) < 4:
         return None
-    shift = np.float32(np.median(pixels[::CELL, ::CELL]))
-    rows = (pixels[: height * CELL, : width * CELL] - shift).reshape(height, CELL, width * CELL).sum(axis=1)
-    cells = rows.reshape(height, width, CELL).sum(axis=2, dtype=np.float64) / CELL**2
+    rows = pixels[: height * CELL, : width * CELL].reshape(height, CELL, width * CELL).sum(axis=1)
+    cells = rows.reshape(height, width, CELL).sum(axis=2) / CELL**2
+    cells = cells.astype(np.float64)
     if np.ptp(cells) == 0:
         return 0.0
     above = cells - _background(cells)
@@ -211,7 +249,9 @@ def _dark_noise(cells: np.ndarray) -> float:
 
 def _background(cells: np.ndarray) -> np.ndarray:
     """A quadratic surface through the cells, fitted again without those far above it until few are left out."""
-    y, x = (axis.ravel() for axis in np.meshgrid(*(np.linspace(-1, 1, n) for n in cells.shape), indexing="ij"))
+    y, x = (
+        axis.ravel() for axis in np.meshgrid(*(np.linspace(-1, 1, n) for n in cells.shape), indexing="ij")
+    )
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
     thin = max(1, len(terms) // 4096)
     some, values = terms[::thin], cells.ravel()[::thin]

@@ -335,7 +335,9 @@ def _hypotheses(pool: _Pool, matches: np.ndarray) -> Iterator[_Hypothesis]:
     pair, matches = pair[enough], matches[enough]
     starts = np.flatnonzero(np.r_[True, pair[1:] != pair[:-1]]) if len(pair) else np.empty(0, dtype=np.int64)
     # cut between pairs of images, so that no pair's votes are split
-    cuts = starts[np.unique(np.searchsorted(starts, np.arange(0, len(pair), PAIRS_AT_ONCE)).clip(max=len(starts) - 1))]
+    cuts = starts[
+        np.unique(np.searchsorted(starts, np.arange(0, len(pair), PAIRS_AT_ONCE)).clip(max=len(starts) - 1))
+    ]
     for start, stop in zip(cuts, [*cuts[1:], len(pair)], strict=True):
         yield from _elected(pool, pair[start:stop], matches[start:stop], images)
 
@@ -418,7 +420,9 @@ def _correlation(one: np.ndarray, other: np.ndarray, hypothesis: _Hypothesis) ->
 
 def _overlap(one: np.ndarray, other: np.ndarray, hypothesis: _Hypothesis) -> float:
     """Area of the first image, laid over the second, that both share, as a fraction of the smaller."""
-    corners = np.array([[-0.5, -0.5], one - 0.5]) @ SYMMETRIES[hypothesis.symmetry].T + hypothesis.displacement
+    corners = (
+        np.array([[-0.5, -0.5], one - 0.5]) @ SYMMETRIES[hypothesis.symmetry].T + hypothesis.displacement
+    )
     low, high = np.maximum(corners.min(axis=0), -0.5), np.minimum(corners.max(axis=0), other - 0.5)
     area = np.prod(np.maximum(high - low, 0))
     return float(area / min(np.prod(one.astype(np.float64)), np.prod(other.astype(np.float64))))
