@@ -1,8 +1,8 @@
 """What detectors and scanners leave in an image (H, W): hot and dead pixels, dropped lines, scan stagger,
 and fields that show nothing.
 
-Not covered: banding and line noise without lost lines, stagger that varies within a line, clusters of hot pixels
-that touch each other, a fixed pattern of the camera under structure.
+Not covered: banding and line noise without lost lines, stagger that varies within a line, clusters of hot
+pixels that touch each other, a fixed pattern of the camera under structure.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ STRIP = 64  # rows
 SUSPECTS = 20_000  # at most looked at; the count is scaled up beyond
 LINE_CHANGES = 20  # pixels by which a line must vary to say anything
 LINE_SHARE = 0.05  # of its length, likewise
+PADDING_SHARE = 0.5  # of a line's length, by which it must vary to show that those up to the border are lost
 DARK_LEVEL = 0.25  # of its neighbours' level, of a line that has lost its signal
 DARK_DEVIATIONS = 8.0
 STAGGER_LINES = 256  # at most compared
@@ -63,7 +64,7 @@ class Stagger:
 
 
 def hot_pixels(pixels: np.ndarray) -> float | None:
-    """Single pixels that stand out of all 8 neighbours, per megapixel; None for images under 7 px or constant.
+    """Single pixels that stand out of all 8 neighbours, per megapixel; None for constant or tiny (7 px) images.
 
     A pixel is hot if it exceeds its brightest neighbour by six local standard deviations (from the quartiles
     of 7x7 pixels) and by twelve times what local maxima of this image usually exceed theirs by. The first
@@ -120,7 +121,8 @@ def dropped_rows(pixels: np.ndarray) -> DroppedLines:
     """Rows that are constant, repeat the row before, or are dark, although the rows beside them are not.
 
     Empty background, where rows are alike by nature, counts for nothing: a row says something only if at
-    least 20 of its pixels, and 5 %, differ from the pixel before.
+    least 20 of its pixels, and 5 %, differ from the pixel before; beside lines that are lost up to the border
+    (padding) it must be half of them.
     """
     changes = np.count_nonzero(pixels[:, 1:] != pixels[:, :-1], axis=1)
     telling = changes >= max(LINE_CHANGES, LINE_SHARE * pixels.shape[1])
@@ -130,7 +132,7 @@ def dropped_rows(pixels: np.ndarray) -> DroppedLines:
     alike = 1 + np.flatnonzero((pixels[1:, :first] == pixels[:-1, :first]).all(axis=1))
     repeated[alike] = (pixels[alike] == pixels[alike - 1]).all(axis=1)
     return DroppedLines(
-        constant=_bounded_runs(changes == 0, telling),
+        constant=_bounded_runs(changes == 0, telling, changes > PADDING_SHARE * pixels.shape[1]),
         duplicated=int((repeated & telling).sum()),
         dark=int((_dark(pixels) & (changes > 0)).sum()),
     )
@@ -141,13 +143,14 @@ def dropped_columns(pixels: np.ndarray) -> DroppedLines:
     return dropped_rows(pixels.T)
 
 
-def _bounded_runs(flat: np.ndarray, telling: np.ndarray) -> int:
-    """Lines in runs of flat lines, all of whose existing neighbours are telling."""
+def _bounded_runs(flat: np.ndarray, telling: np.ndarray, busy: np.ndarray) -> int:
+    """Lines in runs of flat lines between two telling lines, or between the border and a busy line."""
     edges = np.flatnonzero(np.diff(np.r_[0, flat.astype(np.int8), 0]))
     count = 0
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
         beside = [line for line in (start - 1, stop) if 0 <= line < len(flat)]
-        if beside and all(telling[line] for line in beside):
+        enough = telling if len(beside) == 2 else busy
+        if beside and all(enough[line] for line in beside):
             count += int(stop - start)
     return count
 
@@ -222,8 +225,8 @@ def _best_shift(cross: np.ndarray, frequency: np.ndarray) -> tuple[float, float]
 def signal_share(pixels: np.ndarray) -> float | None:
     """Share of the image that is brighter than its background, 0 to 1; None for images under 16 px.
 
-    Means of 4x4 pixels are compared with a smooth background, a quadratic surface fitted to the darker of them
-    in turn; brighter means five standard deviations of what neighbouring means in the dark half differ by.
+    Means of 4x4 pixels are compared with a smooth background, a quadratic surface fitted to the darker
+    of them in turn; brighter means five standard deviations of what neighbouring means in the dark half differ by.
     A field without anything in it gives nearly 0 under any smooth illumination; an evenly bright one too.
     """
     height, width = pixels.shape[0] // CELL, pixels.shape[1] // CELL
@@ -248,7 +251,7 @@ def _dark_noise(cells: np.ndarray) -> float:
 
 
 def _background(cells: np.ndarray) -> np.ndarray:
-    """A quadratic surface through the cells, fitted again without those far above it until few are left out."""
+    """A quadratic surface through the cells, fitted again and again without those far above it."""
     y, x = (
         axis.ravel() for axis in np.meshgrid(*(np.linspace(-1, 1, n) for n in cells.shape), indexing="ij")
     )

@@ -1,14 +1,14 @@
 """Which images show the same field of view, although cropped, flipped, rotated by 90 degrees, rescaled in
 intensity or noisier.
 
-A fingerprint holds the strongest blobs and holes of an image (extrema of a difference of Gaussians, Lowe 2004)
-at one scale, 6 px, since a crop or a flip leaves the scale alone. Each is described by the angular Fourier
-coefficients of rings around it, combined so that none of the 8 symmetries of the square changes them; dividing
-by the patch's contrast removes gain and offset. A band-passed thumbnail comes with them for proof.
+A fingerprint holds the strongest blobs and holes of an image (extrema of a difference of Gaussians, Lowe
+2004) at one scale, 6 px, since a crop or a flip leaves the scale alone. Each is described by the angular
+Fourier coefficients of rings around it, combined so that none of the 8 symmetries of the square changes them;
+dividing by the patch's contrast removes gain and offset. A band-passed thumbnail comes with them for proof.
 
 Finding duplicates among n images takes time proportional to n log n:
-1. Descriptors are sorted by the signs of random projections (Charikar 2002), several times over; neighbours in
-   a sorted list are likely to be alike, and only a fixed number of neighbours is looked at.
+1. Descriptors are sorted by the signs of random projections (Charikar 2002), several times over; neighbours
+   in a sorted list are likely to be alike, and only a fixed number of neighbours is looked at.
 2. The matches of two images vote for one of 8 symmetries and a displacement (Hough transform).
 3. The thumbnails are correlated over the area that this geometry says is shared.
 
@@ -119,7 +119,7 @@ def near_duplicates(fingerprints: Mapping[str, Fingerprint]) -> list[Duplicate]:
     """Pairs that share a part of their field, the highest score first.
 
     Every pair that three keypoints speak for is returned, chance pairs of low score among them. Of n copies
-    with equal fingerprints each is compared with the first only, so groups, not pairs, say what belongs together.
+    with equal fingerprints each is compared with the first only, so it is groups that say what belongs together.
     """
     representatives, copies = _distinct(fingerprints)
     pool = _Pool.of([fingerprints[name] for name in representatives])
@@ -399,7 +399,7 @@ def _at_least(correlation: float, observations: float) -> float:
 
 
 def _correlation(one: np.ndarray, other: np.ndarray, hypothesis: _Hypothesis) -> tuple[float, float]:
-    """Pearson's correlation of two thumbnails over their shared area, and how many observations it rests on."""
+    """Pearson's correlation of two thumbnails where both lie, and how many observations it rests on."""
     centre = (THUMBNAIL_CELL - 1) / 2
     rows, columns = np.indices(other.shape).reshape(2, -1)
     places = np.stack([rows, columns]) * THUMBNAIL_CELL + centre

@@ -1,8 +1,8 @@
 """How evenly a field is lit, and where an image's zero lies.
 
 One image confounds its illumination with what it shows; the mean of many different fields of a session does
-not. `FlatField` adds images up on a grid of 32x32 cells, so its memory depends neither on how many there are nor on
-their size. A quadratic surface through the grid stands for the illumination: vignetting, tilt and a shifted
+not. `FlatField` adds images up on a grid of 32x32 cells, so its memory depends neither on how many
+there are nor on their size. A quadratic surface through the grid stands for the illumination: vignetting, tilt and a shifted
 centre, but no fringes or dust.
 
 Shading is stated relative to the light above `offset`, the camera's dark level; with a wrong offset shading
@@ -98,7 +98,7 @@ def _grid(pixels: np.ndarray) -> np.ndarray:
 
 
 def _edges(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where cells start and how long they are, for `np.add.reduceat` (which takes one pixel of an empty cell)."""
+    """Where cells start and how long they are; of an empty cell `np.add.reduceat` takes one pixel."""
     edges = np.arange(GRID + 1) * length // GRID
     return edges[:-1], np.maximum(np.diff(edges), 1)
 

@@ -4,8 +4,8 @@
     q     = p-values adjusted by Benjamini & Hochberg (1995)  expected share of false alarms among q <= level
     delta = P(current > reference) - P(current < reference)   Cliff (1993), -1 to 1, free of units
 
-Values must be independent: one per field of view, not one per crop or capture of it. Not covered: features that
-differ only jointly.
+Values must be independent: one per field of view, not one per crop or capture of it. Not covered: features
+that differ only jointly.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FeatureShift:
     q_value:           the same adjusted for the number of features tested.
     smallest_p:        what p_value is at least with so few values: no shift, however large, gives less.
     effect:            Cliff's delta, 1 where every current value is above every reference value.
-    standardised:      difference of medians over the reference's spread (from its quartiles); None if that is 0.
+    standardised:      difference of medians over the reference's spread (from its quartiles); None if 0.
     """
 
     feature: str
