@@ -64,7 +64,7 @@ class Stagger:
 
 
 def hot_pixels(pixels: np.ndarray) -> float | None:
-    """Single pixels that stand out of all 8 neighbours, per megapixel; None for constant or tiny (7 px) images.
+    """Single pixels that stand out of all 8 neighbours, per megapixel; None for constant or tiny images.
 
     A pixel is hot if it exceeds its brightest neighbour by six local standard deviations (from the quartiles
     of 7x7 pixels) and by twelve times what local maxima of this image usually exceed theirs by. The first
@@ -226,7 +226,8 @@ def signal_share(pixels: np.ndarray) -> float | None:
     """Share of the image that is brighter than its background, 0 to 1; None for images under 16 px.
 
     Means of 4x4 pixels are compared with a smooth background, a quadratic surface fitted to the darker
-    of them in turn; brighter means five standard deviations of what neighbouring means in the dark half differ by.
+    of them in turn; brighter means by five standard deviations of the noise, which is read from what
+    neighbouring means in the dark half differ by.
     A field without anything in it gives nearly 0 under any smooth illumination; an evenly bright one too.
     """
     height, width = pixels.shape[0] // CELL, pixels.shape[1] // CELL

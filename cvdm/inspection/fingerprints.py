@@ -119,7 +119,7 @@ def near_duplicates(fingerprints: Mapping[str, Fingerprint]) -> list[Duplicate]:
     """Pairs that share a part of their field, the highest score first.
 
     Every pair that three keypoints speak for is returned, chance pairs of low score among them. Of n copies
-    with equal fingerprints each is compared with the first only, so it is groups that say what belongs together.
+    with equal fingerprints each is compared with the first only: `groups` says what belongs together.
     """
     representatives, copies = _distinct(fingerprints)
     pool = _Pool.of([fingerprints[name] for name in representatives])
@@ -333,11 +333,12 @@ def _hypotheses(pool: _Pool, matches: np.ndarray) -> Iterator[_Hypothesis]:
     _, group, counts = np.unique(pair, return_inverse=True, return_counts=True)
     enough = counts[group] >= FEWEST_VOTES
     pair, matches = pair[enough], matches[enough]
-    starts = np.flatnonzero(np.r_[True, pair[1:] != pair[:-1]]) if len(pair) else np.empty(0, dtype=np.int64)
+    if len(pair) == 0:
+        return
+    starts = np.flatnonzero(np.r_[True, pair[1:] != pair[:-1]])
     # cut between pairs of images, so that no pair's votes are split
-    cuts = starts[
-        np.unique(np.searchsorted(starts, np.arange(0, len(pair), PAIRS_AT_ONCE)).clip(max=len(starts) - 1))
-    ]
+    wanted = np.searchsorted(starts, np.arange(0, len(pair), PAIRS_AT_ONCE), side="right") - 1
+    cuts = starts[np.unique(wanted)]
     for start, stop in zip(cuts, [*cuts[1:], len(pair)], strict=True):
         yield from _elected(pool, pair[start:stop], matches[start:stop], images)
 

@@ -2,8 +2,8 @@
 
 One image confounds its illumination with what it shows; the mean of many different fields of a session does
 not. `FlatField` adds images up on a grid of 32x32 cells, so its memory depends neither on how many
-there are nor on their size. A quadratic surface through the grid stands for the illumination: vignetting, tilt and a shifted
-centre, but no fringes or dust.
+there are nor on their size. A quadratic surface through the grid stands for the illumination: vignetting,
+tilt and a shifted centre, but no fringes or dust.
 
 Shading is stated relative to the light above `offset`, the camera's dark level; with a wrong offset shading
 seems weaker (too low an offset) or stronger than it is.
@@ -25,6 +25,8 @@ class Shading:
 
     non_uniformity: (brightest - darkest) / mean of the fitted surface; 0 is even.
     falloff:        1 - mean of the four corners / centre: vignetting is positive, a dark centre negative.
+    falloff_error:  standard error of falloff, from how much single images differ; None for a single image.
+                    It does not know of specimens that a person has moved into the centre every time.
     tilt:           difference of the surface's opposite sides over its mean, the larger of both directions.
     explained:      share of the grid's variance that the surface explains, 0 to 1: near 0 the numbers above
                     describe structure, not light.
@@ -32,6 +34,7 @@ class Shading:
 
     non_uniformity: float
     falloff: float
+    falloff_error: float | None
     tilt: float
     explained: float
 
@@ -41,16 +44,18 @@ class FlatField:
     """The sum of images on a grid, each divided by its own mean.
 
     total: (32, 32) float64, sum of relative brightness.
+    drops: (2, 2) float64, sum over images of the products of their surfaces' loss and centre, for the error.
     count: images added.
     """
 
     total: np.ndarray
+    drops: np.ndarray
     count: int
 
     @staticmethod
     def empty() -> FlatField:
         """A sum of no images."""
-        return FlatField(np.zeros((GRID, GRID)), 0)
+        return FlatField(np.zeros((GRID, GRID)), np.zeros((2, 2)), 0)
 
     def plus(self, pixels: np.ndarray, *, offset: float = 0.0) -> FlatField:
         """The sum with one more image (H, W) of any size; one without light above offset changes nothing."""
@@ -58,11 +63,21 @@ class FlatField:
         mean = cells.mean()
         if not mean > 0:
             return self
-        return FlatField(self.total + cells / mean, self.count + 1)
+        drop = _drop(cells / mean)
+        return FlatField(self.total + cells / mean, self.drops + np.outer(drop, drop), self.count + 1)
 
     def shading(self) -> Shading | None:
         """The shading of the mean of all images; None before the first."""
-        return _shading(self.total / self.count) if self.count else None
+        return _shading(self.total / self.count, self._falloff_error()) if self.count else None
+
+    def _falloff_error(self) -> float | None:
+        """Of the ratio of two sums, loss over centre (Cochran 1977, eq. 6.11)."""
+        loss, centre = _drop(self.total / self.count)
+        if self.count < 2 or not centre > 0:
+            return None
+        against = np.array([1.0, -loss / centre])
+        variance = against @ self.drops @ against / (self.count - 1)
+        return float(np.sqrt(max(0.0, variance) / self.count) / centre)
 
 
 def shading(pixels: np.ndarray, *, offset: float = 0.0) -> Shading | None:
@@ -103,20 +118,34 @@ def _edges(length: int) -> tuple[np.ndarray, np.ndarray]:
     return edges[:-1], np.maximum(np.diff(edges), 1)
 
 
-def _shading(cells: np.ndarray) -> Shading:
-    y, x = np.meshgrid(*2 * [np.linspace(-1, 1, GRID)], indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
+def _surface_terms() -> np.ndarray:
+    """(1024, 6): 1, x, y, x^2, xy, y^2 at the cells' centres, the image reaching from -1 to 1."""
+    centres = (np.arange(GRID) + 0.5) * 2 / GRID - 1
+    y, x = np.meshgrid(centres, centres, indexing="ij")
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
+
+
+TERMS = _surface_terms()
+FIT = np.linalg.pinv(TERMS)
+
+
+def _drop(cells: np.ndarray) -> np.ndarray:
+    """(2,) what the surface loses from the centre to the mean corner, and its value in the centre."""
+    constant, _, _, across, _, along = FIT @ cells.ravel()
+    # over the four corners the linear and the mixed terms cancel
+    return np.array([-(across + along), constant])
+
+
+def _shading(cells: np.ndarray, falloff_error: float | None) -> Shading:
     values = cells.ravel()
-    coefficients = np.linalg.lstsq(terms, values, rcond=None)[0]
-    surface = terms @ coefficients
-    constant, right, down, across, _, along = coefficients
-    variance = values.var()
-    mean = surface.mean()
-    # the mixed term cancels over the corners, the linear ones too
-    corners = constant + across + along
+    coefficients = FIT @ values
+    surface = TERMS @ coefficients
+    variance, mean = values.var(), surface.mean()
+    loss, centre = _drop(cells)
     return Shading(
         non_uniformity=float(np.ptp(surface) / mean),
-        falloff=float(1 - corners / constant) if constant > 0 else 0.0,
-        tilt=float(2 * max(abs(right), abs(down)) / mean),
+        falloff=float(loss / centre) if centre > 0 else 0.0,
+        falloff_error=falloff_error,
+        tilt=float(2 * np.abs(coefficients[1:3]).max() / mean),
         explained=float(surface.var() / variance) if variance > 1e-12 * mean**2 else 0.0,
     )

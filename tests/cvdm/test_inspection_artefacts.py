@@ -65,7 +65,7 @@ def test_real_images_have_next_to_no_hot_or_dead_pixels(clean, measure):
 @pytest.mark.parametrize(("kind", "sign"), [(hot_pixels, 1), (dead_pixels, -1)])
 @pytest.mark.parametrize("count", [0, 20, 200])
 def test_hot_pixels_are_counted(nuclei, rng, kind, sign, count):
-    """As many single pixels are found as were planted, a sixth missed at most (they may fall on structure)."""
+    """As many single pixels are found as were planted, a sixth missed at most (some fall on structure)."""
     pixels = sign * nuclei
     rows, columns = rng.integers(2, 510, (2, count))
     pixels[rows, columns] += 100

@@ -34,7 +34,9 @@ def changed(pixels, rng, *, area, noise):
     """A random crop to `area` of the image, one of the 8 symmetries, gain, offset and Gaussian noise."""
     low, high = np.percentile(pixels, (0.1, 99.9))
     height, width = (int(side * np.sqrt(area)) for side in pixels.shape)
-    top, left = (rng.integers(full - part + 1) for full, part in zip(pixels.shape, (height, width), strict=True))
+    top, left = (
+        rng.integers(full - part + 1) for full, part in zip(pixels.shape, (height, width), strict=True)
+    )
     part = np.rot90(pixels[top : top + height, left : left + width], rng.integers(4))
     part = part[::-1] if rng.random() < 0.5 else part
     gain, offset = rng.uniform(0.3, 3), rng.uniform(-1, 1) * (high - low)
@@ -160,7 +162,12 @@ def test_a_fingerprint_survives_a_file_and_repeats(fields, tmp_path):
 def test_nothing_to_compare_gives_nothing():
     """No fingerprints, one, or none with keypoints: no pairs, no groups."""
     empty = fingerprint(np.zeros((31, 17), np.float32))
-    assert near_duplicates({}) == near_duplicates({"a": empty}) == near_duplicates({"a": empty, "b": empty}) == []
+    assert (
+        near_duplicates({})
+        == near_duplicates({"a": empty})
+        == near_duplicates({"a": empty, "b": empty})
+        == []
+    )
     assert groups([]) == []
 
 

@@ -19,9 +19,9 @@ def targets():
 
 @pytest.fixture(scope="module")
 def session():
-    """Nineteen different fields, turned into 152 by the symmetries of the square."""
-    turned = [np.rot90(image, turns) for image in targets() for turns in range(4)]
-    return turned + [image[:, ::-1] for image in turned]
+    """152 images: nineteen fields, each at eight places of a stage that knows no centre (cyclic shifts)."""
+    rng = np.random.default_rng(0)
+    return [np.roll(image, rng.integers(0, 512, 2), (0, 1)) for image in targets() for _ in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -53,25 +53,32 @@ def test_vignetting_of_an_even_field_is_measured(falloff):
 
 @pytest.mark.parametrize("falloff", [0.0, 0.3, 0.6])
 def test_the_mean_of_a_session_shows_its_vignetting(session, falloff):
-    """Over 152 real fields the structure averages out and the planted falloff is left."""
+    """Over 152 images the structure averages out: the planted falloff is met within three standard errors."""
     mean = added(image * light(image.shape, falloff=falloff) for image in session)
-    assert mean.falloff == pytest.approx(falloff, abs=0.05)
-    assert mean.tilt < 0.05
+    assert mean.falloff_error < 0.06
+    assert mean.falloff == pytest.approx(falloff, abs=3 * mean.falloff_error)
+
+
+def test_the_error_of_the_falloff_is_what_sessions_differ_by(session):
+    """Sessions of 19 images scatter by about as much as each of them says."""
+    parts = [added(session[start::8]) for start in range(8)]
+    scatter = np.std([part.falloff for part in parts], ddof=1)
+    assert 0.4 < scatter / np.mean([part.falloff_error for part in parts]) < 2
 
 
 def test_a_session_tells_more_than_one_image(session):
     """One field of a few nuclei seems shaded by half and more; the session's mean shows that it is not."""
-    single = np.median([shading(image).non_uniformity for image in session[:76:4]])
+    single = np.median([shading(image).non_uniformity for image in session[::8]])
     assert single > 0.5
-    assert added(session).non_uniformity < 0.1
+    assert added(session).non_uniformity < 0.2
 
 
 @pytest.mark.parametrize("tilt", [0.02, 0.3, 0.8])
 def test_a_tilt_is_told_from_vignetting(session, tilt):
     """A gradient along the rows shows as tilt, not as falloff."""
     mean = added(image * light(image.shape, tilt=tilt) for image in session)
-    assert mean.tilt == pytest.approx(tilt, abs=0.05)
-    assert mean.falloff == pytest.approx(0, abs=0.05)
+    assert mean.tilt == pytest.approx(tilt, abs=0.1)
+    assert abs(mean.falloff) < 3 * mean.falloff_error
 
 
 def test_the_camera_offset_hides_shading_unless_it_is_given(session):
@@ -81,7 +88,7 @@ def test_the_camera_offset_hides_shading_unless_it_is_given(session):
     for image in spoilt:
         hidden, known = hidden.plus(image), known.plus(image, offset=100)
     assert hidden.shading().falloff < 0.2
-    assert known.shading().falloff == pytest.approx(0.4, abs=0.05)
+    assert known.shading().falloff == pytest.approx(0.4, abs=3 * known.shading().falloff_error)
 
 
 def test_images_of_any_size_add_up_in_the_same_small_memory(nuclei):

@@ -94,7 +94,7 @@ def test_the_range_in_use_follows_the_gain(microtubules, gain):
 
 @pytest.mark.parametrize("stretch", [1.0, 1.7, 7.0])
 def test_a_stretched_histogram_shows_its_gaps(nuclei, stretch):
-    """Eight bits stretched after quantisation keep their number of levels, at a step as wide as the stretch."""
+    """Eight bits stretched after quantisation keep their number of levels, at the step of the stretch."""
     few = np.round(nuclei / np.float32(max(1, stretch)))
     stretched = np.round(few * np.float32(stretch)).astype(np.float32)
     before, after = intensity(few, full_range=255), intensity(stretched, full_range=255)

@@ -40,13 +40,13 @@ def by_name(rows):
 
 @pytest.mark.parametrize("count", [3, 8, 40])
 def test_false_alarms_stay_within_the_nominal_rate(rng, count):
-    """Without any shift at most 5 % of 400 comparisons of five features call one of them shifted."""
+    """Without any shift at most 5 % of 200 comparisons of five features call one of them shifted."""
     alarms = 0
-    for _ in range(400):
+    for _ in range(200):
         reference = {name: rng.normal(size=count) for name in "abcde"}
         current = {name: rng.normal(size=count) for name in "abcde"}
         alarms += any(row.q_value <= 0.05 for row in distribution_shift(reference, current))
-    assert alarms <= 0.05 * 400 + 2 * np.sqrt(400 * 0.05 * 0.95)
+    assert alarms <= 0.05 * 200 + 2 * np.sqrt(200 * 0.05 * 0.95)
 
 
 def test_discrete_values_raise_no_more_alarms(rng):
@@ -126,7 +126,8 @@ def test_missing_values_and_features_are_counted_not_tested():
     full = np.arange(10.0)
     rows = by_name(
         distribution_shift(
-            {"x": [*full, np.nan, np.inf], "gone": full, "bad": full}, {"x": full + 100, "new": full, "bad": [np.nan]}
+            {"x": [*full, np.nan, np.inf], "gone": full, "bad": full},
+            {"x": full + 100, "new": full, "bad": [np.nan]},
         )
     )
     assert rows["x"].reference_count == 10 and rows["x"].q_value == rows["x"].p_value
