@@ -7,9 +7,10 @@
     focus = -10 log10(e) (2 pi blur / 10 px)^2        loss at a period of 10 px, in dB
 
 The line is fitted to the rings of frequency in which the signal stands out of the noise, so the measure uses
-what each image has instead of two fixed bands. Blurring by a Gaussian of sigma s px takes 1.71 s^2 dB off,
-whatever the image was like before. Meant for comparison with images of the same kind: the power law of a
-scene stands for its structure, so a single value is no absolute sharpness, and may be above 0.
+what each image has instead of two fixed bands. Blurring by a Gaussian of sigma s px takes about 1.7 s^2 dB
+off, whatever the image was like before; up to 40 % more where the scene's power falls faster than f^-2.
+Meant for comparison with images of the same kind: the power law stands for their structure, so a single value
+is no absolute sharpness, and may be above 0.
 
 Not covered: blur beyond some five pixels, of which only "very blurred" remains; images that were sharpened or
 whose noise is not white; under-sampled images, whose detail is taken for noise.
@@ -26,7 +27,7 @@ from scipy import fft
 from cvdm.inspection.numeric_range import moderate
 
 WINDOW = 64  # px, smaller in small images
-MAX_WINDOWS = 64  # taken where the signal is
+MAX_WINDOWS = 48  # taken where the signal is
 SIGNAL_SHARE = 0.5  # of the windows, those of most signal
 LEAST_SIGNAL = 0.1  # of the coarse power of the window that has most; rounding and noise hide the rest
 NOISE_FROM = 0.42  # cycles per pixel

@@ -26,7 +26,7 @@ BLOCK = 8  # px
 REACH = 3  # px that the third difference looks ahead
 GROUPS = 24  # of blocks of like brightness
 MEDIAN_TO_MEAN = 1.063  # of the block variances of white noise, for blocks of 8 x 8 third differences
-MAX_BLOCKS = 8192  # blocks looked at, half a megapixel; bands of rows of larger images are left out
+MAX_BLOCKS = 2048  # blocks looked at, about; bands of rows of larger images are left out
 SNR_RANGE_DB = (-20.0, 80.0)  # outside, nothing but noise or nothing but signal is seen
 
 

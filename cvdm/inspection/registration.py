@@ -18,6 +18,7 @@ Not covered: shifts beyond a third of the field, rotation beyond some three degr
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -31,7 +32,6 @@ FINEST = 2  # reduction of the finest level; little is seen beyond a quarter of 
 WINDOW = 64  # px, side of a local window; smaller in small fields
 REFINED_WINDOWS = 16  # windows at the finer levels
 TOP_FREQUENCY = 0.45  # cycles per pixel of the reduced field
-ITERATIONS = 2
 SIGNIFICANT = 7.0  # a window counts above this many standard deviations of windows without common structure
 ENOUGH_WINDOWS = 4  # for rotation and scale
 
@@ -121,8 +121,7 @@ def register(low: np.ndarray, high: np.ndarray) -> Registration | None:
     field = _Field(*pyramid[0], _grid(pyramid[0][0].shape))
     matches = field.match(_coarse(*pyramid[0]), whitened=True)
     motion, _ = _followed(matches)
-    for _ in range(ITERATIONS):
-        motion, fitted = _followed(field.match(motion, whitened=False))
+    motion, fitted = _followed(field.match(motion, whitened=False))
     matches = field.match(motion, whitened=False)
     counted = matches.significance >= SIGNIFICANT
     if matches.common_significance < SIGNIFICANT and not counted.any():
@@ -198,7 +197,7 @@ def _coarse(low: np.ndarray, high: np.ndarray) -> _Motion:
     taper = np.outer(_hann(low.shape[0]), _hann(low.shape[1]))
     a, b = (fft.rfft2((image - np.average(image, weights=taper)) * taper) for image in (low, high))
     cross = a.conj() * b
-    band = _Band(low.shape)
+    band = _band(low.shape)
     size = np.abs(cross)
     soft = np.exp(-((band.fy**2 + band.fx**2) / 0.3**2)) / np.sqrt(size + 1e-12 * size.max() + 1e-30)
     candidates = [(0, 0)]
@@ -210,8 +209,9 @@ def _coarse(low: np.ndarray, high: np.ndarray) -> _Motion:
     power = band.sums(np.abs(a) ** 2) * band.sums(np.abs(b) ** 2)
 
     def explained(candidate: tuple[int, int]) -> float:
-        turn = np.exp(2j * np.pi * band.fy * candidate[0]) * np.exp(2j * np.pi * band.fx * candidate[1])
-        common = np.maximum(band.sums((cross * turn).real), 0)
+        turned = cross * np.exp(2j * np.pi * band.fy * candidate[0]).astype(np.complex64)
+        turned *= np.exp(2j * np.pi * band.fx * candidate[1]).astype(np.complex64)
+        common = np.maximum(band.sums(turned.real), 0)
         return float(np.sum(band.counts * common**2 / np.maximum(power, 1e-300)))
 
     dy, dx = max(dict.fromkeys(candidates), key=explained)
@@ -235,6 +235,11 @@ class _Band:
         return np.bincount(self.ring.ravel(), (values * self.used).ravel())
 
 
+@functools.lru_cache(maxsize=8)
+def _band(shape: tuple[int, ...]) -> _Band:
+    return _Band(shape)
+
+
 class _Field:
     """Local windows of a pair around given points; the input's spectra are computed once."""
 
@@ -245,7 +250,7 @@ class _Field:
         self.room = shape - self.side
         self.corners = np.clip(np.rint(points + (shape - self.side) / 2).astype(int), 0, self.room)
         self.points = self.corners + (self.side - shape) / 2
-        self.band = _Band((self.side, self.side))
+        self.band = _band((self.side, self.side))
         self.low_windows = self._windows(low, self.corners, np.zeros_like(self.points))
         self.low = fft.rfft2(self.low_windows)
         self.low_power = self.band.sums((np.abs(self.low) ** 2).sum(0))

@@ -81,7 +81,7 @@ def test_large_shifts_are_found(low_snr_pairs):
 
 
 def test_the_measured_drift_of_the_stage_is_seen():
-    """fov01 of fmd: its first and last captures lie on either side of their mean."""
+    """fov01 of fmd: its first and last captures lie on either side of their mean, as far as apart."""
     target = read_image(FMD / "high" / "fov01_cap00.tif").pixels
     first, last = (read_image(FMD / "low" / f"fov01_cap{n}.tif").pixels for n in ("00", "40"))
     before, after, whole = register(first, target), register(last, target), register(first, last)

@@ -70,7 +70,10 @@ def test_separate_stretches_are_told_from_a_shared_scale(real):
         planted = measure_relation(stretched(low, 0), stretched(0.5 * high, 5), full_range=255.0)
         assert planted.both_fill_range
         assert planted.separate_stretch == planted.scale_departure > 0
-    assert measure_relation(*real[0]).separate_stretch is None
+    low, high = real[0]
+    brighter = measure_relation(low, 1.2 * high, full_range=65535.0)  # another gain, but no stretch
+    assert brighter.scale_departure > 0.1 and brighter.separate_stretch == 0
+    assert measure_relation(low, high).separate_stretch is None
 
 
 def test_gains_of_a_set_scatter_only_where_stretched_separately(real):
