@@ -86,8 +86,9 @@ def _histogram(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The values that occur, ascending, and how often."""
     lowest, highest = float(pixels.min()), float(pixels.max())
     if highest - lowest < LARGEST_HISTOGRAM and lowest == round(lowest):
-        whole = (pixels - np.float32(lowest)).astype(np.int32)
-        if np.array_equal(whole, pixels - np.float32(lowest)):
+        above = pixels - np.float32(lowest)
+        whole = above.astype(np.int32)
+        if np.array_equal(whole, above):
             counts = np.bincount(whole.ravel())
             present = np.flatnonzero(counts)
             return present + lowest, counts[present]

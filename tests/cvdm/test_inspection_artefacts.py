@@ -175,7 +175,7 @@ def test_an_empty_field_is_empty_under_any_smooth_light(rng, vignetting):
 
 @pytest.mark.parametrize("side", [4, 40, 120])
 def test_signal_share_is_the_share_of_what_was_planted(rng, side):
-    """A square of real nuclei in an empty frame counts with its area, as far as it holds nuclei."""
+    """A bright square in an empty, noisy frame counts with its area."""
     empty = rng.poisson(20, (400, 400)).astype(np.float32)
     empty[100 : 100 + side, 200 : 200 + side] += 40
     assert signal_share(empty) == pytest.approx(side**2 / 400**2, rel=0.1, abs=2e-5)

@@ -40,13 +40,13 @@ def by_name(rows):
 
 @pytest.mark.parametrize("count", [3, 8, 40])
 def test_false_alarms_stay_within_the_nominal_rate(rng, count):
-    """Without any shift at most 5 % of 200 comparisons of five features call one of them shifted."""
+    """Without any shift at most 5 % of 120 comparisons of five features call one of them shifted."""
     alarms = 0
-    for _ in range(200):
+    for _ in range(120):
         reference = {name: rng.normal(size=count) for name in "abcde"}
         current = {name: rng.normal(size=count) for name in "abcde"}
         alarms += any(row.q_value <= 0.05 for row in distribution_shift(reference, current))
-    assert alarms <= 0.05 * 200 + 2 * np.sqrt(200 * 0.05 * 0.95)
+    assert alarms <= 0.05 * 120 + 2 * np.sqrt(120 * 0.05 * 0.95)
 
 
 def test_discrete_values_raise_no_more_alarms(rng):
@@ -62,17 +62,17 @@ def test_discrete_values_raise_no_more_alarms(rng):
 def test_the_larger_the_shift_the_surer_it_is_found(rng, size, least, most):
     """Twenty against twenty: a tenth of a deviation is missed, one is mostly found, two almost always."""
     found = 0
-    for _ in range(200):
+    for _ in range(120):
         reference = {"moved": rng.normal(size=20), "still": rng.normal(size=20)}
         current = {"moved": rng.normal(size, 1, 20), "still": rng.normal(size=20)}
         found += by_name(distribution_shift(reference, current))["moved"].q_value <= 0.05
-    assert least * 200 <= found <= most * 200
+    assert least * 120 <= found <= most * 120
 
 
 def test_false_discoveries_among_many_features_are_controlled(rng):
     """With ten of forty features shifted, at most 5 % of what is called shifted is not, on average."""
     shares = []
-    for _ in range(60):
+    for _ in range(30):
         reference = {f"f{n:02}": rng.normal(size=30) for n in range(40)}
         current = {f"f{n:02}": rng.normal(1.5 if n < 10 else 0, 1, 30) for n in range(40)}
         called = [row.feature for row in distribution_shift(reference, current) if row.q_value <= 0.05]
