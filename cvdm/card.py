@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -59,8 +59,10 @@ class Card:
     pixel_size_um:      side of a pixel in the sample.
     numerical_aperture: of the objective.
     wavelength_nm:      of the excitation.
+    channel:            name of the channel, as files may state it.
     forward_model:      how inputs arise from targets, where that is known.
     overlapping:        groups of fields that show parts of the same scene; each goes to one split as a whole.
+    validation:         thresholds of the data gate that differ for this task; whoever validates checks them.
     """
 
     task: str
@@ -74,8 +76,10 @@ class Card:
     pixel_size_um: float | None = None
     numerical_aperture: float | None = None
     wavelength_nm: float | None = None
+    channel: str | None = None
     forward_model: ForwardModel | None = None
     overlapping: tuple[tuple[str, ...], ...] = ()
+    validation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(TASK_NAME, self.task):
@@ -133,7 +137,7 @@ def _section(cls: type[Section], content: object, where: str) -> Section:
     if not isinstance(content, Mapping):
         raise DatasetError(f"'key: value' lines in {where}", type(content).__name__, "Rewrite it so.")
     hints = get_type_hints(cls)
-    required = {f.name for f in fields(cls) if f.default is MISSING}  # type: ignore[arg-type]  # a dataclass
+    required = {f.name for f in fields(cls) if f.default is f.default_factory is MISSING}  # type: ignore[arg-type]  # a dataclass
     unknown = sorted(str(key) for key in set(content) - set(hints))
     missing = sorted(required - set(content))
     if unknown or missing:
@@ -153,10 +157,14 @@ def _value(value: Any, hint: Any, where: str) -> Any:
         return None
     if kind in (Split, ForwardModel):
         return _section(kind, value, where)
-    if where.endswith(": overlapping"):
+    if where == f"{CARD_NAME}: overlapping":
         if not (isinstance(value, list) and all(isinstance(group, list) for group in value)):
             raise DatasetError(f"{where} to be a list of lists of fields", f"{value!r}", "Correct the card.")
         return tuple(tuple(str(field) for field in group) for group in value)
+    if where == f"{CARD_NAME}: validation":
+        if not isinstance(value, Mapping):
+            raise DatasetError(f"{where} to hold `threshold: value` lines", f"{value!r}", "Correct the card.")
+        return dict(value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

@@ -24,6 +24,8 @@ from cvdm.reading.units import square_um
 from cvdm.storage import replacing, storage_error
 
 ANNOTATION_NAMESPACE = "cvdm/reconstruction"
+MAX_PIXELS = 2**28
+"""Of one image, unless a caller sets another bound."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Image:
     full_range: float | None
 
 
-def read_image(source: Path | str | BinaryIO, *, max_pixels: int = 2**28) -> Image:
+def read_image(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image:
     """Read a two-dimensional greyscale TIFF from a path or an open, seekable binary file.
 
     A stack whose other axes all have length one is a two-dimensional image. Pixels stored as "0 is white"

@@ -55,7 +55,7 @@ def validate(
     task: Annotated[str | None, typer.Option("--task", help="A task of the data directory.")] = None,
 ) -> Answer:
     """Check every pair of a dataset: readable, complete, matching, not clipped, in one split only."""
-    from flows.validate import load_validation_policy, validate_dataset
+    from flows.validation import load_validation_policy, validate_dataset
 
     settings = Settings.read()
     settings.prepare_environment()

@@ -171,7 +171,7 @@ def git(settings: Settings) -> Iterator[Finding]:
 def parameters(settings: Settings) -> Iterator[Finding]:
     """Is every section of params.yaml as a training, a validation and the gate will read it?"""
     from flows.gate import load_policy
-    from flows.validate import load_validation_policy
+    from flows.validation import load_validation_policy
 
     presets = sorted(load_section(settings.params_file, "presets"))
     for preset in presets:

@@ -18,10 +18,9 @@ from cvdm.dataset import Dataset, dataset_digest, load_dataset
 from cvdm.errors import ConfigError
 from cvdm.params import load_recipe
 from cvdm.provenance import git_commit
-from flows.checks import ValidationPolicy
 from flows.gate import GatePolicy, load_policy
 from flows.settings import Settings
-from flows.validate import load_validation_policy
+from flows.validation import ValidationPolicy, load_validation_policy
 
 INIT = "scratch"
 """Where the weights of a candidate start."""

@@ -30,7 +30,7 @@ from flows.promote import settle
 from flows.registry import Registry, Run
 from flows.settings import Settings
 from flows.train import RUN_NOTE, Candidate, closing, open_run, train
-from flows.validate import ValidationReport, load_validation_policy, validate_dataset
+from flows.validation import ValidationReport, load_validation_policy, validate_dataset
 
 RESULT = "result.json"
 """The result among the artifacts of its run."""

@@ -15,7 +15,7 @@ from cvdm.card import CARD_NAME, load_card
 from cvdm.dataset import image_files
 from cvdm.errors import DatasetError
 from cvdm.storage import storage_error
-from flows.features import SIDES
+from flows.validation.features import SIDES
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 """Of Linux's renameat2."""

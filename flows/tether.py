@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
     while command.poll() is None and not stopping and _alive(owner):
         time.sleep(POLL_SECONDS)
@@ -68,7 +68,7 @@ def end_tree(root: psutil.Process, grace: float, wait: Callable[[float], None] =
         wait(0.1)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -31,7 +31,7 @@ from cvdm.dataset import dataset_digest, load_dataset
 from cvdm.errors import CvdmError, DatasetError
 from flows.settings import Settings
 from flows.staging import clear, staged, swap
-from flows.validate import load_validation_policy, validate_dataset
+from flows.validation import load_validation_policy, validate_dataset
 from flows.version_control import commit_record, is_checkout, require_clean_index
 
 INCOMING = ".incoming"

@@ -1,8 +1,8 @@
-"""The one Great Expectations suite: runs the rules of flows/checks.py on a feature table.
+"""The one Great Expectations suite: runs the rules of flows/validation/checks.py on a feature table.
 
-Great Expectations lets missing values pass a bound, and an empty suite succeed. So each rule about values is
-paired with not-null, and results are believed only if as many come back as expectations went in and none
-of them raised.
+Great Expectations lets missing values pass a bound, and an empty suite succeeds. So each rule about values
+is paired with not-null unless an image may allow no statement, and results are believed only if as many come
+back as expectations went in and none of them raised.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from great_expectations import expectations as gxe
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.datasource.fluent.interfaces import Batch
 
-from flows.checks import Absent, Check, Contains, OneOf, Present, Rows, Within
-from flows.features import SIDES, PairFeatures, SideFeatures
+from cvdm.card import Card
+from flows.validation.checks import Absent, Check, Contains, OneOf, Present, Rows, Same, Within
+from flows.validation.features import SIDES, PairFeatures, SideFeatures
+from flows.validation.quantities import QUANTITIES
+
+CARD_METADATA = ("pixel_size_um", "numerical_aperture", "wavelength_nm")
+"""Keys of the card that files may contradict."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +34,27 @@ class Failure:
     rows: tuple[int, ...]
 
 
-def frame(rows: Sequence[PairFeatures]) -> pd.DataFrame:
+def frame(rows: Sequence[PairFeatures], card: Card) -> pd.DataFrame:
     """The table as Great Expectations sees it: one column for each thing that is checked."""
     columns: dict[str, list[Any]] = {
-        "name": [row.name for row in rows],
-        "field": [row.field for row in rows],
-        "split": [row.split for row in rows],
-        "complete": [row.complete for row in rows],
-        "same_shape": [row.same_shape for row in rows],
-        "splits_of_field": [row.splits_of_field for row in rows],
+        name: [getattr(row, name) for row in rows] for name in ("name", "field", "split", "splits_of_field")
     }
+    for name in ("complete", "same_axes", "same_shape", "lookalike_across", "lookalike_in_split"):
+        columns[name] = [getattr(row, name) for row in rows]
     for side in SIDES:
         images = [row.side(side) for row in rows]
-        for name in (*SideFeatures.__dataclass_fields__, "span"):
+        for name in ("readable", "finite", "axes", "dtype", "twin_across", "twin_in_split"):
             columns[f"{side}_{name}"] = [getattr(image, name) for image in images]
+        columns[f"{side}_constant"] = [_constant(image) for image in images]
+        columns |= {f"{side}_{name}": values for name, values in _deviations(images, card).items()}
+    columns["pixel_size_ratio"] = [_apart(row.low.pixel_size_um, row.high.pixel_size_um) for row in rows]
+    for quantity in QUANTITIES:
+        columns[quantity.column] = [quantity.value(row) for row in rows]
+    # about the whole table, the same in every row
+    unknown = [name for name in CARD_METADATA if getattr(card, name) is None]
+    columns["missing_metadata"] = [" ".join(unknown)] * len(rows)
+    targets = [row.high.digest for row in rows if row.high.digest]
+    columns["shares_target"] = [len(set(targets)) < len(targets)] * len(rows)
     return pd.DataFrame(columns)
 
 
@@ -50,13 +62,11 @@ def expectations(check: Check) -> tuple[Any, ...]:
     """A rule in Great Expectations' words."""
     column = check.column
     match check.rule:
-        case OneOf(value):
+        case OneOf(value) | Same(value):
             return (gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[value]), _present(column))
-        case Within(above, most):
-            bounds = gxe.ExpectColumnValuesToBeBetween(
-                column=column, min_value=above, max_value=most, strict_min=above is not None
-            )
-            return (bounds, _present(column))
+        case Within(least, most, optional):
+            bounds = gxe.ExpectColumnValuesToBeBetween(column=column, min_value=least, max_value=most)
+            return (bounds,) if optional else (bounds, _present(column))
         case Present():
             return (_present(column),)
         case Absent():
@@ -67,9 +77,9 @@ def expectations(check: Check) -> tuple[Any, ...]:
             return (gxe.ExpectTableRowCountToEqual(value=count),)
 
 
-def failures(rows: Sequence[PairFeatures], checks: Sequence[Check]) -> tuple[Failure, ...]:
+def failures(rows: Sequence[PairFeatures], card: Card, checks: Sequence[Check]) -> tuple[Failure, ...]:
     """Run the suite; one entry for each check that does not hold, in the order of the checks."""
-    batch = _batch(frame(rows))
+    batch = _batch(frame(rows, card))
     found = []
     wanted = [expectations(check) for check in checks]
     results = _results(batch, [one for ones in wanted for one in ones])
@@ -112,3 +122,37 @@ def _batch(table: pd.DataFrame) -> Batch:
 
 def _present(column: str) -> Any:
     return gxe.ExpectColumnValuesToNotBeNull(column=column)
+
+
+def _constant(image: SideFeatures) -> bool | None:
+    return None if image.lowest is None else image.lowest == image.highest
+
+
+def _deviations(images: Sequence[SideFeatures], card: Card) -> dict[str, list[Any]]:
+    """By kind of metadata, how far each file departs from the card; None where one of them is silent."""
+    pixel = None if card.pixel_size_um is None else (card.pixel_size_um,) * 2
+    channel = (card.channel or "").casefold()
+    return {
+        "pixel_size_deviation": [_apart(image.pixel_size_um, pixel) for image in images],
+        "numerical_aperture_deviation": [
+            _apart(_one(image.numerical_aperture), _one(card.numerical_aperture)) for image in images
+        ],
+        "wavelength_deviation": [
+            _apart(_one(image.wavelength_nm), _one(card.wavelength_nm)) for image in images
+        ],
+        "other_channel": [
+            image.channel if channel and image.channel and image.channel.casefold() != channel else None
+            for image in images
+        ],
+    }
+
+
+def _one(value: float | None) -> tuple[float] | None:
+    return None if value is None else (value,)
+
+
+def _apart(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> float | None:
+    """Largest relative difference of stated values; None where one side states none."""
+    if one is None or other is None:
+        return None
+    return max(abs(a - b) / b for a, b in zip(one, other, strict=True))
