@@ -37,7 +37,7 @@ from flows.validation.features import SIDES, PairFeatures, SideFeatures
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) pairs."""
-IN_PROCESS = 16  # pairs, up to which starting workers takes longer than they save
+IN_PROCESS = 10e6  # bytes of files, up to which starting workers takes longer than they save
 AHEAD = 2  # pieces of work per worker that are handed out in advance
 
 
@@ -109,7 +109,7 @@ def measure(
     """Measure every pair. workers: processes; all cores when left out."""
     rows: list[PairFeatures] = []
     fingerprints: dict[str, Fingerprint] = {}
-    for found in _in_parallel(_by_field(pairs), len(pairs), workers or len(os.sched_getaffinity(0))):
+    for found in _in_parallel(_by_field(pairs), workers or len(os.sched_getaffinity(0))):
         for row, one in found:
             rows.append(replace(row, split=split_of(row.field, card) if row.field else None))
             if one is not None and row.high.digest:
@@ -148,13 +148,12 @@ def _by_field(pairs: Sequence[PairFiles]) -> list[list[PairFiles]]:
 
 
 def _in_parallel(
-    work: list[list[PairFiles]], pairs: int, workers: int
+    work: list[list[PairFiles]], workers: int
 ) -> Iterator[list[tuple[PairFeatures, Fingerprint | None]]]:
     """Results as they are ready; only a few pieces of work are under way at any time."""
     workers = min(workers, len(work))
-    if pairs <= IN_PROCESS or workers < 2:
-        for piece in work:
-            yield from ([one] for one in measure_pairs(piece))
+    if workers < 2 or sum(_size(pair) for piece in work for pair in piece) <= IN_PROCESS:
+        yield from (measure_pairs(piece) for piece in work)
         return
     context = multiprocessing.get_context("spawn")  # forking a process that runs threads may deadlock
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
@@ -181,6 +180,11 @@ def _start_worker() -> None:
     die_with_parent()
 
 
+def _size(pair: PairFiles) -> int:
+    """Bytes of a pair's files; folders count nothing."""
+    return sum(path.stat().st_size for path in (pair.low, pair.high) if path is not None and path.is_file())
+
+
 def _content(path: Path | None) -> bytes:
     """SHA-256 of a file; empty where it cannot be read."""
     if path is not None:
@@ -190,8 +194,9 @@ def _content(path: Path | None) -> bytes:
 
 
 def _image(path: Path | None, *, is_target: bool) -> _Image:
+    features = SideFeatures(present=path is not None)
     if path is None:
-        return _Image(SideFeatures())
+        return _Image(features)
     try:
         with read_stack(path, max_pixels=MAX_PIXELS) as stack:
             features = _described(stack)
@@ -202,7 +207,10 @@ def _image(path: Path | None, *, is_target: bool) -> _Image:
     except ImageError as error:
         # Non-finite pixels are the one refusal of an otherwise sound file: a check of its own.
         sound = error.expected == "finite pixel values"
-        return _Image(SideFeatures(True, sound, False if sound else None, error.actual, error.remedy))
+        finite = False if sound else None
+        return _Image(
+            replace(features, readable=sound, finite=finite, problem=error.actual, remedy=error.remedy)
+        )
     features = _measured(features, pixels, full_range)
     print_ = fingerprint(pixels) if is_target else None
     return _Image(features, pixels, full_range, print_)

@@ -21,7 +21,7 @@ from flows.validation.comparing import compare
 from flows.validation.features import PairFeatures
 from flows.validation.measuring import Measurements, files_of, measure
 from flows.validation.policy import ValidationPolicy
-from flows.validation.quantities import Quantity
+from flows.validation.quantities import Quantity, require_order
 
 if TYPE_CHECKING:  # great_expectations takes seconds to import
     from flows.validation.expectations import Failure
@@ -125,7 +125,7 @@ class ValidationReport:
             "warnings": [finding.as_json() for finding in self.warnings],
             "policy": asdict(self.policy),
             "overridden": list(self.overridden),
-            "table": [asdict(row) for row in self.table],
+            "table": [_plain(asdict(row)) for row in self.table],
         }
 
     def summary(self) -> str:
@@ -153,6 +153,7 @@ def judge(root: Path, card: Card, measured: Measurements, policy: ValidationPoli
     from flows.validation.expectations import failures
 
     effective = policy.overridden(card.validation, f"{card.task}/card.yaml: validation")
+    require_order(effective)
     rows = compare(measured, card, score=effective.near_duplicate_score)
     rules = checks(rows, card, effective)
     findings = _findings(rows, failures(rows, card, rules))
@@ -201,6 +202,12 @@ def _finding(check: Check, row: PairFeatures, *, name: str | None) -> Finding:
         remedy=check.remedy_for(row),
         quantity=check.quantity,
     )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with lists for tuples, as JSON has them."""
+    kinds: dict[type, Any] = {dict: _plain, tuple: list}
+    return {key: kinds.get(type(value), lambda same: same)(value) for key, value in values.items()}
 
 
 def _grouped(warnings: Iterable[Finding]) -> list[str]:
