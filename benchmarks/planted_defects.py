@@ -169,7 +169,7 @@ DEFECTS = (
     Defect("noisy target", "snr-gain-db", _random_high(noisier), 0.03, 0.62, 2.0),
     Defect("input and target exchanged", "snr-gain-db", _exchanged, None, None, 1),
     Defect("defocused input", "focus-loss", _random_low(defocused), 0.4, 1.6, 4.0),
-    Defect("defocused target", "focus-loss", _random_high(defocused), 0.4, 1.6, 4.0),
+    Defect("defocused target", "focus-loss", _random_high(defocused), 0.4, 1.3, 4.0),
     Defect("moved stage", "shift-px", _of_high(lambda i, s: moved(i, shift=(s, -s / 2))), 0.1, 1.3, 5.0),
     Defect("turned camera", "rotation-deg", _of_high(lambda i, s: moved(i, degrees=s)), 0.05, 0.5, 2.0),
     Defect("other zoom", "scale-percent", _of_high(lambda i, s: moved(i, percent=s)), 0.1, 0.6, 2.0),

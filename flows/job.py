@@ -27,7 +27,12 @@ INIT = "scratch"
 SCIENCE, FLOWS = Path(cvdm.__file__).parent, Path(__file__).parent
 INSPECTION = SCIENCE / "inspection"
 """Measures that validation judges by; no weight and no score depends on them."""
-JUDGES = (FLOWS / "validation", INSPECTION, FLOWS / "gate.py", FLOWS / "sign_flip.py")
+JUDGES = (
+    *(FLOWS / "validation" / f"{name}.py" for name in ("measuring", "comparing", "checks", "expectations")),
+    FLOWS / "gate.py",
+    FLOWS / "sign_flip.py",
+    INSPECTION,
+)
 """Sources that shape a verdict, beside those that shape weights and scores."""
 
 

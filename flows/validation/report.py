@@ -156,7 +156,7 @@ def judge(root: Path, card: Card, measured: Measurements, policy: ValidationPoli
     require_order(effective)
     rows = compare(measured, card, score=effective.near_duplicate_score)
     rules = checks(rows, card, effective)
-    findings = _findings(rows, failures(rows, card, rules))
+    findings = findings_of(rows, failures(rows, card, rules))
     return ValidationReport(
         root=root,
         card=card,
@@ -169,7 +169,7 @@ def judge(root: Path, card: Card, measured: Measurements, policy: ValidationPoli
     )
 
 
-def _findings(rows: tuple[PairFeatures, ...], failed: Iterable[Failure]) -> list[Finding]:
+def findings_of(rows: tuple[PairFeatures, ...], failed: Iterable[Failure]) -> list[Finding]:
     """None for pairs that an earlier check ruled out, no warning beside a refusal for the same number."""
     found: list[Finding] = []
     blocked: set[int] = set()
