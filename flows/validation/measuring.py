@@ -286,7 +286,8 @@ def _with_pair(row: PairFeatures, low: _Image, high: _Image) -> PairFeatures:
         row = replace(row, snr_gain_db=snr[1] - snr[0])  # type: ignore[operator]  # just checked
     found = register(low.pixels, high.pixels)
     if found is None:
-        return row
+        constant = low.features.span is None or high.features.span is None
+        return row if constant else replace(row, registration=0.0)
     return replace(
         row,
         shift_px=found.shift_px,

@@ -186,3 +186,23 @@ QUANTITIES: tuple[Quantity, ...] = (
         unit="%",
     ),
 )
+
+
+def quantities_table() -> str:
+    """The quantities with their default thresholds as a Markdown table, as docs/validation.md shows it."""
+    policy = ValidationPolicy()
+    rows = ["| quantity | of | warned | refused | what to do |", "| --- | --- | --- | --- | --- |"]
+    shown: dict[str, list[Quantity]] = {}
+    for quantity in QUANTITIES:
+        shown.setdefault(quantity.name, []).append(quantity)
+    for name, members in shown.items():
+        one, limits = members[0], policy.limits(name)
+        sign = ">" if one.worse == "above" else "<"
+        warn, refuse = (
+            "" if limit is None else f"{sign} {one.show(limit)}" for limit in (limits.warn, limits.refuse)
+        )
+        of = " and ".join(SIDE_NAMES[member.side] for member in members if member.side) or "pair"
+        rows.append(
+            f"| `{name}`: {one.title[0].lower()}{one.title[1:]} | {of} | {warn} | {refuse} | {one.remedy} |"
+        )
+    return "\n".join(rows)

@@ -281,8 +281,9 @@ def test_judgement_changes_with_gate_validation_and_their_code(project_settings,
 
     first = judgement()
     assert {"measuring.py", "checks.py", "gate.py", "inspection"} <= {path.name for path in jobs.JUDGES}
-    copies = [project_settings.home / path.name for path in jobs.JUDGES]
+    copies = [project_settings.home / path.relative_to(jobs.FLOWS.parent) for path in jobs.JUDGES]
     for source, copy in zip(jobs.JUDGES, copies, strict=True):
+        copy.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
     monkeypatch.setattr(jobs, "JUDGES", tuple(copies))
     assert judgement() == first
