@@ -58,10 +58,9 @@ def elected(image: np.ndarray, places: np.ndarray, codes: np.ndarray) -> Iterato
     cuts = np.searchsorted(codes, firsts)
     for start, stop in zip(cuts, [*cuts[1:], len(codes)], strict=True):
         some = np.stack(np.divmod(codes[start:stop], len(image)), axis=1)
-        images = image[some]
-        order = np.argsort(images[:, 1], kind="stable")
-        order = order[np.argsort(images[order, 0], kind="stable")]
-        pair = images[order] @ np.array([int(image[-1]) + 1, 1], dtype=np.int64)
+        pair = image[some] @ np.array([int(image[-1]) + 1, 1], dtype=np.int64)
+        order = np.argsort(pair, kind="stable")
+        pair = pair[order]
         counts = np.diff(np.r_[_run_starts(pair), len(pair)])
         enough = np.repeat(counts >= FEWEST_VOTES, counts)
         if enough.any():

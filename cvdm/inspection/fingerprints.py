@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
 
+from cvdm.inspection.blocks import block_means
+
 CELL = 4  # px, side of the squares that are averaged before anything else
 THUMBNAIL_CELL = 2 * CELL  # px, side of a thumbnail's pixel
 DETECTION_SIGMAS = (1.5, 2.5)  # cells, the difference of Gaussians that finds keypoints
@@ -52,11 +54,11 @@ def fingerprint(pixels: np.ndarray) -> Fingerprint:
     """The fingerprint of an image (H, W) of any unit; the same pixels give the same fingerprint."""
     height, width = pixels.shape
     # Without a large offset float32 keeps faint structure, and a constant image becomes exactly zero.
-    cells = _averaged(pixels - np.median(pixels[::CELL, ::CELL]), CELL)
+    cells = block_means(pixels - np.median(pixels[::CELL, ::CELL]), CELL)
     band = _band(cells)
     rows, columns = _extrema(band)
     places = _refined(band, rows, columns)
-    thumbnail = _averaged(band, THUMBNAIL_CELL // CELL)
+    thumbnail = block_means(band, THUMBNAIL_CELL // CELL)
     scale = float(thumbnail.std()) if thumbnail.size else 0.0
     if scale > 0:
         thumbnail = np.clip(thumbnail / scale, -1, 1)
@@ -67,13 +69,6 @@ def fingerprint(pixels: np.ndarray) -> Fingerprint:
         descriptors=_descriptors(cells, places),
         thumbnail=np.round(thumbnail / THUMBNAIL_QUANTUM).astype(np.int8),
     )
-
-
-def _averaged(image: np.ndarray, side: int) -> np.ndarray:
-    """Means of squares of `side` px; an incomplete last row or column of squares is left out."""
-    height, width = image.shape[0] // side, image.shape[1] // side
-    rows = image[: height * side, : width * side].reshape(height, side, width * side).sum(axis=1)
-    return (rows.reshape(height, width, side).sum(axis=2) / side**2).astype(np.float32)
 
 
 def _band(cells: np.ndarray) -> np.ndarray:

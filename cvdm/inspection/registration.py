@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
+from cvdm.inspection.blocks import block_means
 from cvdm.inspection.numeric_range import moderate
 from cvdm.inspection.similarity import Motion, fit_motion
 from cvdm.inspection.windows import Field, Matches, band_of, grid, hann
@@ -132,21 +133,11 @@ def _reduction(shape: tuple[int, ...]) -> int:
 def _pyramid(low: np.ndarray, high: np.ndarray, factor: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The pair at `factor`, factor / 2, ... and FINEST, or at `factor` alone."""
     finest = min(factor, FINEST)
-    pairs = [(_reduced(low, finest), _reduced(high, finest))]
+    pairs = [(block_means(low, finest), block_means(high, finest))]
     while finest < factor:
         finest *= 2
-        pairs.insert(0, (_reduced(pairs[0][0], 2), _reduced(pairs[0][1], 2)))
+        pairs.insert(0, (block_means(pairs[0][0], 2), block_means(pairs[0][1], 2)))
     return pairs
-
-
-def _reduced(image: np.ndarray, factor: int) -> np.ndarray:
-    """Means of factor x factor blocks, float32; rows and columns that fill no block are left out."""
-    image = np.asarray(image, np.float32)
-    if factor == 1:
-        return image
-    height, width = (side // factor * factor for side in image.shape)
-    total = sum(image[i:height:factor, j:width:factor] for i in range(factor) for j in range(factor))
-    return np.asarray(total, np.float32) / np.float32(factor**2)
 
 
 def _coarse(low: np.ndarray, high: np.ndarray) -> Motion:

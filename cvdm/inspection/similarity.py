@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from dataclasses import dataclass
 
@@ -31,18 +32,23 @@ class Motion:
 
 
 def fit_motion(points: np.ndarray, shifts: np.ndarray, trust: np.ndarray) -> Motion | None:
-    """The similarity of weighted least squares, outliers losing weight (Cauchy); None for too few points."""
+    """The similarity of weighted least squares, outliers losing weight (Cauchy); None for too few points.
+
+    points, shifts: (N, 2), points relative to the centre.
+    trust:          (N,), weights above 0 of the residuals.
+
+    With places and shifts as complex numbers, y + ix, a similarity is a line: shift = a + b place, where
+    1 + b = (1 + scale) exp(i rotation).
+    """
     if len(points) < ENOUGH_WINDOWS or np.ptp(points, axis=0).max() == 0:
         return None
-    y, x = points.T
-    one, none = np.ones_like(y), np.zeros_like(y)
-    rows = np.concatenate((np.stack((one, none, y, -x), 1), np.stack((none, one, x, y), 1)))
-    wanted = np.concatenate(shifts.T)
+    place, shift = (values[:, 0] + 1j * values[:, 1] for values in (points, shifts))
     weights = trust.astype(float)
     for _ in range(8):
-        root = np.concatenate((weights, weights))
-        a, *_ = np.linalg.lstsq(rows * root[:, None], wanted * root, rcond=None)
-        left = np.hypot(*(wanted - rows @ a).reshape(2, -1))
+        square = weights**2 / np.sum(weights**2)
+        off = place - square @ place
+        b = (square * off.conj()) @ shift / (square @ np.abs(off) ** 2)
+        a = square @ shift - b * (square @ place)
+        left = np.abs(shift - a - b * place)
         weights = trust / np.sqrt(1 + (left / (2 * np.median(left) + 1e-3)) ** 2)
-    scale = math.hypot(1 + a[2], a[3]) - 1
-    return Motion(float(a[0]), float(a[1]), scale, math.atan2(a[3], 1 + a[2]))
+    return Motion(float(a.real), float(a.imag), abs(1 + b) - 1, cmath.phase(1 + b))
