@@ -11,7 +11,7 @@ def block_means(image: np.ndarray, side: int) -> np.ndarray:
     """
     height, width = image.shape[0] // side, image.shape[1] // side
     if side == 1 or height == 0 or width == 0:
-        return np.asarray(image[: height * side, : width * side], dtype=np.float32)
+        return np.asarray(image[:height, :width], dtype=np.float32)
     field = image[: height * side, : width * side]
     if side == 2:
         rows = field[::2] + field[1::2]

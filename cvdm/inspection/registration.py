@@ -30,6 +30,7 @@ from cvdm.inspection.similarity import Motion, fit_motion
 from cvdm.inspection.windows import Field, Matches, band_of, grid, hann
 
 FIELD_SIDE = 256  # px, longest side at which local windows are compared, about; larger fields are reduced
+COARSE_SIDE = 64  # px, least side of the field for the first estimate, which is reduced once more
 FINEST = 2  # reduction of the finest level; little is seen beyond a quarter of the sampling rate
 REFINED_WINDOWS = 16  # windows at the finer levels
 SIGNIFICANT = 7.0  # a window counts above this many standard deviations of windows without common structure
@@ -93,7 +94,7 @@ def register(low: np.ndarray, high: np.ndarray) -> Registration | None:
         rotation_deg=math.degrees(motion.rotation) if fitted else None,
         scale=motion.scale if fitted else None,
         residual_px=factor * 1.2 * float(np.median(left)) if fitted else None,
-        confidence=matches.agreement,
+        confidence=field.agreement(matches),
         significance=matches.common_significance,
         windows=int(counted.sum()),
     )
@@ -141,7 +142,9 @@ def _pyramid(low: np.ndarray, high: np.ndarray, factor: int) -> list[tuple[np.nd
 
 
 def _coarse(low: np.ndarray, high: np.ndarray) -> Motion:
-    """The whole field's shift to the pixel, or none where that explains the pair as well."""
+    """The whole field's shift to some pixels, or none where that explains the pair as well."""
+    factor = 2 if min(low.shape) >= 2 * COARSE_SIDE else 1
+    low, high = block_means(low, factor), block_means(high, factor)
     taper = np.outer(hann(low.shape[0]), hann(low.shape[1]))
     a, b = (fft.rfft2((image - np.average(image, weights=taper)) * taper) for image in (low, high))
     cross = a.conj() * b
@@ -163,4 +166,4 @@ def _coarse(low: np.ndarray, high: np.ndarray) -> Motion:
         return float(np.sum(band.counts * common**2 / np.maximum(power, 1e-300)))
 
     dy, dx = max(dict.fromkeys(candidates), key=explained)
-    return Motion(dy, dx)
+    return Motion(factor * dy, factor * dx)

@@ -40,7 +40,7 @@ class Stagger:
 
 
 def scan_stagger(pixels: np.ndarray) -> Stagger | None:
-    """How far odd rows of (H, W) are shifted to the right against even ones; None without structure along them.
+    """How far odd rows of (H, W) are shifted to the right against even ones; None without structure in rows.
 
     Each odd row is correlated with the mean of the even rows above and below, so that slanted structure
     cancels. The error is the jackknife's over eight bands of the image.
@@ -49,57 +49,64 @@ def scan_stagger(pixels: np.ndarray) -> Stagger | None:
     if height < 4 * BANDS or width < 4 * REACH:
         return None
     every = 2 * max(1, -(-((height - 1) // 2) // LINES))
-    frequency, weight = _frequencies(width)
-    beside = pixels[0 : height - 2 : every] + pixels[2:height:every]
-    one, other = (
-        _row_spectra(rows)[:, : len(frequency)] for rows in (pixels[1 : height - 1 : every], beside)
-    )
-    bands = np.linspace(0, len(one), BANDS, endpoint=False).astype(int)
-    cross = np.add.reduceat(one * np.conj(other), bands, axis=0) * weight
-    powers = [((rows.real**2 + rows.imag**2).sum(axis=0) * weight).sum() for rows in (one, other)]
-    power = float(np.sqrt(powers[0]) * np.sqrt(powers[1]))
+    row = _row(width)
+    odd = np.arange(1, height - 1, every)
+    cross = np.empty((BANDS, len(row.frequency)), dtype=complex)
+    powers = np.zeros((2, len(row.frequency)))
+    for band, lines in enumerate(np.array_split(odd, BANDS)):
+        before, rows, after = (slice(lines[0] + way, lines[-1] + way + 1, every) for way in (-1, 0, 1))
+        here, beside = (row.spectra(some) for some in (pixels[rows], pixels[before] + pixels[after]))
+        cross[band] = (here * beside.conj()).sum(axis=0)
+        powers += [(part.real**2 + part.imag**2).sum(axis=0) for part in (here, beside)]
+    cross *= row.weight
+    power = float(np.prod(np.sqrt(powers @ row.weight)))
     if power == 0:
         return None
     total = cross.sum(axis=0)
-    shifts, peaks = _best_shifts(np.concatenate((total[None], total - cross)), width)
+    shifts, peaks = _best_shifts(np.concatenate((total[None], total - cross)), row)
     # chance correlations of rows, each with about width / sigma independent values
-    if peaks[0] / power * np.sqrt(len(one) * width / SIGMA) < SIGNIFICANCE:
+    if peaks[0] / power * np.sqrt(len(odd) * width / SIGMA) < SIGNIFICANCE:
         return None
     without = shifts[1:]
     error = np.sqrt((BANDS - 1) / BANDS * ((without - without.mean()) ** 2).sum())
     return Stagger(round(float(shifts[0]), 3), float(error))
 
 
-def _row_spectra(rows: np.ndarray) -> np.ndarray:
-    """Fourier transforms of rows without their mean, faded out at both ends."""
-    taper = np.hanning(rows.shape[1]).astype(np.float32)
-    return np.asarray(fft.rfft((rows - rows.mean(axis=1, keepdims=True)) * taper, axis=1))
+class _Row:
+    """Frequencies of rows of one width, and what depends on them alone.
+
+    frequency, weight: (F,) in radians per px, and the weight of each.
+    shifts, turns:     (G,) shifts of the first look in px, and the phases (F, G) that they stand for.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.length = fft.next_fast_len(width, real=True)
+        frequency = 2 * np.pi * fft.rfftfreq(self.length)
+        self.frequency = frequency[frequency <= TOP_FREQUENCY]
+        self.weight = self.frequency**2 * np.exp(-((self.frequency * SIGMA) ** 2))
+        self.shifts = np.arange(-REACH, REACH + GRID_STEP / 2, GRID_STEP)
+        self.turns = np.exp(1j * np.outer(self.frequency, self.shifts))
+        self._taper = np.hanning(width).astype(np.float32)
+
+    def spectra(self, rows: np.ndarray) -> np.ndarray:
+        """(N, F) Fourier transforms of rows (N, W) without their mean, faded out at both ends."""
+        found = fft.rfft((rows - rows.mean(axis=1, keepdims=True)) * self._taper, self.length, axis=1)
+        return np.asarray(found[:, : len(self.frequency)])
 
 
 @functools.lru_cache(maxsize=8)
-def _frequencies(width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies (F,) of a row in radians per px, and their float64 weights."""
-    frequency = 2 * np.pi * fft.rfftfreq(width)
-    frequency = frequency[frequency <= TOP_FREQUENCY]
-    return frequency, frequency**2 * np.exp(-((frequency * SIGMA) ** 2))
+def _row(width: int) -> _Row:
+    return _Row(width)
 
 
-@functools.lru_cache(maxsize=8)
-def _turns(width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shifts (G,) of the first look, and the phases (F, G) that they stand for."""
-    shifts = np.arange(-REACH, REACH + GRID_STEP / 2, GRID_STEP)
-    return shifts, np.exp(1j * np.outer(_frequencies(width)[0], shifts))
-
-
-def _best_shifts(cross: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _best_shifts(cross: np.ndarray, row: _Row) -> tuple[np.ndarray, np.ndarray]:
     """The shifts (N,) in px at which the correlations of cross spectra (N, F) are largest, and these (N,)."""
-    grid, turns = _turns(width)
-    frequency, _ = _frequencies(width)
-    first = grid[np.argmax((cross @ turns).real, axis=1)]
+    first = row.shifts[np.argmax((cross @ row.turns).real, axis=1)]
     shift = first
-    orders = np.stack((np.ones_like(frequency), 1j * frequency, -(frequency**2)), axis=1)  # of derivatives
+    turn = 1j * row.frequency
+    orders = np.stack((np.ones_like(turn), turn, turn**2), axis=1)  # of derivatives
     for step in range(NEWTON_STEPS + 1):
-        height, slope, bend = ((cross * np.exp(1j * shift[:, None] * frequency)) @ orders).real.T
+        height, slope, bend = ((cross * np.exp(shift[:, None] * turn)) @ orders).real.T
         if step < NEWTON_STEPS:
             move = np.where(bend < 0, -slope / np.where(bend < 0, bend, -1), 0)
             shift = np.clip(shift + move, first - GRID_STEP, first + GRID_STEP)

@@ -28,7 +28,8 @@ class Matches:
     common:              the predicted motion plus the one shift that fits all windows best.
     common_significance: of that shift's correlation peak.
     precision:           of that shift, 1 / px^2.
-    agreement:           of the phases with that shift, 0 to 1.
+    left:                (2,), what that shift adds to the predicted one.
+    cross:               (N, side, side / 2 + 1), cross-powers with the predicted shifts undone.
     """
 
     points: np.ndarray
@@ -37,7 +38,8 @@ class Matches:
     common: Motion
     common_significance: float
     precision: float
-    agreement: float
+    left: np.ndarray
+    cross: np.ndarray
 
 
 class Band:
@@ -75,24 +77,25 @@ class Field:
         self.band = band_of((self.side, self.side))
         self.low_windows = self._windows(low, self.corners, np.zeros_like(self.points))
         self.low = fft.rfft2(self.low_windows)
-        self.low_power = self.band.sums((np.abs(self.low) ** 2).sum(0))
+        self.low_power = self.band.sums(_square(self.low).sum(0))
 
     def _windows(self, image: np.ndarray, corners: np.ndarray, fractions: np.ndarray) -> np.ndarray:
         """Windows (N, side, side) without their mean, tapered about points `fractions` off their centres."""
         n = self.side
         windows = np.stack([image[y : y + n, x : x + n] for y, x in corners])
         rows, columns = hann(n, fractions[:, :1]), hann(n, fractions[:, 1:])
-        taper = rows[:, :, None] * columns[:, None, :]
-        means = (windows * taper).sum((1, 2)) / (rows.sum(1) * columns.sum(1))
-        windows -= means[:, None, None]
-        return np.asarray(windows * taper)
+        sums = (rows[:, None, :] @ windows @ columns[:, :, None])[:, 0]
+        windows -= (sums / (rows.sum(1) * columns.sum(1))[:, None])[:, :, None]
+        windows *= rows[:, :, None] * columns[:, None, :]
+        return np.asarray(windows)
 
     def _centroids(self, high: np.ndarray) -> np.ndarray:
         """Points (N, 2) at which the structure lies that each pair of windows has in common."""
         shared = self.low_windows * high
         position = np.arange(self.side) + 0.5 - self.side / 2
-        total = np.maximum(shared.sum((1, 2)), 1e-30)
-        off = np.stack((shared.sum(2) @ position, shared.sum(1) @ position), axis=1) / total[:, None]
+        down, across = shared.sum(2), shared.sum(1)
+        total = np.maximum(down.sum(1), 1e-30)
+        off = np.stack((down @ position, across @ position), axis=1) / total[:, None]
         return self.points + np.clip(off, -self.side / 4, self.side / 4)
 
     def match(self, motion: Motion, *, whitened: bool) -> Matches:
@@ -111,26 +114,33 @@ class Field:
         cross *= np.exp(turned[:, 1:] * self.band.fx[0]).astype(np.complex64)[:, None, :]
         # what is left in the phases is what the prediction missed
         weighted = cross * self._weights(cross, high, whitened=whitened).astype(np.float32)
-        variance = 0.5 * (np.abs(weighted) ** 2).sum((1, 2))
+        variance = 0.5 * _square(weighted).sum((1, 2))
         tiny = 1e-30 + 1e-6 * math.sqrt(float(variance.max(initial=0)))
-        left, heights, _ = _peaks(weighted, self.band)
-        common, height, bend = _peaks(weighted.sum(0)[None], self.band)
+        left, heights, bends = _peaks(np.concatenate((weighted, weighted.sum(0)[None])), self.band)
+        common = left[-1]
         return Matches(
             points=points,
-            shifts=expected + left,
-            significance=heights / (np.sqrt(variance) + tiny),
-            common=Motion(motion.dy + common[0, 0], motion.dx + common[0, 1], motion.scale, motion.rotation),
-            common_significance=float(height[0] / (math.sqrt(float(variance.sum())) + tiny)),
-            precision=float(bend[0]),
-            agreement=self._agreement(cross, common[0]),
+            shifts=expected + left[:-1],
+            significance=heights[:-1] / (np.sqrt(variance) + tiny),
+            common=Motion(motion.dy + common[0], motion.dx + common[1], motion.scale, motion.rotation),
+            common_significance=float(heights[-1] / (math.sqrt(float(variance.sum())) + tiny)),
+            precision=float(bends[-1]),
+            left=common,
+            cross=cross,
         )
 
-    def _agreement(self, cross: np.ndarray, shift: np.ndarray) -> float:
-        """Mean cosine of the phases once `shift` is undone, each weighted by the root of its amplitude."""
-        pooled = cross.sum(0) * self.band.used
-        root = np.sqrt(np.abs(cross)).sum(0) * np.sqrt(np.abs(cross).sum(0)) * self.band.used
+    def agreement(self, matches: Matches) -> float:
+        """How well the phases agree once the common shift is undone, 0 to 1.
+
+        Their mean cosine, each weighted by the root of its amplitude.
+        """
+        size = np.abs(matches.cross)
+        scale = np.sqrt(size.sum(0))
+        pooled = matches.cross.sum(0) * self.band.used
+        root = np.sqrt(size).sum(0) * scale * self.band.used
+        shift = matches.left
         turn = np.exp(2j * np.pi * (self.band.fy * shift[0] + self.band.fx * shift[1]))
-        scale = np.sqrt(np.abs(cross).sum(0)) + 1e-30
+        scale += 1e-30
         total = float((root / scale).sum())
         real = float(((pooled * turn).real / scale).sum())
         return float(np.clip(real / total, 0, 1)) if total > 0 else 0.0
@@ -138,7 +148,7 @@ class Field:
     def _weights(self, cross: np.ndarray, high: np.ndarray, *, whitened: bool) -> np.ndarray:
         """Weight of each frequency, from the coherence of its ring over all windows."""
         band = self.band
-        power = np.sqrt(self.low_power * band.sums((np.abs(high) ** 2).sum(0)))
+        power = np.sqrt(self.low_power * band.sums(_square(high).sum(0)))
         tiny = 1e-6 * float(power.max(initial=0)) + 1e-30
         twice = np.where(band.fx > 0, 2.0, 1.0) * band.used  # most columns stand for two
         if whitened:
@@ -147,6 +157,11 @@ class Field:
         coherence = np.minimum((common / (power + tiny)) ** 2, 0.99)
         coherence = np.where(len(cross) * band.counts * coherence > 6, coherence, 0)  # less is chance
         return twice * (coherence / (1 - coherence) / (common / np.maximum(band.counts, 1) + tiny))[band.ring]
+
+
+def _square(values: np.ndarray) -> np.ndarray:
+    """Squared magnitudes of complex values."""
+    return np.asarray(values.real**2 + values.imag**2)
 
 
 def _peaks(spectra: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
