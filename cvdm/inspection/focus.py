@@ -136,7 +136,9 @@ def _windows_with_signal(image: np.ndarray, side: int) -> np.ndarray:
     height, width = (length // side for length in image.shape)
     field = image[: height * side, : width * side]
     tiles = field.reshape(height, side, width, side)
-    variance = block_means(field, block).reshape(height, 8, width, 8).var((1, 3)).ravel()
+    # every second row and column of a block is enough to find where the signal is
+    means = block_means(field[::2, ::2], block // 2)
+    variance = means.reshape(height, 8, width, 8).var((1, 3)).ravel()
     number = min(MAX_WINDOWS, max(4, math.ceil(SIGNAL_SHARE * height * width)), height * width)
     best = np.argsort(-variance, kind="stable")[:number]
     return np.stack([tiles[i // width, :, i % width] for i in best])

@@ -53,7 +53,8 @@ def scan_stagger(pixels: np.ndarray) -> Stagger | None:
     odd = np.arange(1, height - 1, every)
     cross = np.empty((BANDS, len(row.frequency)), dtype=complex)
     powers = np.zeros((2, len(row.frequency)))
-    for band, lines in enumerate(np.array_split(odd, BANDS)):
+    edges = np.linspace(0, len(odd), BANDS + 1).astype(int)
+    for band, lines in enumerate(np.split(odd, edges[1:-1])):
         before, rows, after = (slice(lines[0] + way, lines[-1] + way + 1, every) for way in (-1, 0, 1))
         here, beside = (row.spectra(some) for some in (pixels[rows], pixels[before] + pixels[after]))
         cross[band] = (here * beside.conj()).sum(axis=0)
