@@ -18,12 +18,14 @@ whose noise is not white; under-sampled images, whose detail is taken for noise.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
 
+from cvdm.inspection.blocks import block_means
 from cvdm.inspection.numeric_range import moderate
 
 WINDOW = 64  # px, smaller in small images
@@ -61,7 +63,7 @@ def measure_focus(image: np.ndarray) -> Focus | None:
         side //= 2
     if side < 16 or (moderated := moderate(image)) is None:
         return None
-    rings = _Rings(side)
+    rings = _rings(side)
     windows = _windows_with_signal(moderated[0], side)
     power = rings.power(windows)  # (N, rings)
     noise = power[:, rings.frequency > NOISE_FROM].mean(1)
@@ -100,27 +102,32 @@ class _Rings:
         line = np.sin(np.pi * (np.arange(side) + 1) / (side + 1)) ** 2
         self.taper = np.outer(line, line).astype(np.float32)
         radius = np.hypot(fft.fftfreq(side)[:, None], fft.rfftfreq(side)[None])
-        self._index = np.maximum(np.floor(radius * side - 0.5).astype(int), 0)
+        index = np.maximum(np.floor(radius * side - 0.5).astype(int), 0).ravel()
         twice = np.full(side // 2 + 1, 2.0)
         twice[[0, -1]] = 1.0
-        self._twice = np.broadcast_to(twice, radius.shape)
-        count = np.bincount(self._index.ravel(), self._twice.ravel())
+        weights = np.broadcast_to(twice, radius.shape).ravel()
+        count = np.bincount(index, weights)
+        self._order = np.argsort(index, kind="stable")
+        self._starts = np.searchsorted(index[self._order], np.arange(len(count)))
+        self._weights = weights[self._order].astype(np.float32)
         self._used = np.flatnonzero((np.arange(len(count)) >= 1) & (count > 8))
-        self._all = count
         self.modes = count[self._used]
-        self.frequency = (
-            np.bincount(self._index.ravel(), (radius * self._twice).ravel())[self._used] / self.modes
-        )
+        self.frequency = np.bincount(index, radius.ravel() * weights)[self._used] / self.modes
         self.coarse = max(1, int((self.frequency < 0.08).sum()))
 
     def power(self, windows: np.ndarray) -> np.ndarray:
         """Mean power (N, rings) of windows (N, side, side)."""
-        means = (windows * self.taper).sum((1, 2)) / self.taper.sum()
+        flat = windows.reshape(len(windows), -1)
+        means = flat @ self.taper.ravel() / self.taper.sum()
         spectra = fft.rfft2((windows - means[:, None, None]) * self.taper)
-        size = (spectra.real**2 + spectra.imag**2) * self._twice
-        rings = np.arange(len(spectra))[:, None] * len(self._all) + self._index.ravel()
-        sums = np.bincount(rings.ravel(), size.reshape(-1), minlength=len(spectra) * len(self._all))
-        return sums.reshape(len(spectra), -1)[:, self._used] / self.modes
+        size = (spectra.real**2 + spectra.imag**2).reshape(len(spectra), -1)
+        sums = np.add.reduceat(size[:, self._order] * self._weights, self._starts, axis=1)
+        return np.asarray(sums[:, self._used] / self.modes)
+
+
+@functools.lru_cache(maxsize=4)
+def _rings(side: int) -> _Rings:
+    return _Rings(side)
 
 
 def _windows_with_signal(image: np.ndarray, side: int) -> np.ndarray:
@@ -130,8 +137,8 @@ def _windows_with_signal(image: np.ndarray, side: int) -> np.ndarray:
     field = image[: height * side, : width * side]
     tiles = field.reshape(height, side, width, side)
     # every second row and column of a block is enough to find where the signal is
-    thin = tiles[:, ::2, :, ::2].reshape(height, 8, block // 2, width, 8, block // 2)
-    variance = thin.mean((2, 5)).var((1, 3)).ravel()
+    means = block_means(field[::2, ::2], block // 2)
+    variance = means.reshape(height, 8, width, 8).var((1, 3)).ravel()
     number = min(MAX_WINDOWS, max(4, math.ceil(SIGNAL_SHARE * height * width)), height * width)
     best = np.argsort(-variance, kind="stable")[:number]
     return np.stack([tiles[i // width, :, i % width] for i in best])

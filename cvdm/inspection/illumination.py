@@ -17,7 +17,7 @@ import numpy as np
 
 GRID = 32  # cells on each side
 ROWS = 512  # of an image that are looked at, up to twice as many
-MODE_SAMPLE = 2**16  # pixels
+MODE_SAMPLE = 2**15  # pixels
 
 
 @dataclass(frozen=True)

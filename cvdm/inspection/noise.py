@@ -61,10 +61,10 @@ def measure_noise(image: np.ndarray) -> Noise | None:
     brightness, variance = _blocks(pixels)
     brightness, variance = brightness * unit, variance * unit**2
     order = np.argsort(brightness, kind="stable")
-    groups = np.array_split(order, min(GROUPS, max(1, len(order) // BLOCK)))
-    counts = np.array([len(group) for group in groups], float)
-    means = np.array([brightness[group].mean() for group in groups])
-    typical = np.array([np.median(variance[group]) for group in groups]) * MEDIAN_TO_MEAN
+    edges = np.linspace(0, len(order), min(GROUPS, max(1, len(order) // BLOCK)) + 1).astype(int)
+    counts = np.diff(edges).astype(float)
+    means = np.add.reduceat(brightness[order], edges[:-1]) / counts
+    typical = _medians(variance[order], edges) * MEDIAN_TO_MEAN
     level = float(np.average(typical, weights=counts))
     gain, offset = _line(means, typical)
     dim, bright = np.percentile(brightness, (10, 99))
@@ -117,11 +117,22 @@ def _blocks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     down = _third_difference(bands, axis=1)  # (rows, 8, W)
     across = _third_difference(down, axis=2)[:, :, :columns]
     squares = np.einsum("ryx,ryx->rx", across, across)  # sums over the rows of a block
-    variance = squares.reshape(len(rows), width, BLOCK).sum(2) / BLOCK**2
+    # products are many times quicker than sums over a short axis
+    ones = np.ones(BLOCK, dtype=np.float32)
+    variance = squares.reshape(-1, BLOCK) @ ones / BLOCK**2
     # of a block's rows the middle half: a hot pixel must not count as brightness
-    means = bands[:, :BLOCK, :columns].reshape(len(rows), BLOCK, width, BLOCK).mean(3)
+    pieces = np.ascontiguousarray(bands[:, :BLOCK, :columns]).reshape(-1, BLOCK)
+    means = (pieces @ ones / BLOCK).reshape(len(rows), BLOCK, width)
     brightness = np.sort(means, axis=1)[:, BLOCK // 4 : -BLOCK // 4].mean(1)
     return brightness.ravel().astype(np.float64), variance.ravel().astype(np.float64)
+
+
+def _medians(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The median of each stretch of values between two edges."""
+    group = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    ordered = values[np.lexsort((values, group))]
+    middle = edges[:-1] + edges[1:]
+    return np.asarray((ordered[(middle - 1) // 2] + ordered[middle // 2]) / 2)
 
 
 def _third_difference(values: np.ndarray, *, axis: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from cvdm.inspection.blocks import block_means
 from cvdm.inspection.numeric_range import moderate
 
 BLOCK = 16  # px; less in small images
@@ -69,7 +70,7 @@ def measure_relation(
     moderate_low, moderate_high = moderate(low), moderate(high)
     if moderate_low is None or moderate_high is None:
         return None
-    x, y = (_block_means(pixels, side) * unit for pixels, unit in (moderate_low, moderate_high))
+    x, y = (block_means(pixels, side).ravel() * float(unit) for pixels, unit in (moderate_low, moderate_high))
     if x.size < 16 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     chosen = _balanced(x)
@@ -106,14 +107,6 @@ def gain_scatter(gains: Sequence[float]) -> float | None:
     if len(logs) < 3:
         return None
     return 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
-
-
-def _block_means(image: np.ndarray, side: int) -> np.ndarray:
-    """Means (N,) of side x side blocks, float64; what fills no block is left out."""
-    height, width = (length // side for length in image.shape)
-    field = image[: height * side, : width * side]
-    rows = field.reshape(height, side, width * side).sum(1)
-    return (rows.reshape(height, width, side).sum(2, dtype=np.float64) / side**2).ravel()
 
 
 def _brightness_group(values: np.ndarray) -> np.ndarray:

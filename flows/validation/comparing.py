@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from cvdm.card import Card
-from cvdm.inspection.fingerprints import Fingerprint, groups, near_duplicates
+from cvdm.inspection.duplicate_search import groups, near_duplicates
+from cvdm.inspection.fingerprints import Fingerprint
 from flows.validation.features import SIDES, PairFeatures, SideFeatures
 from flows.validation.measuring import Measurements
 
@@ -23,7 +24,7 @@ SMALLEST_SPREAD_DB = 0.75  # of sharpness, which no set of fields is more even t
 def compare(measured: Measurements, card: Card, *, score: float) -> tuple[PairFeatures, ...]:
     """The rows with everything filled in that depends on more than one of them.
 
-    score: from which two targets count as the same scene, see cvdm/inspection/fingerprints.py.
+    score: from which two targets count as the same scene, see cvdm/inspection/duplicate_search.py.
     """
     rows = list(measured.rows)
     splits = defaultdict(set)

@@ -24,7 +24,9 @@ from cvdm.card import Card
 from cvdm.dataset import image_files, split_of
 from cvdm.errors import DatasetError, ImageError
 from cvdm.images import MAX_PIXELS
-from cvdm.inspection.artefacts import dropped_columns, dropped_rows, hot_pixels, scan_stagger, signal_share
+from cvdm.inspection.artefacts import hot_pixels, signal_share
+from cvdm.inspection.dropped_lines import dropped_columns, dropped_rows
+from cvdm.inspection.stagger import scan_stagger
 from cvdm.inspection.fingerprints import Fingerprint, fingerprint
 from cvdm.inspection.focus import measure_focus
 from cvdm.inspection.illumination import background_offset

@@ -9,14 +9,9 @@ import pytest
 from scipy.ndimage import shift
 
 from cvdm.images import read_image
-from cvdm.inspection.artefacts import (
-    dead_pixels,
-    dropped_columns,
-    dropped_rows,
-    hot_pixels,
-    scan_stagger,
-    signal_share,
-)
+from cvdm.inspection.artefacts import dead_pixels, hot_pixels, signal_share
+from cvdm.inspection.dropped_lines import dropped_columns, dropped_rows
+from cvdm.inspection.stagger import scan_stagger
 
 DATA = Path(__file__).parents[2] / "data"
 REAL = {

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from cvdm.images import read_image
-from cvdm.inspection.fingerprints import Fingerprint, fingerprint, groups, near_duplicates
+from cvdm.inspection.duplicate_search import groups, near_duplicates
+from cvdm.inspection.fingerprints import Fingerprint, fingerprint
 
 DATA = Path(__file__).parents[2] / "data"
 FMD, BIOSR = DATA / "fmd-confocal-nuclei", DATA / "biosr-microtubules"

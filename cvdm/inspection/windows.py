@@ -1,0 +1,218 @@
+"""Local windows of a pair of images: where each of the input's windows lies in the target.
+
+Windows of the target are taken where a motion predicts them; what is left in the phases of the cross-power is
+what the prediction missed. Formulas and sources are in cvdm/inspection/registration.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from cvdm.inspection.similarity import Motion
+
+WINDOW = 64  # px, side of a local window; smaller in small fields
+TOP_FREQUENCY = 0.45  # cycles per pixel of the reduced field
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What N windows say, and what all of them say together.
+
+    points, shifts:      (N, 2), centroids of their structure and where those moved.
+    significance:        (N,) of their correlation peaks.
+    common:              the predicted motion plus the one shift that fits all windows best.
+    common_significance: of that shift's correlation peak.
+    precision:           of that shift, 1 / px^2.
+    left:                (2,), what that shift adds to the predicted one.
+    cross:               (N, side, side / 2 + 1), cross-powers with the predicted shifts undone.
+    """
+
+    points: np.ndarray
+    shifts: np.ndarray
+    significance: np.ndarray
+    common: Motion
+    common_significance: float
+    precision: float
+    left: np.ndarray
+    cross: np.ndarray
+
+
+class Band:
+    """Frequencies of a real spectrum (H, W/2 + 1) in cycles per pixel, and their rings."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.fy = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
+        self.fx = fft.rfftfreq(shape[1]).astype(np.float32)[None]
+        radius = np.hypot(self.fy, self.fx)
+        self.used = (radius > 0) & (radius <= TOP_FREQUENCY)
+        self.ring = np.where(self.used, np.rint(radius * min(shape)), 0).astype(int)
+        self.counts = self.sums(np.ones(self.ring.shape))
+        self.radius = np.arange(len(self.counts)) / min(shape)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Sum of (H, W/2 + 1) over each ring; ring 0 holds what is not used."""
+        return np.bincount(self.ring.ravel(), (values * self.used).ravel())
+
+
+@functools.lru_cache(maxsize=8)
+def band_of(shape: tuple[int, ...]) -> Band:
+    return Band(shape)
+
+
+class Field:
+    """Local windows of a pair around given points; the input's spectra are computed once."""
+
+    def __init__(self, low: np.ndarray, high: np.ndarray, points: np.ndarray) -> None:
+        self.high = high
+        shape = np.array(low.shape)
+        self.side = window_side(low.shape)
+        self.room = shape - self.side
+        self.corners = np.clip(np.rint(points + (shape - self.side) / 2).astype(int), 0, self.room)
+        self.points = self.corners + (self.side - shape) / 2
+        self.band = band_of((self.side, self.side))
+        self.low_windows = self._windows(low, self.corners, np.zeros_like(self.points))
+        self.low = fft.rfft2(self.low_windows)
+        self.low_power = self.band.sums(_square(self.low).sum(0))
+
+    def _windows(self, image: np.ndarray, corners: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+        """Windows (N, side, side) without their mean, tapered about points `fractions` off their centres."""
+        n = self.side
+        windows = np.stack([image[y : y + n, x : x + n] for y, x in corners])
+        rows, columns = hann(n, fractions[:, :1]), hann(n, fractions[:, 1:])
+        sums = (rows[:, None, :] @ windows @ columns[:, :, None])[:, 0]
+        windows -= (sums / (rows.sum(1) * columns.sum(1))[:, None])[:, :, None]
+        windows *= rows[:, :, None] * columns[:, None, :]
+        return np.asarray(windows)
+
+    def _centroids(self, high: np.ndarray) -> np.ndarray:
+        """Points (N, 2) at which the structure lies that each pair of windows has in common."""
+        shared = self.low_windows * high
+        position = np.arange(self.side) + 0.5 - self.side / 2
+        down, across = shared.sum(2), shared.sum(1)
+        total = np.maximum(down.sum(1), 1e-30)
+        off = np.stack((down @ position, across @ position), axis=1) / total[:, None]
+        return self.points + np.clip(off, -self.side / 4, self.side / 4)
+
+    def match(self, motion: Motion, *, whitened: bool) -> Matches:
+        """Compare each window of low with high where `motion` predicts it."""
+        predicted = motion.at(self.points)
+        corners = np.clip(np.rint(self.corners + predicted).astype(int), 0, self.room)
+        offsets = corners - self.corners
+        fractions = np.clip(predicted - offsets, -self.side / 8, self.side / 8)
+        windows = self._windows(self.high, corners, fractions)
+        high = fft.rfft2(windows)
+        points = self._centroids(windows)
+        expected = motion.at(points)
+        turned = 2j * np.pi * (expected - offsets)
+        cross = self.low.conj() * high
+        cross *= np.exp(turned[:, :1] * self.band.fy[:, 0]).astype(np.complex64)[:, :, None]
+        cross *= np.exp(turned[:, 1:] * self.band.fx[0]).astype(np.complex64)[:, None, :]
+        # what is left in the phases is what the prediction missed
+        weighted = cross * self._weights(cross, high, whitened=whitened).astype(np.float32)
+        variance = 0.5 * _square(weighted).sum((1, 2))
+        tiny = 1e-30 + 1e-6 * math.sqrt(float(variance.max(initial=0)))
+        left, heights, bends = _peaks(np.concatenate((weighted, weighted.sum(0)[None])), self.band)
+        common = left[-1]
+        return Matches(
+            points=points,
+            shifts=expected + left[:-1],
+            significance=heights[:-1] / (np.sqrt(variance) + tiny),
+            common=Motion(motion.dy + common[0], motion.dx + common[1], motion.scale, motion.rotation),
+            common_significance=float(heights[-1] / (math.sqrt(float(variance.sum())) + tiny)),
+            precision=float(bends[-1]),
+            left=common,
+            cross=cross,
+        )
+
+    def agreement(self, matches: Matches) -> float:
+        """How well the phases agree once the common shift is undone, 0 to 1.
+
+        Their mean cosine, each weighted by the root of its amplitude.
+        """
+        size = np.abs(matches.cross)
+        scale = np.sqrt(size.sum(0))
+        pooled = matches.cross.sum(0) * self.band.used
+        root = np.sqrt(size).sum(0) * scale * self.band.used
+        shift = matches.left
+        turn = np.exp(2j * np.pi * (self.band.fy * shift[0] + self.band.fx * shift[1]))
+        scale += 1e-30
+        total = float((root / scale).sum())
+        real = float(((pooled * turn).real / scale).sum())
+        return float(np.clip(real / total, 0, 1)) if total > 0 else 0.0
+
+    def _weights(self, cross: np.ndarray, high: np.ndarray, *, whitened: bool) -> np.ndarray:
+        """Weight of each frequency, from the coherence of its ring over all windows."""
+        band = self.band
+        power = np.sqrt(self.low_power * band.sums(_square(high).sum(0)))
+        tiny = 1e-6 * float(power.max(initial=0)) + 1e-30
+        twice = np.where(band.fx > 0, 2.0, 1.0) * band.used  # most columns stand for two
+        if whitened:
+            return twice * (np.exp(-((band.radius / 0.2) ** 2)) / (power + tiny))[band.ring]
+        common = np.maximum(band.sums(cross.real.sum(0)), 0)
+        coherence = np.minimum((common / (power + tiny)) ** 2, 0.99)
+        coherence = np.where(len(cross) * band.counts * coherence > 6, coherence, 0)  # less is chance
+        return twice * (coherence / (1 - coherence) / (common / np.maximum(band.counts, 1) + tiny))[band.ring]
+
+
+def _square(values: np.ndarray) -> np.ndarray:
+    """Squared magnitudes of complex values."""
+    return np.asarray(values.real**2 + values.imag**2)
+
+
+def _peaks(spectra: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where (N, 2), how high and how sharply bent (N,) sum Re spectra exp(2 pi i f d) peaks.
+
+    d within a sixth of the side. The best whole pixel, then Newton's method on the band-limited surface.
+    """
+    side = spectra.shape[1]
+    surface = fft.irfft2(spectra * np.where(band.fx > 0, 0.5, 1.0).astype(np.float32), s=(side, side))
+    reach = max(side // 6, 1)
+    near = np.r_[0 : reach + 1, -reach:0]
+    surface = surface[:, near][:, :, near]
+    best = np.argmax(surface.reshape(len(spectra), -1), axis=1)
+    whole = np.stack((near[best // len(near)], near[best % len(near)]), axis=1).astype(float)
+    shift = whole
+    py, px = 2j * np.pi * band.fy[:, 0], 2j * np.pi * band.fx[0]
+    for step in range(3):
+        ey, ex = np.exp(shift[:, :1] * py), np.exp(shift[:, 1:] * px)
+        rows = np.stack((ey, ey * py, ey * py**2), axis=1).astype(np.complex64)  # (N, 3, side)
+        columns = np.stack((ex, ex * px, ex * px**2), axis=2).astype(np.complex64)
+        table = (rows @ spectra @ columns).real.astype(float)  # derivatives of order (y, x)
+        height, hyy, hxx, hxy = table[:, 0, 0], table[:, 2, 0], table[:, 0, 2], table[:, 1, 1]
+        determinant = hyy * hxx - hxy**2
+        bent = (hyy < 0) & (determinant > 0)
+        if step == 2:
+            break
+        scale = np.where(bent, determinant, 1)
+        dy = np.where(bent, (hxx * table[:, 1, 0] - hxy * table[:, 0, 1]) / scale, 0)
+        dx = np.where(bent, (hyy * table[:, 0, 1] - hxy * table[:, 1, 0]) / scale, 0)
+        shift = np.clip(shift - np.stack((dy, dx), axis=1), whole - 1, whole + 1)
+    return shift, height, np.where(bent, np.sqrt(np.maximum(determinant, 0)), 0)
+
+
+def grid(shape: tuple[int, ...]) -> np.ndarray:
+    """Centres (N, 2) of windows that cover the field side by side, relative to its centre."""
+    side = window_side(shape)
+    lines = []
+    for length in shape:
+        count = max(1, round(length / side))
+        lines.append(np.linspace(side / 2, length - side / 2, count) - length / 2)
+    return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def window_side(shape: tuple[int, ...]) -> int:
+    side = WINDOW
+    while side > min(shape):
+        side //= 2
+    return side
+
+
+def hann(length: int, offset: np.ndarray | float = 0.0) -> np.ndarray:
+    """A Hann window centred `offset` samples off the middle, zero outside; (N, length) for offsets (N, 1)."""
+    position = (np.arange(length) - (length - 1) / 2 - offset) / (length + 1)
+    return np.where(np.abs(position) < 0.5, np.cos(np.pi * position) ** 2, 0).astype(np.float32)
