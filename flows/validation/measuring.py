@@ -26,7 +26,6 @@ from cvdm.errors import DatasetError, ImageError
 from cvdm.images import MAX_PIXELS
 from cvdm.inspection.artefacts import hot_pixels, signal_share
 from cvdm.inspection.dropped_lines import dropped_columns, dropped_rows
-from cvdm.inspection.stagger import scan_stagger
 from cvdm.inspection.fingerprints import Fingerprint, fingerprint
 from cvdm.inspection.focus import measure_focus
 from cvdm.inspection.illumination import background_offset
@@ -34,6 +33,7 @@ from cvdm.inspection.intensity import intensity
 from cvdm.inspection.noise import measure_noise
 from cvdm.inspection.registration import register
 from cvdm.inspection.relation import measure_relation
+from cvdm.inspection.stagger import scan_stagger
 from cvdm.reading import Stack, read_stack
 from flows.validation.features import SIDES, PairFeatures, SideFeatures
 
@@ -69,6 +69,11 @@ class Measurements:
         rows = tuple(row for row in self.rows if row.name not in gone)
         kept = {row.high.digest for row in rows}
         return Measurements(rows, {d: one for d, one in self.fingerprints.items() if d in kept})
+
+    def dealt(self, card: Card) -> Measurements:
+        """The same with each pair in the split that a card deals its field to."""
+        rows = (replace(row, split=split_of(row.field, card) if row.field else None) for row in self.rows)
+        return replace(self, rows=tuple(rows))
 
     def plus(self, other: Measurements) -> Measurements:
         """These and those of other pairs."""
@@ -113,12 +118,12 @@ def measure(
     fingerprints: dict[str, Fingerprint] = {}
     for found in _in_parallel(_by_field(pairs), workers or len(os.sched_getaffinity(0))):
         for row, one in found:
-            rows.append(replace(row, split=split_of(row.field, card) if row.field else None))
+            rows.append(row)
             if one is not None and row.high.digest:
                 fingerprints[row.high.digest] = one
             if progress is not None:
                 progress(len(rows), len(pairs))
-    return Measurements(tuple(sorted(rows, key=lambda row: row.name)), fingerprints)
+    return Measurements(tuple(sorted(rows, key=lambda row: row.name)), fingerprints).dealt(card)
 
 
 def measure_pairs(pairs: Sequence[PairFiles]) -> list[tuple[PairFeatures, Fingerprint | None]]:

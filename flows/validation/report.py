@@ -8,7 +8,7 @@ it is incomplete, misnamed, unreadable or not finite, is reported for that reaso
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,14 +148,25 @@ def validate_dataset(root: Path, policy: ValidationPolicy, *, workers: int | Non
     return judge(root, card, measured, policy)
 
 
-def judge(root: Path, card: Card, measured: Measurements, policy: ValidationPolicy) -> ValidationReport:
-    """Judge what was measured, by a policy that the card may override. Raises ConfigError."""
+def judge(
+    root: Path,
+    card: Card,
+    measured: Measurements,
+    policy: ValidationPolicy,
+    *,
+    new: Collection[str] = (),
+) -> ValidationReport:
+    """Judge what was measured, by a policy that the card may override. Raises ConfigError.
+
+    new: names of pairs that come to present ones, which then say what is usual.
+    """
     from flows.validation.expectations import failures
 
     effective = policy.overridden(card.validation, f"{card.task}/card.yaml: validation")
     require_order(effective)
     rows = compare(measured, card, score=effective.near_duplicate_score)
-    rules = checks(rows, card, effective)
+    established = [row for row in rows if row.name not in new]
+    rules = checks(rows, card, effective, established=established)
     findings = findings_of(rows, failures(rows, card, rules))
     return ValidationReport(
         root=root,
