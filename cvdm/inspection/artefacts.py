@@ -93,11 +93,11 @@ def signal_share(pixels: np.ndarray) -> float | None:
     cells = block_means(pixels, CELL)
     if np.ptp(cells) == 0:
         return 0.0
-    bright = cells > _background(cells) + SIGNAL_DEVIATIONS * _dark_noise(cells)
+    bright = cells > _background(cells) + SIGNAL_DEVIATIONS * dark_noise(cells)
     return np.count_nonzero(bright) / cells.size
 
 
-def _dark_noise(cells: np.ndarray) -> float:
+def dark_noise(cells: np.ndarray) -> float:
     """Standard deviation of neighbouring means in the darker half, from the median difference."""
     cells = cells[:: max(1, cells.size // DIFFERENCES)]
     pairs = cells[:, 1:] + cells[:, :-1]
