@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
 from cvdm.errors import DatasetError
+from cvdm.ledger import joined, load_ledger
 from cvdm.optics import ForwardModel
 
 SPLITS = ("train", "validation", "calibration", "test")
@@ -31,11 +32,11 @@ Section = TypeVar("Section")
 class Split:
     """How fields are dealt to the splits: by hashing (seed, field) against these fractions of fields."""
 
-    seed: int
-    train: float
-    validation: float
-    calibration: float
-    test: float
+    seed: int = 0
+    train: float = 0.6
+    validation: float = 0.1
+    calibration: float = 0.15
+    test: float = 0.15
 
     def __post_init__(self) -> None:
         shares = [getattr(self, name) for name in SPLITS]
@@ -50,12 +51,12 @@ class Card:
     """What is known about one task's images.
 
     task:               name of the task, e.g. "fmd-confocal-nuclei".
+    name_pattern:       regular expression of a pair's name, with the groups `field` and optionally `session`.
+    split:              see Split.
+    inputs:             "measured" on a microscope, or "simulated" from the targets by forward_model.
     structure:          what is imaged.
     modality:           how, e.g. "confocal".
     licence, citation:  terms and source of the images.
-    inputs:             "measured" on a microscope, or "simulated" from the targets by forward_model.
-    name_pattern:       regular expression of a pair's name, with the groups `field` and optionally `session`.
-    split:              see Split.
     pixel_size_um:      side of a pixel in the sample.
     numerical_aperture: of the objective.
     wavelength_nm:      of the excitation.
@@ -66,13 +67,13 @@ class Card:
     """
 
     task: str
-    structure: str
-    modality: str
-    licence: str
-    citation: str
-    inputs: str
     name_pattern: str
     split: Split
+    inputs: str = "measured"
+    structure: str | None = None
+    modality: str | None = None
+    licence: str | None = None
+    citation: str | None = None
     pixel_size_um: float | None = None
     numerical_aperture: float | None = None
     wavelength_nm: float | None = None
@@ -116,7 +117,7 @@ class Card:
 
 
 def load_card(root: Path) -> Card:
-    """Read the card of a dataset folder. Raises DatasetError."""
+    """Read a dataset folder's card, with the scenes of its ledger as overlapping. Raises DatasetError."""
     path = Path(root) / CARD_NAME
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -129,7 +130,9 @@ def load_card(root: Path) -> Card:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(f"readable YAML in {path}", reason, "Mend the card's syntax.") from error
-    return _section(Card, content, CARD_NAME)
+    card = _section(Card, content, CARD_NAME)
+    scenes = load_ledger(Path(root)).scenes
+    return replace(card, overlapping=joined((*card.overlapping, *scenes))) if scenes else card
 
 
 def _section(cls: type[Section], content: object, where: str) -> Section:

@@ -1,6 +1,7 @@
 """A dataset: pairs of input and target images in one folder, split by field of view.
 
     ROOT/card.yaml        what the images are (cvdm/card.py)
+    ROOT/ledger.json      what ingests found out, if there were any (cvdm/ledger.py)
     ROOT/low/NAME.tif     inputs
     ROOT/high/NAME.tif    targets, one for each input
 
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cvdm.card import CARD_NAME, SPLITS, Card, Split, load_card
 from cvdm.errors import DatasetError
+from cvdm.ledger import LEDGER_NAME, load_ledger
 
 __all__ = [
     "SPLITS",
@@ -31,7 +34,9 @@ __all__ = [
     "split_of",
 ]
 
-SUFFIXES = (".ome.tif", ".ome.tiff", ".tif", ".tiff")
+SUFFIXES = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".mrc", ".czi", ".nd2", ".lif")
+FOLDER_SUFFIXES = (".ome.zarr", ".zarr")
+"""Of images that are folders."""
 LISTED = 5  # names that an error message lists
 
 
@@ -92,7 +97,10 @@ def load_dataset(root: Path) -> Dataset:
         )
     if not lows:
         raise DatasetError("pairs of TIFF images", f"empty folders low/ and high/ in {root}", "Add images.")
-    return Dataset(root, card, tuple(_pair(name, card, lows[name], highs[name]) for name in sorted(lows)))
+    sessions = load_ledger(root).sessions
+    return Dataset(
+        root, card, tuple(_pair(name, card, lows[name], highs[name], sessions) for name in sorted(lows))
+    )
 
 
 def split_of(field: str, card: Card) -> str:
@@ -112,8 +120,11 @@ def split_of(field: str, card: Card) -> str:
 
 
 def dataset_digest(dataset: Dataset) -> str:
-    """SHA-256 (hex) over the card and each pair's name and bytes; neither place nor order matter."""
+    """SHA-256 (hex) over card, ledger and each pair's name and bytes; neither place nor order matter."""
     total = hashlib.sha256(_file_digest(dataset.root / CARD_NAME))
+    ledger = dataset.root / LEDGER_NAME
+    if ledger.exists():
+        total.update(_file_digest(ledger))
     for pair in sorted(dataset.pairs, key=lambda pair: pair.name):
         total.update(hashlib.sha256(pair.name.encode()).digest())
         total.update(_file_digest(pair.low) + _file_digest(pair.high))
@@ -121,6 +132,13 @@ def dataset_digest(dataset: Dataset) -> str:
 
 
 def _file_digest(path: Path) -> bytes:
+    """Of a file's bytes; of a folder, the names and bytes of all files in it."""
+    if path.is_dir():
+        total = hashlib.sha256()
+        for part in sorted(part for part in path.rglob("*") if part.is_file()):
+            total.update(hashlib.sha256(part.relative_to(path).as_posix().encode()).digest())
+            total.update(_file_digest(part))
+        return total.digest()
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -128,10 +146,10 @@ def _file_digest(path: Path) -> bytes:
         raise DatasetError(f"to read {path}", error.strerror or str(error), "Restore the file.") from error
 
 
-def image_files(folder: Path, card: Card) -> dict[str, Path]:
+def image_files(folder: Path, card: Card | None = None) -> dict[str, Path]:
     """Image files of a folder by name; hidden files are passed over, anything else is refused."""
     if not folder.is_dir():
-        simulated = folder.name == "low" and card.inputs == "simulated"
+        simulated = folder.name == "low" and card is not None and card.inputs == "simulated"
         remedy = (
             f"Run `python -m cvdm simulate --data {folder.parent}`."
             if simulated
@@ -142,9 +160,14 @@ def image_files(folder: Path, card: Card) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
-        if suffix is None or not path.is_file():
-            raise DatasetError(f"only TIFF files in {folder}", path.name, "Move it elsewhere or convert it.")
+        known = FOLDER_SUFFIXES if path.is_dir() else SUFFIXES
+        suffix = next((s for s in known if path.name.lower().endswith(s)), None)
+        if suffix is None:
+            raise DatasetError(
+                f"only images in {folder}: {', '.join((*SUFFIXES, *FOLDER_SUFFIXES))}",
+                path.name,
+                "Move it elsewhere or convert it.",
+            )
         name = path.name[: -len(suffix)]
         if name in images:
             raise DatasetError(
@@ -154,7 +177,7 @@ def image_files(folder: Path, card: Card) -> dict[str, Path]:
     return images
 
 
-def _pair(name: str, card: Card, low: Path, high: Path) -> Pair:
+def _pair(name: str, card: Card, low: Path, high: Path, sessions: Mapping[str, str]) -> Pair:
     match = re.fullmatch(card.name_pattern, name)
     if match is None or not match["field"]:
         raise DatasetError(
@@ -162,7 +185,8 @@ def _pair(name: str, card: Card, low: Path, high: Path) -> Pair:
             f"'{name}'",
             "Rename the file in low/ and high/, or correct the pattern.",
         )
-    return Pair(name, match["field"], match.groupdict().get("session"), low, high)
+    session = sessions.get(name, match.groupdict().get("session"))
+    return Pair(name, match["field"], session, low, high)
 
 
 def _some(names: list[str]) -> str:

@@ -3,7 +3,7 @@
 Reading gives one two-dimensional greyscale image in the file's own units, or an ImageError that says what
 was expected, what the file holds and what to do. Writing is complete or not at all (see cvdm/storage.py).
 
-Not covered: stacks, time series and channels, and formats other than TIFF, which `cvdm.reading` opens.
+Not covered: stacks, time series and channels, which `cvdm.reading` opens.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Image:
 
 
 def read_image(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """Read a two-dimensional greyscale TIFF from a path or an open, seekable binary file.
+    """Read a two-dimensional greyscale image from a path or an open, seekable binary file.
 
     A stack whose other axes all have length one is a two-dimensional image. Pixels stored as "0 is white"
     are inverted, as the TIFF specification says, so that large always means bright. Raises ImageError.

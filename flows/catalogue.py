@@ -68,6 +68,8 @@ def _entry(registry: Registry, version: Version) -> dict[str, Any]:
         "aliases": list(version.aliases),
         "verdict": version.tags.get("verdict"),
         "reasons": version.tags.get("reasons"),
+        "decided_by": version.tags.get("decided_by"),
+        "gate_verdict": version.tags.get("gate_verdict"),
         "created": datetime.fromtimestamp(version.created / 1000, UTC).isoformat(timespec="seconds"),
         "run_id": version.run_id,
         "dataset_digest": version.tags.get("dataset_digest"),

@@ -39,7 +39,7 @@ def ingest(
     ] = False,
 ) -> Answer:
     """Add a batch of image pairs to a task: validate, copy, version by DVC, commit data.dvc and tag it."""
-    from flows.version import ingest as take_in
+    from flows.ingest import ingest as take_in
 
     result = take_in(source, task, Settings.read(), commit=not no_commit)
     text = f"{task}: {len(result.added)} new pairs, {result.known} known; data version {result.data_version}"

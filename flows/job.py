@@ -24,8 +24,16 @@ from flows.validation import ValidationPolicy, load_validation_policy
 
 INIT = "scratch"
 """Where the weights of a candidate start."""
-JUDGES = tuple(Path(__file__).with_name(name) for name in ("checks.py", "gate.py", "sign_flip.py"))
-"""Sources outside the science package that shape a verdict."""
+SCIENCE, FLOWS = Path(cvdm.__file__).parent, Path(__file__).parent
+INSPECTION = SCIENCE / "inspection"
+"""Measures that validation judges by; no weight and no score depends on them."""
+JUDGES = (
+    *(FLOWS / "validation" / f"{name}.py" for name in ("measuring", "comparing", "checks", "expectations")),
+    FLOWS / "gate.py",
+    FLOWS / "sign_flip.py",
+    INSPECTION,
+)
+"""Sources that shape a verdict, beside those that shape weights and scores."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Job:
     @cached_property
     def code_digest(self) -> str:
         """SHA-256 over the science package's sources: what shapes weights and scores, committed or not."""
-        return _digest(Path(cvdm.__file__).parent.rglob("*.py"))
+        return _digest(path for path in SCIENCE.rglob("*.py") if INSPECTION not in path.parents)
 
     @cached_property
     def git_commit(self) -> str | None:
@@ -95,7 +103,7 @@ class Job:
             {
                 "gate": asdict(self.policy),
                 "validation": asdict(self.validation),
-                "judges": _digest(JUDGES),
+                "judges": _digest(path for judge in JUDGES for path in _sources(judge)),
             }
         )
 
@@ -137,6 +145,10 @@ def chosen_device(setting: str) -> str:
 
 def _digest_of(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sources(place: Path) -> Iterable[Path]:
+    return place.rglob("*.py") if place.is_dir() else (place,)
 
 
 def _digest(sources: Iterable[Path]) -> str:

@@ -128,8 +128,10 @@ def move(registry: Registry, to: Standing) -> None:
 def record(
     registry: Registry, task: str, version: int, *, verdict: str, reasons: Sequence[str], by: str
 ) -> None:
-    """Write a decision on the version that it is about."""
+    """Write a decision on the version that it is about; the gate's word stays beside a person's."""
     tags = {"verdict": verdict, "reasons": "; ".join(reasons), "decided_at": _now(), "decided_by": by}
+    if by == GATE:
+        tags |= {"gate_verdict": verdict, "gate_reasons": tags["reasons"]}
     registry.models.set_tags(task, version, tags)
 
 

@@ -30,7 +30,7 @@ from flows.promote import settle
 from flows.registry import Registry, Run
 from flows.settings import Settings
 from flows.train import RUN_NOTE, Candidate, closing, open_run, train
-from flows.validation import ValidationReport, load_validation_policy, validate_dataset
+from flows.validate import log_validation, page_of, validate
 
 RESULT = "result.json"
 """The result among the artifacts of its run."""
@@ -100,7 +100,7 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
     else:
         take_up(registry, job)
     run = open_run(job, registry)
-    registry.runs.log_json(run.run_id, report.as_json(), "validation/report.json")
+    log_validation(registry, run, report, page_of(job.settings, job.task))
     with closing(registry, run):
         candidate = step(train)(job, registry, run)
         comparison = step(evaluate)(job, registry, candidate)
@@ -144,13 +144,6 @@ def take_up(registry: Registry, job: Job) -> None:
     if run_id is not None:
         with replacing(note) as temporary:
             temporary.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")
-
-
-def validate(settings: Settings, task: str) -> ValidationReport:
-    """Check the task's dataset. Raises DatasetError with every problem found."""
-    report = validate_dataset(settings.dataset_dir(task), load_validation_policy(settings.params_file))
-    report.raise_if_failed()
-    return report
 
 
 def gate(job: Job, registry: Registry, run: Run, comparison: Comparison) -> Decision:

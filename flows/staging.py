@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import filecmp
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,9 @@ from cvdm.card import CARD_NAME, load_card
 from cvdm.dataset import image_files
 from cvdm.errors import DatasetError
 from cvdm.storage import storage_error
+from flows.transfer import copied, linked, removed, same_content
 from flows.validation.features import SIDES
+from flows.validation.measuring import PairFiles, files_of
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 """Of Linux's renameat2."""
@@ -28,41 +29,55 @@ class Batch:
     """A dataset with a batch in it, not yet in its place."""
 
     folder: Path
+    files: tuple[PairFiles, ...]
+    """Every pair of the batch where it came from."""
     added: tuple[str, ...]
     """Names of the new pairs."""
     known: int
     """Pairs of the batch that were there already, byte for byte."""
+    clashing: tuple[str, ...]
+    """Pairs of the batch under the name of a present pair with other content; they are not in `folder`."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Take new pairs out of the future dataset again. Raises StorageError."""
+        for pair in self.files:
+            for side in SIDES if pair.name in names else ():
+                source = getattr(pair, side)
+                if source is not None:
+                    removed(self.folder / side / source.name)
 
 
 @contextmanager
-def staged(source: Path, home: Path, folder: Path) -> Iterator[Batch]:
+def staged(source: Path, home: Path, folder: Path, card_file: Path) -> Iterator[Batch]:
     """The future dataset in `folder`, for the block; what is left of it afterwards is removed.
 
-    Raises DatasetError when a name is taken by other bytes, StorageError when the disk refuses.
+    card_file: of the dataset in `home`, or of the new one. Raises DatasetError for a folder that is no batch,
+    StorageError when the disk refuses.
     """
     shutil.rmtree(folder, ignore_errors=True)  # of an ingest that was killed
-    card_file = home / CARD_NAME if home.is_dir() else source / CARD_NAME
     card = load_card(card_file.parent)
-    batch = {side: image_files(source / side, card) for side in SIDES}
+    files = files_of(source, card)
     present = {side: image_files(home / side, card) if home.is_dir() else {} for side in SIDES}
-    names = sorted({*batch["low"], *batch["high"]})
-    if not names:
-        raise DatasetError("pairs of TIFF images", f"empty folders low/ and high/ in {source}", "Add images.")
-    known = [name for name in names if all(name in present[side] for side in SIDES)]
-    new = {
-        side: {n: path for n, path in files.items() if n not in present[side]}
-        for side, files in batch.items()
-    }
-    for side in SIDES:
-        _refuse_other_bytes(batch[side], present[side], f"{home.name}/{side}")
-    if (source / CARD_NAME).is_file():
-        _refuse_other_bytes({"": source / CARD_NAME}, {"": card_file}, home.name)
+    clashing = tuple(pair.name for pair in files if _clashes(pair, present))
+    there = [pair for pair in files if all(pair.name in present[side] for side in SIDES)]
+    known = sum(pair.name not in clashing for pair in there)
+    new = [pair for pair in files if pair not in there and pair.name not in clashing]
+    if (source / CARD_NAME).is_file() and not same_content(source / CARD_NAME, card_file):
+        raise DatasetError(
+            f"the card of {home.name} as it is",
+            f"another card in {source}",
+            "Remove it from the batch; to change what is known of the task, edit the card of the task.",
+        )
     try:
         try:
-            _fill(folder, home if home.is_dir() else None, card_file, new)
+            _fill(folder, home if home.is_dir() else None, new)
+            if not home.is_dir():
+                for extra in (*source.glob("LICENSE*"), *source.glob("ATTRIBUTION*")):
+                    shutil.copyfile(extra, folder / extra.name)
+                shutil.copyfile(card_file, folder / CARD_NAME)
         except OSError as error:
             raise storage_error(error, folder) from error
-        yield Batch(folder, tuple(name for name in names if name not in known), len(known))
+        yield Batch(folder, files, tuple(pair.name for pair in new), known, clashing)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # somebody else's batch is in there
@@ -105,14 +120,14 @@ def clear(incoming: Path) -> None:
         raise storage_error(error, incoming) from error
 
 
-def _refuse_other_bytes(batch: Mapping[str, Path], present: Mapping[str, Path], where: str) -> None:
-    for name in sorted(set(batch) & set(present)):
-        if not filecmp.cmp(batch[name], present[name], shallow=False):
-            raise DatasetError(
-                f"new names for new content; {where}/{present[name].name} exists",
-                f"other content in {batch[name]}",
-                "Rename or remove it. Nothing is ever overwritten.",
-            )
+def _clashes(pair: PairFiles, present: Mapping[str, Mapping[str, Path]]) -> bool:
+    """Whether other content has the pair's name already."""
+    return any(
+        pair.name in present[side]
+        and source is not None
+        and not same_content(source, present[side][pair.name])
+        for side, source in (("low", pair.low), ("high", pair.high))
+    )
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -123,21 +138,13 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0)
 
 
-def _fill(folder: Path, home: Path | None, card_file: Path, new: dict[str, dict[str, Path]]) -> None:
+def _fill(folder: Path, home: Path | None, new: Iterable[PairFiles]) -> None:
     """Link what is there, copy what is new."""
     if home is not None:
-        shutil.copytree(home, folder, copy_function=_link, symlinks=True)
+        shutil.copytree(home, folder, copy_function=linked, symlinks=True)
     for side in SIDES:
         (folder / side).mkdir(parents=True, exist_ok=True)
-        for path in new[side].values():
-            shutil.copyfile(path, folder / side / path.name)
-    if home is None:
-        for extra in (card_file, *card_file.parent.glob("LICENSE*"), *card_file.parent.glob("ATTRIBUTION*")):
-            shutil.copyfile(extra, folder / extra.name)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, target, follow_symlinks=False)
+    for pair in new:
+        for side, source in (("low", pair.low), ("high", pair.high)):
+            if source is not None and not (folder / side / source.name).exists():
+                copied(source, folder / side / source.name)

@@ -36,15 +36,19 @@ def require_clean_index(home: Path) -> None:
         )
 
 
-def commit_record(home: Path, record: Path, task: str, version: str) -> tuple[str | None, str | None]:
+def commit_record(
+    home: Path, record: Path, task: str, version: str, *, also: Path | None = None
+) -> tuple[str | None, str | None]:
     """Commit the record of a data version and tag it; (None, None) when git knows both already.
 
+    also: a folder whose new files belong to the same commit.
     A commit whose tag is missing, because an ingest was killed in between, is tagged now.
     """
     path, message, tag = str(record), f"Data of {task}: {version}", f"data/{task}/{version[:SHORT]}"
-    _git(home, "add", "--", path)
-    if not _succeeds(home, "diff", "--cached", "--quiet", "--", path):
-        _git(home, "commit", "--quiet", "--message", message, "--", path)
+    paths = [path] if also is None or not also.exists() else [path, str(also)]
+    _git(home, "add", "--", *paths)
+    if not _succeeds(home, "diff", "--cached", "--quiet", "--", *paths):
+        _git(home, "commit", "--quiet", "--message", message, "--", *paths)
     elif _git(home, "log", "-1", "--format=%s", "--", path) != message:
         return None, None  # another task's ingest made this version
     elif _succeeds(home, "rev-parse", "--verify", "--quiet", f"refs/tags/{tag}"):

@@ -32,6 +32,8 @@ QUIET_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # waiting threads sleep soon, so that a retraining on the same cores is not slowed down by their spinning
+    "GOMP_SPINCOUNT": "1000",
 }
 for _name, _value in QUIET_DEFAULTS.items():  # on import, because BentoML reports its start before any hook
     os.environ.setdefault(_name, _value)

@@ -41,8 +41,8 @@ class Registration:
 
     dy, dx:       shift in pixels at the centre of the field, positive downwards and to the right.
     error_px:     standard error of the shift, from the sharpness of the correlation peak.
-    rotation_deg: in degrees, positive counter-clockwise as displayed; None with fewer than four windows.
-    scale:        relative enlargement, 0.01 is one percent; None with fewer than four windows.
+    rotation_deg: in degrees, positive counter-clockwise as displayed; None with fewer than eight windows.
+    scale:        relative enlargement, 0.01 is one percent; None with fewer than eight windows.
     residual_px:  root mean square of what the fit leaves of the windows' shifts, robust; None likewise.
     confidence:   agreement of the phases with the shift, from 0 (none) to 1 (images equal but for the shift).
     significance: height of the correlation peak in standard deviations of unrelated images.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ENOUGH_WINDOWS = 4  # for rotation and scale
+ENOUGH_WINDOWS = 8  # for rotation and scale; a fit to fewer may swing by pixels at the centre
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,11 @@ class Format:
     open: Callable[..., Stack]
 
 
-TIFF = Format("TIFF", is_tiff, open_tiff)
-FORMATS = (TIFF, Format("MRC", is_mrc, open_mrc), Format("CZI, ND2 or LIF", is_vendor, open_vendor))
+FORMATS = (
+    Format("TIFF", is_tiff, open_tiff),
+    Format("MRC", is_mrc, open_mrc),
+    Format("CZI, ND2 or LIF", is_vendor, open_vendor),
+)
 
 
 def read_stack(source: Source, *, max_pixels: int, axes: str | None = None) -> Stack:
@@ -55,16 +58,12 @@ def read_stack(source: Source, *, max_pixels: int, axes: str | None = None) -> S
     Pixels are decoded when they are asked for, so that one plane at a time is in memory; close the stack or
     use it in a `with` block. Raises ImageError; ConfigError for axes that are none.
     """
-    naming = partial(name_axes, axes=axes)
-    if isinstance(source, Path | str) and Path(source).is_dir():
-        with _named_and_closed(label_of(source)) as exits:
-            return open_ome_zarr(Path(source), exits, max_pixels=max_pixels, naming=naming)
-    return _open(source, FORMATS, max_pixels=max_pixels, naming=naming)
+    return _open(source, max_pixels=max_pixels, naming=partial(name_axes, axes=axes))
 
 
 def read_plane(source: Source, *, max_pixels: int) -> Stack:
-    """Open a TIFF that holds one greyscale plane, and nothing else. Raises ImageError."""
-    return _open(source, (TIFF,), max_pixels=max_pixels, naming=one_plane)
+    """Open an image that is one greyscale plane, and nothing else. Raises ImageError."""
+    return _open(source, max_pixels=max_pixels, naming=one_plane)
 
 
 def label_of(source: Source) -> str:
@@ -72,8 +71,11 @@ def label_of(source: Source) -> str:
     return Path(source).name if isinstance(source, Path | str) else "the image"
 
 
-def _open(source: Source, formats: tuple[Format, ...], *, max_pixels: int, naming: Naming) -> Stack:
+def _open(source: Source, *, max_pixels: int, naming: Naming) -> Stack:
     label = label_of(source)
+    if isinstance(source, Path | str) and Path(source).is_dir():
+        with _named_and_closed(label) as exits:
+            return open_ome_zarr(Path(source), exits, max_pixels=max_pixels, naming=naming)
     with _named_and_closed(label) as exits:
         path = Path(source) if isinstance(source, Path | str) else None
         file = exits.enter_context(path.open("rb")) if path else cast(BinaryIO, source)
@@ -81,11 +83,11 @@ def _open(source: Source, formats: tuple[Format, ...], *, max_pixels: int, namin
         file.seek(0)
         head = file.read(1024)
         file.seek(0)
-        for kind in formats:
+        for kind in FORMATS:
             if kind.recognises(head):
                 origin = Origin(file=file, size=size, label=label, path=path, exits=exits)
                 return kind.open(origin, max_pixels=max_pixels, naming=naming)
-        raise _foreign(head, label, formats)
+        raise _foreign(head, label)
 
 
 @contextmanager
@@ -100,8 +102,8 @@ def _named_and_closed(label: str) -> Iterator[ExitStack]:
         raise
 
 
-def _foreign(head: bytes, label: str, formats: tuple[Format, ...]) -> ImageError:
-    """The refusal of a file in none of these formats, naming what it is where the first bytes tell."""
+def _foreign(head: bytes, label: str) -> ImageError:
+    """The refusal of a file in no known format, naming what it is where the first bytes tell."""
     remedy = "Export it as TIFF, for example with Fiji (File > Save As > Tiff)."
     if not head:
         found, remedy = "an empty file", "Copy the file again; the last copy was interrupted."
@@ -112,5 +114,5 @@ def _foreign(head: bytes, label: str, formats: tuple[Format, ...]) -> ImageError
         found = "an MRC file" if is_mrc(head) else "an MRC file without the mark of MRC2014"
     if "git-lfs" in found:
         remedy = "Fetch the image with `git lfs pull`."
-    expected = ", ".join(kind.name for kind in formats)
+    expected = ", ".join(kind.name for kind in FORMATS)
     return ImageError(f"a {expected} image", f"{label}, which is {found}", remedy)

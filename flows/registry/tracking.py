@@ -153,6 +153,12 @@ class Runs:
             local = self._client.download_artifacts(run_id, path, folder)
             return json.loads(Path(local).read_text(encoding="utf-8"))
 
+    def holds(self, run_id: str, path: str) -> bool:
+        """Whether there is a file at `path` among the run's artifacts."""
+        folder = Path(path).parent.as_posix()
+        entries = self._client.list_artifacts(run_id, None if folder == "." else folder)
+        return any(entry.path == path for entry in entries)
+
     def _runs(self, condition: str) -> list[Any]:
         experiments = [e.experiment_id for e in self._client.search_experiments()]
         return list(self._client.search_runs(experiments, condition, order_by=["attributes.start_time DESC"]))

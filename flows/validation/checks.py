@@ -96,11 +96,20 @@ class Check:
         return self.remedy if isinstance(self.remedy, str) else self.remedy(row)
 
 
-def checks(rows: Sequence[PairFeatures], card: Card, policy: ValidationPolicy) -> tuple[Check, ...]:
-    """All checks, in the order in which a pair meets them."""
+def checks(
+    rows: Sequence[PairFeatures],
+    card: Card,
+    policy: ValidationPolicy,
+    *,
+    established: Sequence[PairFeatures] = (),
+) -> tuple[Check, ...]:
+    """All checks, in the order in which a pair meets them.
+
+    established: pairs that set the usual type of numbers; all where there are none.
+    """
     return (
         *_of_files(rows),
-        *_of_formats(rows),
+        *_of_formats(established or rows),
         *_of_metadata(card, policy),
         *_of_quantities(policy),
         *_of_splits(),

@@ -14,6 +14,7 @@ import numpy as np
 from cvdm.card import Card
 from cvdm.inspection.duplicate_search import groups, near_duplicates
 from cvdm.inspection.fingerprints import Fingerprint
+from cvdm.ledger import joined
 from flows.validation.features import SIDES, PairFeatures, SideFeatures
 from flows.validation.measuring import Measurements
 
@@ -50,17 +51,7 @@ def same_scenes(
         found[digest] |= names
     scenes = [set().union(*(found[digest] for digest in group)) for group in groups(alike)]
     scenes += [names for names in found.values() if len(names) > 1]
-    return merged(scenes)
-
-
-def merged(scenes: Sequence[Sequence[str] | set[str]]) -> list[tuple[str, ...]]:
-    """Groups that share a member as one group; sorted, those of one member left out."""
-    owner: dict[str, set[str]] = {}
-    for scene in scenes:
-        together = set(scene).union(*(owner.get(name, set()) for name in scene))
-        owner.update(dict.fromkeys(together, together))
-    distinct = {tuple(sorted(group)) for group in owner.values()}
-    return sorted(group for group in distinct if len(group) > 1)
+    return sorted(tuple(sorted(scene)) for scene in joined(sorted(map(sorted, scenes))) if len(scene) > 1)
 
 
 def _fields_by_digest(rows: Sequence[PairFeatures]) -> dict[str, set[str]]:

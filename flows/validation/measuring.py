@@ -26,7 +26,6 @@ from cvdm.errors import DatasetError, ImageError
 from cvdm.images import MAX_PIXELS
 from cvdm.inspection.artefacts import hot_pixels, signal_share
 from cvdm.inspection.dropped_lines import dropped_columns, dropped_rows
-from cvdm.inspection.stagger import scan_stagger
 from cvdm.inspection.fingerprints import Fingerprint, fingerprint
 from cvdm.inspection.focus import measure_focus
 from cvdm.inspection.illumination import background_offset
@@ -34,12 +33,13 @@ from cvdm.inspection.intensity import intensity
 from cvdm.inspection.noise import measure_noise
 from cvdm.inspection.registration import register
 from cvdm.inspection.relation import measure_relation
+from cvdm.inspection.stagger import scan_stagger
 from cvdm.reading import Stack, read_stack
 from flows.validation.features import SIDES, PairFeatures, SideFeatures
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) pairs."""
-IN_PROCESS = 16  # pairs, up to which starting workers takes longer than they save
+IN_PROCESS = 10e6  # bytes of files, up to which starting workers takes longer than they save
 AHEAD = 2  # pieces of work per worker that are handed out in advance
 
 
@@ -69,6 +69,11 @@ class Measurements:
         rows = tuple(row for row in self.rows if row.name not in gone)
         kept = {row.high.digest for row in rows}
         return Measurements(rows, {d: one for d, one in self.fingerprints.items() if d in kept})
+
+    def dealt(self, card: Card) -> Measurements:
+        """The same with each pair in the split that a card deals its field to."""
+        rows = (replace(row, split=split_of(row.field, card) if row.field else None) for row in self.rows)
+        return replace(self, rows=tuple(rows))
 
     def plus(self, other: Measurements) -> Measurements:
         """These and those of other pairs."""
@@ -111,14 +116,14 @@ def measure(
     """Measure every pair. workers: processes; all cores when left out."""
     rows: list[PairFeatures] = []
     fingerprints: dict[str, Fingerprint] = {}
-    for found in _in_parallel(_by_field(pairs), len(pairs), workers or len(os.sched_getaffinity(0))):
+    for found in _in_parallel(_by_field(pairs), workers or len(os.sched_getaffinity(0))):
         for row, one in found:
-            rows.append(replace(row, split=split_of(row.field, card) if row.field else None))
+            rows.append(row)
             if one is not None and row.high.digest:
                 fingerprints[row.high.digest] = one
             if progress is not None:
                 progress(len(rows), len(pairs))
-    return Measurements(tuple(sorted(rows, key=lambda row: row.name)), fingerprints)
+    return Measurements(tuple(sorted(rows, key=lambda row: row.name)), fingerprints).dealt(card)
 
 
 def measure_pairs(pairs: Sequence[PairFiles]) -> list[tuple[PairFeatures, Fingerprint | None]]:
@@ -150,13 +155,12 @@ def _by_field(pairs: Sequence[PairFiles]) -> list[list[PairFiles]]:
 
 
 def _in_parallel(
-    work: list[list[PairFiles]], pairs: int, workers: int
+    work: list[list[PairFiles]], workers: int
 ) -> Iterator[list[tuple[PairFeatures, Fingerprint | None]]]:
     """Results as they are ready; only a few pieces of work are under way at any time."""
     workers = min(workers, len(work))
-    if pairs <= IN_PROCESS or workers < 2:
-        for piece in work:
-            yield from ([one] for one in measure_pairs(piece))
+    if workers < 2 or sum(_size(pair) for piece in work for pair in piece) <= IN_PROCESS:
+        yield from (measure_pairs(piece) for piece in work)
         return
     context = multiprocessing.get_context("spawn")  # forking a process that runs threads may deadlock
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
@@ -183,6 +187,11 @@ def _start_worker() -> None:
     die_with_parent()
 
 
+def _size(pair: PairFiles) -> int:
+    """Bytes of a pair's files; folders count nothing."""
+    return sum(path.stat().st_size for path in (pair.low, pair.high) if path is not None and path.is_file())
+
+
 def _content(path: Path | None) -> bytes:
     """SHA-256 of a file; empty where it cannot be read."""
     if path is not None:
@@ -192,8 +201,9 @@ def _content(path: Path | None) -> bytes:
 
 
 def _image(path: Path | None, *, is_target: bool) -> _Image:
+    features = SideFeatures(present=path is not None)
     if path is None:
-        return _Image(SideFeatures())
+        return _Image(features)
     try:
         with read_stack(path, max_pixels=MAX_PIXELS) as stack:
             features = _described(stack)
@@ -204,7 +214,10 @@ def _image(path: Path | None, *, is_target: bool) -> _Image:
     except ImageError as error:
         # Non-finite pixels are the one refusal of an otherwise sound file: a check of its own.
         sound = error.expected == "finite pixel values"
-        return _Image(SideFeatures(True, sound, False if sound else None, error.actual, error.remedy))
+        finite = False if sound else None
+        return _Image(
+            replace(features, readable=sound, finite=finite, problem=error.actual, remedy=error.remedy)
+        )
     features = _measured(features, pixels, full_range)
     print_ = fingerprint(pixels) if is_target else None
     return _Image(features, pixels, full_range, print_)
@@ -280,7 +293,8 @@ def _with_pair(row: PairFeatures, low: _Image, high: _Image) -> PairFeatures:
         row = replace(row, snr_gain_db=snr[1] - snr[0])  # type: ignore[operator]  # just checked
     found = register(low.pixels, high.pixels)
     if found is None:
-        return row
+        constant = low.features.span is None or high.features.span is None
+        return row if constant else replace(row, registration=0.0)
     return replace(
         row,
         shift_px=found.shift_px,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cvdm.errors import ConfigError
 from flows.validation.features import SIDE_NAMES, SIDES, PairFeatures
 from flows.validation.policy import Limits, ValidationPolicy
 
@@ -51,6 +52,21 @@ class Quantity:
         if value is None:
             return "not measurable"
         return f"{100 * value:.3g} %" if self.unit == "%" else f"{value:.3g} {self.unit}".rstrip()
+
+
+def require_order(policy: ValidationPolicy) -> None:
+    """Raise ConfigError where a warning would come only after the refusal."""
+    for quantity in QUANTITIES:
+        limits = quantity.limits(policy)
+        if limits.warn is None or limits.refuse is None:
+            continue
+        later = limits.warn > limits.refuse if quantity.worse == "above" else limits.warn < limits.refuse
+        if later:
+            raise ConfigError(
+                f"a threshold `warn` that values pass before `refuse`, for {quantity.name}",
+                f"warn {limits.warn:g}, refuse {limits.refuse:g}, where values {quantity.worse} are bad",
+                "Correct `validation` in params.yaml or in the card.",
+            )
 
 
 def _both(name: str, title: str, remedy: str, **more: str) -> tuple[Quantity, ...]:
@@ -170,3 +186,23 @@ QUANTITIES: tuple[Quantity, ...] = (
         unit="%",
     ),
 )
+
+
+def quantities_table() -> str:
+    """The quantities with their default thresholds as a Markdown table, as docs/validation.md shows it."""
+    policy = ValidationPolicy()
+    rows = ["| quantity | of | warned | refused | what to do |", "| --- | --- | --- | --- | --- |"]
+    shown: dict[str, list[Quantity]] = {}
+    for quantity in QUANTITIES:
+        shown.setdefault(quantity.name, []).append(quantity)
+    for name, members in shown.items():
+        one, limits = members[0], policy.limits(name)
+        sign = ">" if one.worse == "above" else "<"
+        warn, refuse = (
+            "" if limit is None else f"{sign} {one.show(limit)}" for limit in (limits.warn, limits.refuse)
+        )
+        of = " and ".join(SIDE_NAMES[member.side] for member in members if member.side) or "pair"
+        rows.append(
+            f"| `{name}`: {one.title[0].lower()}{one.title[1:]} | {of} | {warn} | {refuse} | {one.remedy} |"
+        )
+    return "\n".join(rows)

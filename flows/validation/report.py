@@ -8,7 +8,7 @@ it is incomplete, misnamed, unreadable or not finite, is reported for that reaso
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from flows.validation.comparing import compare
 from flows.validation.features import PairFeatures
 from flows.validation.measuring import Measurements, files_of, measure
 from flows.validation.policy import ValidationPolicy
-from flows.validation.quantities import Quantity
+from flows.validation.quantities import Quantity, require_order
 
 if TYPE_CHECKING:  # great_expectations takes seconds to import
     from flows.validation.expectations import Failure
@@ -125,7 +125,7 @@ class ValidationReport:
             "warnings": [finding.as_json() for finding in self.warnings],
             "policy": asdict(self.policy),
             "overridden": list(self.overridden),
-            "table": [asdict(row) for row in self.table],
+            "table": [_plain(asdict(row)) for row in self.table],
         }
 
     def summary(self) -> str:
@@ -148,14 +148,26 @@ def validate_dataset(root: Path, policy: ValidationPolicy, *, workers: int | Non
     return judge(root, card, measured, policy)
 
 
-def judge(root: Path, card: Card, measured: Measurements, policy: ValidationPolicy) -> ValidationReport:
-    """Judge what was measured, by a policy that the card may override. Raises ConfigError."""
+def judge(
+    root: Path,
+    card: Card,
+    measured: Measurements,
+    policy: ValidationPolicy,
+    *,
+    new: Collection[str] = (),
+) -> ValidationReport:
+    """Judge what was measured, by a policy that the card may override. Raises ConfigError.
+
+    new: names of pairs that come to present ones, which then say what is usual.
+    """
     from flows.validation.expectations import failures
 
     effective = policy.overridden(card.validation, f"{card.task}/card.yaml: validation")
+    require_order(effective)
     rows = compare(measured, card, score=effective.near_duplicate_score)
-    rules = checks(rows, card, effective)
-    findings = _findings(rows, failures(rows, card, rules))
+    established = [row for row in rows if row.name not in new]
+    rules = checks(rows, card, effective, established=established)
+    findings = findings_of(rows, failures(rows, card, rules))
     return ValidationReport(
         root=root,
         card=card,
@@ -168,7 +180,7 @@ def judge(root: Path, card: Card, measured: Measurements, policy: ValidationPoli
     )
 
 
-def _findings(rows: tuple[PairFeatures, ...], failed: Iterable[Failure]) -> list[Finding]:
+def findings_of(rows: tuple[PairFeatures, ...], failed: Iterable[Failure]) -> list[Finding]:
     """None for pairs that an earlier check ruled out, no warning beside a refusal for the same number."""
     found: list[Finding] = []
     blocked: set[int] = set()
@@ -201,6 +213,12 @@ def _finding(check: Check, row: PairFeatures, *, name: str | None) -> Finding:
         remedy=check.remedy_for(row),
         quantity=check.quantity,
     )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with lists for tuples, as JSON has them."""
+    kinds: dict[type, Any] = {dict: _plain, tuple: list}
+    return {key: kinds.get(type(value), lambda same: same)(value) for key, value in values.items()}
 
 
 def _grouped(warnings: Iterable[Finding]) -> list[str]:

@@ -137,7 +137,7 @@ def test_digest_depends_on_content_alone(tmp_path):
         ),
         (lambda root: (root / "high" / "s0-f0_c0.tif").unlink(), "a target in high/ .* none for s0-f0_c0"),
         (lambda root: (root / "low" / "s0-f0_c0.tif").unlink(), "an input in low/ .* none for s0-f0_c0"),
-        (lambda root: (root / "low" / "a.png").touch(), "only TIFF files .* a.png"),
+        (lambda root: (root / "low" / "a.png").touch(), "only images .* a.png"),
         (lambda root: (root / "low" / "s0-f0_c0.tiff").touch(), "one file per name"),
         (lambda root: [(root / s / "x.tif").touch() for s in ("low", "high")], "name_pattern .*'x'"),
     ],

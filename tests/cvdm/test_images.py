@@ -25,7 +25,6 @@ READABLE = {
     "tiny_31x17_uint16.tif": ("uint16", 65535, None),
 }
 REFUSED = {
-    "biosr_microtubules_uint16.mrc": "an MRC file",
     "complex64.tif": "complex64",
     "corrupt_deflate_stream.tif": "damaged",
     "corrupt_truncated_half.tif": "truncated",

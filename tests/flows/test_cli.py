@@ -245,8 +245,10 @@ def test_validate_ends_with_1_and_still_reports(cvdm, project_settings, cells_da
     code, out, _ = cvdm("validate", cells_dataset, "--json")
     assert code == (0 if json.loads(out)["ok"] else 1)
     params = project_settings.params_file
-    params.write_text(params.read_text().replace("validation: {}", "validation: {max_black: 0.1}"))
+    params.write_text(
+        params.read_text().replace("validation: {}", "validation: {snr_gain_db: {warn: 200, refuse: 100}}")
+    )
     code, out, _ = cvdm("validate", cells_dataset, "--json")
-    assert code == 1 and {p["check"] for p in json.loads(out)["problems"]} == {"black"}
+    assert code == 1 and {p["check"] for p in json.loads(out)["rejected"]} == {"snr-gain-db"}
     code, out, _ = cvdm("validate", tmp_path / "nowhere", "--json")
     assert code == 1 and json.loads(out)["error"] == "DatasetError"

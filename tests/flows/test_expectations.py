@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import pytest
 
-from flows.checks import Check, OneOf, Within
-from flows.expectations import Failure, failures
-from flows.features import measure
-from flows.validate import _problems
+from cvdm.card import load_card
+from flows.validation.checks import Check, OneOf, Within
+from flows.validation.expectations import Failure, failures
+from flows.validation.measuring import files_of, measure
+from flows.validation.report import findings_of
 
 
 @pytest.fixture(scope="module")
-def rows(cells_dataset):
-    return measure(cells_dataset)[1]
+def card(cells_dataset):
+    return load_card(cells_dataset)
+
+
+@pytest.fixture(scope="module")
+def rows(cells_dataset, card):
+    return measure(files_of(cells_dataset, card), card).rows
 
 
 def check(column, rule):
-    return Check("x", column, rule, "", lambda row, side: "", "")
+    return Check("x", column, rule, "", lambda row: "", "")
 
 
 @pytest.mark.parametrize(
     "broken",
-    [check("no_such_column", OneOf(True)), check("name", Within(above=0))],
+    [check("no_such_column", OneOf(True)), check("name", Within(least=0))],
     ids=["a column that is not there", "a bound on text"],
 )
-def test_a_rule_that_raises_is_an_error(rows, broken):
+def test_a_rule_that_raises_is_an_error(rows, card, broken):
     """Great Expectations swallows what a metric raises; the suite says it, beside rules that hold."""
     with pytest.raises(RuntimeError, match="could not be evaluated"):
-        failures(rows, [check("complete", OneOf(True)), broken])
+        failures(rows, card, [check("complete", OneOf(True)), broken])
 
 
 def test_a_row_rule_that_fails_for_no_row_is_an_error(rows):
     """Else it would be counted as failed and reported as nothing."""
-    with pytest.raises(RuntimeError, match="low_span failed for no row"):
-        _problems(rows, (Failure(check("low_span", Within(above=0)), ()),))
+    with pytest.raises(RuntimeError, match="low_noise failed for no row"):
+        findings_of(rows, (Failure(check("low_noise", Within(least=0)), ()),))

@@ -78,6 +78,17 @@ def test_the_first_promotion_makes_a_champion_without_a_previous(registry, add):
     assert tags["decided_at"].endswith("+00:00")
 
 
+def test_the_gates_word_stays_beside_a_persons(registry, add):
+    """A person promotes what the gate rejected: the version tells both, and who decided."""
+    first, second = add(1), add(2)
+    promote(registry, TASK, first, **BY)
+    settle(registry, TASK, second, Decision("reject", ("CRPS not better",), ()), compared=first)
+    promote(registry, TASK, second, reasons=("seen by eye",), by="Ada")
+    tags = registry.models.version(TASK, second).tags
+    assert (tags["verdict"], tags["reasons"], tags["decided_by"]) == ("promote", "seen by eye", "Ada")
+    assert (tags["gate_verdict"], tags["gate_reasons"]) == ("reject", "CRPS not better")
+
+
 def test_the_next_promotion_keeps_the_former_champion_and_rollback_swaps_them(registry, add):
     """promote, roll back, roll back again: always one champion, and the other one is previous."""
     first, second = add(0), add(1)

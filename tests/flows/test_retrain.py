@@ -24,7 +24,7 @@ from flows.registry import Registry
 from flows.retrain import RetrainResult, retrain
 from flows.settings import Settings
 from flows.train import StepLog, closing, open_run
-from flows.validate import ValidationError
+from flows.validation import ValidationError
 
 TASK = "test-cells"
 
@@ -280,17 +280,18 @@ def test_judgement_changes_with_gate_validation_and_their_code(project_settings,
         return plan(project_settings).judgement
 
     first = judgement()
-    assert {path.name for path in jobs.JUDGES} == {"checks.py", "gate.py", "sign_flip.py"}
-    copies = [project_settings.home / path.name for path in jobs.JUDGES]
+    assert {"measuring.py", "checks.py", "gate.py", "inspection"} <= {path.name for path in jobs.JUDGES}
+    copies = [project_settings.home / path.relative_to(jobs.FLOWS.parent) for path in jobs.JUDGES]
     for source, copy in zip(jobs.JUDGES, copies, strict=True):
-        shutil.copy(source, copy)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
     monkeypatch.setattr(jobs, "JUDGES", tuple(copies))
     assert judgement() == first
-    for copy in copies:
+    for copy in (copy / "noise.py" if copy.is_dir() else copy for copy in copies):
         seen = judgement()
         copy.write_text(copy.read_text() + "\n")
         assert judgement() != seen
-    for before, after in (("validation: {}", "validation: {max_black: 0.8}"), ("fields: 2", "fields: 3")):
+    for before, after in (("validation: {}", "validation: {black: {warn: 0.1}}"), ("fields: 2", "fields: 3")):
         seen = judgement()
         params.write_text(params.read_text().replace(before, after))
         assert judgement() != seen

@@ -1,0 +1,178 @@
+"""Versions of the data: the good pairs of a batch come in together, the bad ones go to quarantine.
+
+`ingest` builds the future dataset beside the present one (existing files are linked, new ones copied), judges
+it, takes out what is refused, and swaps the two folders in one step; then `dvc add` records the content,
+`dvc push` shares it, and git keeps the record: a commit of data.dvc and a tag. Refused pairs are moved to
+quarantine last. A rerun after an interruption completes what is missing; the same batch twice changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cvdm.card import CARD_NAME, load_card
+from cvdm.dataset import dataset_digest, load_dataset
+from cvdm.errors import ConfigError, DatasetError
+from cvdm.ledger import Ledger, joined, load_ledger, write_ledger
+from flows.ingest_result import IngestOptions, IngestResult
+from flows.new_card import card_for
+from flows.progress import progress_bar
+from flows.quarantine import Quarantined, quarantine
+from flows.settings import Settings
+from flows.staging import Batch, clear, staged, swap
+from flows.validation import Finding, load_validation_policy
+from flows.validation.batch import BatchReport, judge_batch
+from flows.validation.measuring import files_of, measure
+from flows.version import (
+    VersionError,
+    add_to_dvc,
+    embedded_remote,
+    push_data,
+    record_file,
+    remote_url,
+)
+from flows.version_control import commit_record, is_checkout, require_clean_index
+
+INCOMING = ".incoming"
+"""Where the future dataset is built, on the same file system as the present one."""
+SESSION_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+
+def ingest(
+    source: Path, task: str, settings: Settings, options: IngestOptions = IngestOptions()
+) -> IngestResult:
+    """Add the good pairs of a folder (low/ and high/) to a task, version the result, set the others aside.
+
+    Raises ConfigError, DatasetError, StorageError, VersionError, GitError; data stay as they were.
+    """
+    home = settings.dataset_dir(task)
+    if options.session is not None and not re.fullmatch(SESSION_NAME, options.session):
+        raise ConfigError(
+            "a session name of letters, digits, '.', '_' and '-'", f"'{options.session}'", "Use its date."
+        )
+    own_card = settings.mlruns_dir / "ingest" / task / CARD_NAME
+    commits = options.commit and is_checkout(settings.home)
+    if commits:
+        require_clean_index(settings.home)
+    with one_at_a_time(settings.mlruns_dir / "locks" / "ingest.lock"):
+        clear(settings.data_dir / INCOMING)  # `dvc add` would record it
+        with (
+            card_for(source, home, own_card, options) as card_file,
+            staged(source, home, settings.data_dir / INCOMING / task, card_file) as batch,
+        ):
+            _check_task(batch.folder, task)
+            verdict = _judged(batch, settings)
+            if verdict.accepted:
+                _take_in(batch, verdict, home, options.session)
+            version, pushed, problem = (
+                _recorded(settings, push=options.push) if home.is_dir() else (None, False, None)
+            )
+            sha, tag = _committed(settings, task, version) if commits and version else (None, None)
+            rejected = (*_name_clashes(batch), *verdict.rejected)
+            moved = _set_aside(batch, rejected, source, settings, task, options.session)
+    return IngestResult(
+        task=task,
+        session=options.session,
+        added=verdict.accepted,
+        known=batch.known,
+        rejected=rejected,
+        warnings=verdict.warnings,
+        quarantined=moved,
+        everything=verdict.everything,
+        dataset_digest=dataset_digest(load_dataset(home)) if home.is_dir() else None,
+        data_version=version,
+        commit=sha,
+        tag=tag,
+        pushed=pushed,
+        push_problem=problem,
+    )
+
+
+def _judged(batch: Batch, settings: Settings) -> BatchReport:
+    """Measure the future dataset and judge what is new in it."""
+    card = load_card(batch.folder)
+    with progress_bar("validate", "pair") as progress:
+        files = files_of(batch.folder, card, load_ledger(batch.folder).sessions)
+        measured = measure(files, card, progress)
+    return judge_batch(
+        batch.folder, card, measured, batch.added, load_validation_policy(settings.params_file)
+    )
+
+
+def _take_in(batch: Batch, verdict: BatchReport, home: Path, session: str | None) -> None:
+    """Put the future dataset, without what was refused, into the place of the present one."""
+    batch.remove(set(batch.added) - set(verdict.accepted))
+    ledger = load_ledger(batch.folder)
+    sessions = dict.fromkeys(verdict.accepted, session) if session is not None else {}
+    scenes = joined((*ledger.scenes, *verdict.scenes))
+    write_ledger(batch.folder, Ledger({**ledger.sessions, **sessions}, scenes))
+    swap(batch.folder, home)
+
+
+def _name_clashes(batch: Batch) -> Iterator[Finding]:
+    for name in batch.clashing:
+        yield Finding(
+            check="name-taken",
+            name=name,
+            severity="error",
+            expected="a new name for new content",
+            actual="other content than the pair of this name that is there",
+            remedy="Rename both files; nothing is ever overwritten.",
+        )
+
+
+def _set_aside(
+    batch: Batch,
+    rejected: tuple[Finding, ...],
+    source: Path,
+    settings: Settings,
+    task: str,
+    session: str | None,
+) -> Quarantined | None:
+    names = {finding.name for finding in rejected}
+    if not names:
+        return None
+    pairs = [pair for pair in batch.files if pair.name in names]
+    place = settings.home / "quarantine" / task
+    return quarantine(place, session or source.resolve().name, pairs, rejected)
+
+
+def _recorded(settings: Settings, *, push: bool) -> tuple[str, bool, str | None]:
+    """Version and whether the remote has it, with the reason where it should and has not."""
+    version = add_to_dvc(settings)
+    if not push:
+        return version, False, None
+    if remote_url(settings) is None:
+        return version, False, "no DVC remote is set; `dvc remote add --default NAME URL` sets one"
+    try:
+        push_data(settings)
+    except VersionError as error:
+        return version, False, f"{error.actual} Ingest the batch again, or run `dvc push`."
+    return version, True, None
+
+
+def _committed(settings: Settings, task: str, version: str) -> tuple[str | None, str | None]:
+    return commit_record(settings.home, record_file(settings), task, version, also=embedded_remote(settings))
+
+
+@contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Hold a lock file. Raises VersionError at once when another ingest holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise VersionError("no other ingest", "one that is running", "Wait for it to end.") from error
+        yield
+
+
+def _check_task(staging: Path, task: str) -> None:
+    found = load_card(staging).task
+    if found != task:
+        raise DatasetError(f"a card of task {task}", f"'{found}'", "Correct the card, or name that task.")

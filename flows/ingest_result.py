@@ -1,0 +1,93 @@
+"""What an ingest is asked for and what it comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.quarantine import Quarantined
+from flows.validation import Finding, ValidationReport
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """What a person may say beside the folder and the task."""
+
+    session: str | None = None
+    """Name of the acquisition session, e.g. its date."""
+    card: Path | None = None
+    """Card of a new task, where the batch has none."""
+    name_pattern: str | None = None
+    """Enough for a new task without a card: see `Card.name_pattern`."""
+    commit: bool = True
+    push: bool = True
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What an ingest came to."""
+
+    task: str
+    session: str | None
+    added: tuple[str, ...]
+    """Names of the new pairs."""
+    known: int
+    """Pairs of the batch that were there already, byte for byte."""
+    rejected: tuple[Finding, ...]
+    """Why pairs of the batch were refused."""
+    warnings: tuple[Finding, ...]
+    quarantined: Quarantined | None
+    """Where the refused pairs are."""
+    everything: ValidationReport
+    """Of the dataset with all pairs of the batch, good and bad."""
+    dataset_digest: str | None
+    """None where no pair of a new task was accepted; likewise the following."""
+    data_version: str | None
+    """The md5 that data.dvc records for the whole data folder."""
+    commit: str | None
+    """The git commit of data.dvc; None where nothing changed or no commit was wanted."""
+    tag: str | None
+    pushed: bool
+    """Whether DVC's remote has this version."""
+    push_problem: str | None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether no pair of the batch was refused."""
+        return not self.rejected
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        same = ("task", "session", "known", "dataset_digest", "data_version", "commit", "tag", "pushed")
+        moved = self.quarantined
+        return {
+            "ok": self.accepted,
+            **{name: getattr(self, name) for name in same},
+            "push_problem": self.push_problem,
+            "added": list(self.added),
+            "rejected": [finding.as_json() for finding in self.rejected],
+            "warnings": [finding.as_json() for finding in self.warnings],
+            "quarantine": None if moved is None else str(moved.folder),
+            "left_in_place": [] if moved is None else list(moved.left),
+        }
+
+    def summary(self) -> str:
+        """The result for people."""
+        refused = {finding.name for finding in self.rejected}
+        counts = f"{len(self.added)} new pairs, {self.known} known, {len(refused)} refused"
+        lines = [f"{self.task}: {counts}; data version {self.data_version}"]
+        lines += [f"  refused ({finding.check}): {finding}" for finding in self.rejected]
+        if self.quarantined is not None:
+            lines.append(f"The refused pairs are in {self.quarantined.folder}, with their reasons.")
+            if self.quarantined.left:
+                lines.append(f"{len(self.quarantined.left)} of them may not be removed from the batch.")
+        if self.commit:
+            lines.append(
+                f"Committed as {self.commit[:12]}, tag {self.tag}; `git push --follow-tags` shares it."
+            )
+        elif not self.added:
+            lines.append("Nothing has changed.")
+        if self.push_problem:
+            lines.append(f"Not pushed: {self.push_problem}")
+        return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""A batch beside the data that are there: which pairs may come in, and what is to be known of them.
+
+New fields that show the scene of a present one follow it to its split. Pairs of the batch that break a rule
+are taken out until what is left breaks none; present pairs are never taken out for a new one's sake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cvdm.card import Card
+from cvdm.dataset import split_of
+from cvdm.ledger import joined
+from flows.validation.comparing import same_scenes
+from flows.validation.measuring import Measurements
+from flows.validation.policy import ValidationPolicy
+from flows.validation.report import Finding, ValidationReport, judge
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What came of judging a batch."""
+
+    accepted: tuple[str, ...]
+    """Names of the pairs that may come in."""
+    rejected: tuple[Finding, ...]
+    """About pairs that may not."""
+    warnings: tuple[Finding, ...]
+    """About accepted pairs, the dataset as a whole and, refusals included, pairs that are there already."""
+    scenes: tuple[tuple[str, ...], ...]
+    """Groups of accepted fields and present ones that show one scene, the one that leads first."""
+    report: ValidationReport | None
+    """Of the whole dataset with the accepted pairs; None where there is no pair at all."""
+    everything: ValidationReport
+    """Of the whole dataset with all pairs of the batch, for the page."""
+
+
+def judge_batch(
+    root: Path, card: Card, measured: Measurements, new: Collection[str], policy: ValidationPolicy
+) -> BatchReport:
+    """Judge present and new pairs, which were measured together. Raises ConfigError.
+
+    new: names of the batch's pairs.
+    """
+    effective = policy.overridden(card.validation, f"{card.task}/card.yaml: validation")
+    scenes = _scenes_of_new_fields(card, measured, new, effective.near_duplicate_score)
+    grouped = replace(card, overlapping=joined((*card.overlapping, *scenes)))
+    kept = measured.dealt(grouped)
+    everything = report = judge(root, grouped, kept, policy, new=new)
+    rejected: list[Finding] = []
+    while refused := [finding for finding in report.rejected if finding.name in new]:
+        rejected += refused
+        kept = kept.without({finding.name for finding in refused if finding.name})
+        if not kept.rows:
+            return BatchReport((), tuple(rejected), (), (), None, everything)
+        report = judge(root, grouped, kept, policy, new=new)
+    fields = {row.field for row in kept.rows}
+    left = (tuple(field for field in scene if field in fields) for scene in scenes)
+    return BatchReport(
+        accepted=tuple(row.name for row in kept.rows if row.name in new),
+        rejected=tuple(rejected),
+        warnings=(*report.rejected, *report.warnings),
+        scenes=tuple(scene for scene in left if len(scene) > 1),
+        report=report,
+        everything=everything,
+    )
+
+
+def _scenes_of_new_fields(
+    card: Card, measured: Measurements, new: Collection[str], score: float
+) -> tuple[tuple[str, ...], ...]:
+    """Scenes that new fields share with each other or with present fields of one split."""
+    present = {row.field for row in measured.rows if row.name not in new}
+    found = []
+    for scene in same_scenes(measured.rows, measured.fingerprints, score):
+        there = [field for field in scene if field in present]
+        coming = [field for field in scene if field not in present]
+        # fields that are in two splits already cannot be brought together
+        if coming and len({split_of(field, card) for field in there}) <= 1:
+            found.append((*there, *coming))
+    return tuple(found)
