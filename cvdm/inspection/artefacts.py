@@ -19,6 +19,7 @@ CELL = 4  # px, side of the squares whose means are tested for signal
 SIGNAL_DEVIATIONS = 5.0
 DIFFERENCES = 2**16  # of neighbouring squares, up to twice as many: for the noise
 FITTED = 2048  # squares that the background is fitted to, up to twice as many
+SETTLED = 0.002  # of them, that may still change sides when the fit ends
 
 
 def hot_pixels(pixels: np.ndarray) -> float | None:
@@ -92,11 +93,11 @@ def signal_share(pixels: np.ndarray) -> float | None:
     cells = block_means(pixels, CELL)
     if np.ptp(cells) == 0:
         return 0.0
-    bright = cells > _background(cells) + SIGNAL_DEVIATIONS * _dark_noise(cells)
+    bright = cells > _background(cells) + SIGNAL_DEVIATIONS * dark_noise(cells)
     return np.count_nonzero(bright) / cells.size
 
 
-def _dark_noise(cells: np.ndarray) -> float:
+def dark_noise(cells: np.ndarray) -> float:
     """Standard deviation of neighbouring means in the darker half, from the median difference."""
     cells = cells[:: max(1, cells.size // DIFFERENCES)]
     pairs = cells[:, 1:] + cells[:, :-1]
@@ -121,7 +122,8 @@ def _background(cells: np.ndarray) -> np.ndarray:
         below = residual[kept & (residual < 0)]
         spread = 1.4826 * np.median(-below) if below.size else 0.0
         again = residual <= 3 * spread
-        if again.sum() < 16 or (again == kept).all():
+        changed = np.count_nonzero(again != kept)
+        if changed <= SETTLED * len(values) or np.count_nonzero(again) < 16:
             break
         kept = again
     one, first, second, first_first, both, second_second = surface

@@ -1,4 +1,4 @@
-"""Means over squares of pixels, which several measures look at instead of the pixels."""
+"""Means over squares of pixels, which several measures look at instead of the pixels; medians of groups."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def block_means(image: np.ndarray, side: int) -> np.ndarray:
         # a product is many times quicker than a sum over a short axis
         sums = (rows.reshape(-1, side) @ np.ones(side, dtype=rows.dtype)).reshape(height, width)
     return np.asarray(sums / np.float32(side**2), dtype=np.float32)
+
+
+def group_medians(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """(G,) float64 medians of values (N,) in each group that occurs in group (N,), by ascending group."""
+    order = np.lexsort((values, group))
+    ordered, labels = values[order], group[order]
+    starts = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
+    middle = starts + np.r_[starts[1:], len(labels)]
+    return np.asarray((ordered[(middle - 1) // 2].astype(np.float64) + ordered[middle // 2]) / 2)

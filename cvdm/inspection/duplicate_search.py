@@ -25,7 +25,7 @@ from cvdm.inspection.fingerprints import Fingerprint
 SAMPLE = 20_000  # descriptors that the principal components are taken from
 COMPONENTS = 24  # of the descriptors' variance, that neighbours are sought in
 BITS = 31  # of a key: signs of 30 projections, below the keypoint's polarity
-TABLES = 8
+TABLES = 12
 NEIGHBOURS = 3  # on each side of a descriptor in a sorted table
 DESCRIPTOR_DISTANCE = 2.6  # 95 % of true matches lie below, four fifths of chance matches above
 AT_ONCE = 100_000  # keypoints that are looked at together: bounds memory
@@ -77,7 +77,7 @@ def _distinct(fingerprints: Mapping[str, Fingerprint]) -> tuple[list[str], list[
         original = first.setdefault(content, name)
         if original != name:
             votes = len(one.keypoints)
-            copies.append(Duplicate(original, name, votes / (votes + 1), votes, 1.0, 1.0, False))
+            copies.append(Duplicate(original, name, (votes - 1) / (votes + 1), votes, 1.0, 1.0, False))
     return list(first.values()), copies
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cvdm.inspection.blocks import group_medians
 from cvdm.inspection.numeric_range import moderate
 
 BLOCK = 8  # px
@@ -27,6 +28,7 @@ REACH = 3  # px that the third difference looks ahead
 GROUPS = 24  # of blocks of like brightness
 MEDIAN_TO_MEAN = 1.063  # of the block variances of white noise, for blocks of 8 x 8 third differences
 MAX_BLOCKS = 2048  # blocks looked at, about; bands of rows of larger images are left out
+AT_ONCE = 2**12  # px of a row of pixels in all bands together: stay in the processor's cache
 SNR_RANGE_DB = (-20.0, 80.0)  # outside, nothing but noise or nothing but signal is seen
 
 
@@ -64,7 +66,8 @@ def measure_noise(image: np.ndarray) -> Noise | None:
     edges = np.linspace(0, len(order), min(GROUPS, max(1, len(order) // BLOCK)) + 1).astype(int)
     counts = np.diff(edges).astype(float)
     means = np.add.reduceat(brightness[order], edges[:-1]) / counts
-    typical = _medians(variance[order], edges) * MEDIAN_TO_MEAN
+    group = np.repeat(np.arange(len(counts)), np.diff(edges))
+    typical = group_medians(variance[order], group) * MEDIAN_TO_MEAN
     level = float(np.average(typical, weights=counts))
     gain, offset = _line(means, typical)
     dim, bright = np.percentile(brightness, (10, 99))
@@ -106,13 +109,15 @@ def _blocks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows = np.arange(height)
     if height * width > MAX_BLOCKS:
         rows = np.unique(np.linspace(0, height - 1, max(1, MAX_BLOCKS // width)).astype(int))
-    take = (rows[:, None] * BLOCK + np.arange(BLOCK + REACH)).ravel()
-    bands = image[take] if len(rows) < height else image
-    if len(rows) == height:
-        bands = np.lib.stride_tricks.sliding_window_view(bands, BLOCK + REACH, axis=0)[::BLOCK][:height]
-        bands = bands.transpose(0, 2, 1)
-    else:
-        bands = bands.reshape(len(rows), BLOCK + REACH, -1)
+    some = max(1, AT_ONCE // image.shape[1])
+    parts = [_of_bands(image, rows[start : start + some], width) for start in range(0, len(rows), some)]
+    brightness, variance = (np.concatenate(values).astype(np.float64) for values in zip(*parts, strict=True))
+    return brightness, variance
+
+
+def _of_bands(image: np.ndarray, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same of `width` blocks in each of some rows of blocks."""
+    bands = image[rows[:, None] * BLOCK + np.arange(BLOCK + REACH)]  # (rows, 8 + 3, W)
     columns = width * BLOCK
     down = _third_difference(bands, axis=1)  # (rows, 8, W)
     across = _third_difference(down, axis=2)[:, :, :columns]
@@ -121,18 +126,10 @@ def _blocks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ones = np.ones(BLOCK, dtype=np.float32)
     variance = squares.reshape(-1, BLOCK) @ ones / BLOCK**2
     # of a block's rows the middle half: a hot pixel must not count as brightness
-    pieces = np.ascontiguousarray(bands[:, :BLOCK, :columns]).reshape(-1, BLOCK)
+    pieces = bands[:, :BLOCK, :columns].reshape(-1, BLOCK)
     means = (pieces @ ones / BLOCK).reshape(len(rows), BLOCK, width)
     brightness = np.sort(means, axis=1)[:, BLOCK // 4 : -BLOCK // 4].mean(1)
-    return brightness.ravel().astype(np.float64), variance.ravel().astype(np.float64)
-
-
-def _medians(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The median of each stretch of values between two edges."""
-    group = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
-    ordered = values[np.lexsort((values, group))]
-    middle = edges[:-1] + edges[1:]
-    return np.asarray((ordered[(middle - 1) // 2] + ordered[middle // 2]) / 2)
+    return brightness.ravel(), variance
 
 
 def _third_difference(values: np.ndarray, *, axis: int) -> np.ndarray:

@@ -27,10 +27,9 @@ from scipy import fft
 from cvdm.inspection.blocks import block_means
 from cvdm.inspection.numeric_range import moderate
 from cvdm.inspection.similarity import Motion, fit_motion
-from cvdm.inspection.windows import Field, Matches, band_of, grid, hann
+from cvdm.inspection.windows import Field, Matches, band_of, grid, hann, square
 
 FIELD_SIDE = 256  # px, longest side at which local windows are compared, about; larger fields are reduced
-COARSE_SIDE = 64  # px, least side of the field for the first estimate, which is reduced once more
 FINEST = 2  # reduction of the finest level; little is seen beyond a quarter of the sampling rate
 REFINED_WINDOWS = 16  # windows at the finer levels
 SIGNIFICANT = 7.0  # a window counts above this many standard deviations of windows without common structure
@@ -142,11 +141,10 @@ def _pyramid(low: np.ndarray, high: np.ndarray, factor: int) -> list[tuple[np.nd
 
 
 def _coarse(low: np.ndarray, high: np.ndarray) -> Motion:
-    """The whole field's shift to some pixels, or none where that explains the pair as well."""
-    factor = 2 if min(low.shape) >= 2 * COARSE_SIDE else 1
-    low, high = block_means(low, factor), block_means(high, factor)
-    taper = np.outer(hann(low.shape[0]), hann(low.shape[1]))
-    a, b = (fft.rfft2((image - np.average(image, weights=taper)) * taper) for image in (low, high))
+    """The whole field's shift to the pixel, or none where that explains the pair as well."""
+    rows, columns = (hann(length) for length in low.shape)
+    taper, total = np.outer(rows, columns), rows.sum() * columns.sum()
+    a, b = (fft.rfft2((image - rows @ image @ columns / total) * taper) for image in (low, high))
     cross = a.conj() * b
     band = band_of(low.shape)
     size = np.abs(cross)
@@ -157,7 +155,7 @@ def _coarse(low: np.ndarray, high: np.ndarray) -> Motion:
         peak = np.unravel_index(np.argmax(surface), surface.shape)
         y, x = (int((p + n // 2) % n - n // 2) for p, n in zip(peak, low.shape, strict=True))
         candidates.append((y, x))
-    power = band.sums(np.abs(a) ** 2) * band.sums(np.abs(b) ** 2)
+    power = band.sums(square(a)) * band.sums(square(b))
 
     def explained(candidate: tuple[int, int]) -> float:
         turned = cross * np.exp(2j * np.pi * band.fy * candidate[0]).astype(np.complex64)
@@ -166,4 +164,4 @@ def _coarse(low: np.ndarray, high: np.ndarray) -> Motion:
         return float(np.sum(band.counts * common**2 / np.maximum(power, 1e-300)))
 
     dy, dx = max(dict.fromkeys(candidates), key=explained)
-    return Motion(factor * dy, factor * dx)
+    return Motion(dy, dx)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from cvdm.inspection.blocks import block_means
+from cvdm.inspection.blocks import block_means, group_medians
 from cvdm.inspection.numeric_range import moderate
 
 BLOCK = 16  # px; less in small images
@@ -140,13 +140,9 @@ def _group_medians(x: np.ndarray, y: np.ndarray, sign: float) -> tuple[np.ndarra
     """Medians of x and y in groups of like joint brightness, which favours neither image's noise."""
     joint = x / np.ptp(x) + sign * y / np.ptp(y)
     group = _brightness_group(joint)
-    used = np.unique(group)
-    if len(used) < 3:  # a few bright blocks far above the rest
+    if np.count_nonzero(np.bincount(group)) < 3:  # a few bright blocks far above the rest
         group = np.argsort(np.argsort(joint)) * GROUPS // len(joint)
-        used = np.unique(group)
-    middle = [(np.median(x[group == g]), np.median(y[group == g])) for g in used]
-    xs, ys = np.array(middle).T
-    return xs, ys
+    return group_medians(x, group), group_medians(y, group)
 
 
 def _theil_sen(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -77,7 +77,7 @@ class Field:
         self.band = band_of((self.side, self.side))
         self.low_windows = self._windows(low, self.corners, np.zeros_like(self.points))
         self.low = fft.rfft2(self.low_windows)
-        self.low_power = self.band.sums(_square(self.low).sum(0))
+        self.low_power = self.band.sums(square(self.low).sum(0))
 
     def _windows(self, image: np.ndarray, corners: np.ndarray, fractions: np.ndarray) -> np.ndarray:
         """Windows (N, side, side) without their mean, tapered about points `fractions` off their centres."""
@@ -114,7 +114,7 @@ class Field:
         cross *= np.exp(turned[:, 1:] * self.band.fx[0]).astype(np.complex64)[:, None, :]
         # what is left in the phases is what the prediction missed
         weighted = cross * self._weights(cross, high, whitened=whitened).astype(np.float32)
-        variance = 0.5 * _square(weighted).sum((1, 2))
+        variance = 0.5 * square(weighted).sum((1, 2))
         tiny = 1e-30 + 1e-6 * math.sqrt(float(variance.max(initial=0)))
         left, heights, bends = _peaks(np.concatenate((weighted, weighted.sum(0)[None])), self.band)
         common = left[-1]
@@ -148,7 +148,7 @@ class Field:
     def _weights(self, cross: np.ndarray, high: np.ndarray, *, whitened: bool) -> np.ndarray:
         """Weight of each frequency, from the coherence of its ring over all windows."""
         band = self.band
-        power = np.sqrt(self.low_power * band.sums(_square(high).sum(0)))
+        power = np.sqrt(self.low_power * band.sums(square(high).sum(0)))
         tiny = 1e-6 * float(power.max(initial=0)) + 1e-30
         twice = np.where(band.fx > 0, 2.0, 1.0) * band.used  # most columns stand for two
         if whitened:
@@ -159,7 +159,7 @@ class Field:
         return twice * (coherence / (1 - coherence) / (common / np.maximum(band.counts, 1) + tiny))[band.ring]
 
 
-def _square(values: np.ndarray) -> np.ndarray:
+def square(values: np.ndarray) -> np.ndarray:
     """Squared magnitudes of complex values."""
     return np.asarray(values.real**2 + values.imag**2)
 
