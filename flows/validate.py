@@ -77,7 +77,7 @@ def examine(settings: Settings, path: Path | None, task: str | None, *, drift: b
 def validate(settings: Settings, task: str) -> ValidationReport:
     """Check a task's dataset and keep the report. Raises DatasetError with every refusal."""
     report = validate_dataset(settings.dataset_dir(task), load_validation_policy(settings.params_file))
-    keep(report, settings, task)
+    keep(report, settings, task, docs=False)
     report.raise_if_failed()
     return report
 
@@ -88,16 +88,18 @@ def keep(
     name: str,
     *,
     files: Mapping[str, PairFiles] | None = None,
+    docs: bool = True,
 ) -> Path:
     """Write page, document and Data Docs in the place of earlier ones of this name; returns the page.
 
-    files: where the images are, if not in the report's folder (any more). Raises StorageError.
+    files: where the images are, if not in the report's folder (any more).
+    docs:  whether to write Data Docs; a page that is stored elsewhere cannot link them. Raises StorageError.
     """
     page = page_of(settings, name)
     with replacing(page.with_name(REPORT)) as temporary:
         temporary.write_text(plain_json(report.as_json()) + "\n", encoding="utf-8")
-    docs = write_data_docs(report, page.with_name(DOCS))
-    write_page(report, page, date=datetime.now(UTC), docs=docs, files=files)
+    first = write_data_docs(report, page.with_name(DOCS)) if docs else None
+    write_page(report, page, date=datetime.now(UTC), docs=first, files=files)
     return page
 
 

@@ -112,12 +112,21 @@ def _raised(info: Mapping[str, Any]) -> list[str]:
     return [str(entry.get("exception_message")) for entry in entries if entry.get("raised_exception")]
 
 
-def _batch(table: pd.DataFrame) -> Batch:
+def quiet_context() -> Any:
+    """A context of Great Expectations that lives in memory and draws no bars."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    return context
+
+
+def whole_table(context: Any) -> Any:
+    """What a context calls a whole table that is handed to it."""
     source = context.data_sources.add_pandas("pairs")
-    asset = source.add_dataframe_asset("features")
-    return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
+    return source.add_dataframe_asset("features").add_batch_definition_whole_dataframe("all")
+
+
+def _batch(table: pd.DataFrame) -> Batch:
+    return whole_table(quiet_context()).get_batch({"dataframe": table})
 
 
 def _present(column: str) -> Any:

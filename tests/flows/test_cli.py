@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,7 +68,7 @@ def test_every_command_of_the_platform_is_there(cvdm):
     """The names are fixed."""
     _, text, _ = cvdm("--help")
     for name in (
-        *("ingest", "validate", "retrain", "models", "promote", "rollback"),
+        *("ingest", "validate", "data", "retrain", "models", "promote", "rollback"),
         *("export", "serve", "up", "reconstruct", "demo", "doctor"),
     ):
         assert f"\n  {name} " in text
@@ -241,14 +243,78 @@ def test_rollback_without_a_previous_version_says_so(cvdm, registered):
 
 
 def test_validate_ends_with_1_and_still_reports(cvdm, project_settings, cells_dataset, tmp_path):
-    """A failing dataset gives its report, not an error; a missing one is an error."""
+    """A failing dataset gives its report and a page, not an error; a missing one is an error."""
     code, out, _ = cvdm("validate", cells_dataset, "--json")
-    assert code == (0 if json.loads(out)["ok"] else 1)
+    document = json.loads(out)
+    assert code == 0 and document["ok"] and document["accepted"] == document["pairs"] == 12
+    page = Path(document["page"])
+    assert page.is_file() and (page.parent / "data-docs" / "index.html").is_file()
+    assert json.loads(page.with_name("report.json").read_text())["ok"]
     params = project_settings.params_file
-    params.write_text(
-        params.read_text().replace("validation: {}", "validation: {snr_gain_db: {warn: 200, refuse: 100}}")
-    )
+    policy = "validation: {snr_gain_db: {warn: 200, refuse: 100}}"
+    params.write_text(params.read_text().replace("validation: {}", policy))
     code, out, _ = cvdm("validate", cells_dataset, "--json")
-    assert code == 1 and {p["check"] for p in json.loads(out)["rejected"]} == {"snr-gain-db"}
+    rejected = json.loads(out)["rejected"]
+    assert code == 1 and {one["check"] for one in rejected} == {"snr-gain-db"}
+    assert set(rejected[0]) == {"name", "check", "expected", "actual", "remedy"}
     code, out, _ = cvdm("validate", tmp_path / "nowhere", "--json")
     assert code == 1 and json.loads(out)["error"] == "DatasetError"
+
+
+@pytest.mark.parametrize(
+    "odd", sorted((Path(__file__).parents[1] / "data" / "odd").glob("*.*")), ids=lambda p: p.name
+)
+def test_validate_looks_at_one_image(cvdm, project_settings, odd):
+    """Any file: 0 and what it is, or 1 and why not; never a traceback."""
+    code, out, err = cvdm("validate", odd, "--json")
+    document = json.loads(out)
+    assert code == (0 if document["ok"] else 1) and "Traceback" not in err
+    assert document["ok"] == (not document["rejected"]) and all(one["remedy"] for one in document["rejected"])
+
+
+def test_one_image_is_described_in_words(cvdm, project_settings):
+    """What it is first, then what is wrong with it."""
+    odd = Path(__file__).parents[1] / "data" / "odd" / "ome_ZYX_uint16_with_pixelsize.ome.tif"
+    code, text, _ = cvdm("validate", odd)
+    assert code == 1 and text.startswith(f"{odd.name}: refused")
+    assert "axes: ZYX, 3 x 100 x 64" in text and "pixel size: 0.1 x 0.1 µm" in text and "(plane)" in text
+
+
+def test_validate_judges_a_batch_beside_the_task(cvdm, project_settings, cells_dataset, tmp_path):
+    """As an ingest would, without taking anything in: known, clashing and new pairs are told apart."""
+    home = project_settings.dataset_dir(TASK)
+    shutil.copytree(cells_dataset, home)
+    batch = tmp_path / "batch"
+    for side in ("low", "high"):
+        (batch / side).mkdir(parents=True)
+        shutil.copy(home / side / "f00_c0.tif", batch / side / "f00_c0.tif")  # known
+        shutil.copy(home / side / "f02_c0.tif", batch / side / "f01_c0.tif")  # a name that is taken
+        shutil.copy(home / side / "f03_c0.tif", batch / side / "f90_c0.tif")  # the same scene again
+    write_tiff(batch / "low" / "f91_c0.tif", np.zeros((96, 96), np.uint8))
+    code, out, _ = cvdm("validate", batch, "--task", TASK, "--json")
+    document = json.loads(out)
+    assert code == 1 and (document["pairs"], document["known"], document["accepted"]) == (4, 1, 2)
+    assert {(one["name"], one["check"]) for one in document["rejected"]} == {
+        ("f01_c0", "name-taken"),
+        ("f91_c0", "complete"),
+    }
+    assert document["scenes"] == [["f03", "f90"]]
+    assert len(list((home / "low").iterdir())) == 12
+
+
+def test_drift_is_told_against_the_champion_s_data(cvdm, registered, cells_dataset):
+    """Without a table of its data there is nothing to compare; with one, new fields are compared."""
+    home = registered.dataset_dir(TASK)
+    shutil.copytree(cells_dataset, home)
+    code, out, _ = cvdm("validate", "--task", TASK, "--drift", "--json")
+    report = json.loads(out)
+    assert code == 0 and report["drift"] is None
+    registry = Registry.open(registered)
+    run_id = registry.models.version(TASK, "champion").run_id
+    old = [row for row in report["table"] if row["field"] < "f06"]
+    registry.runs.log_json(run_id, {"table": old}, "validation/report.json")
+    code, out, _ = cvdm("validate", "--task", TASK, "--drift", "--json")
+    drift = json.loads(out)["drift"]
+    assert (drift["reference_fields"], drift["new_fields"], drift["shifted"]) == (6, 6, [])
+    code, _, _ = cvdm("validate", home, "--drift")
+    assert code == 2
