@@ -75,6 +75,15 @@ def test_fields_that_overlap_on_the_slide_are_grouped_and_no_others(fields, over
     assert not any(pair.mirrored for pair in certain)
 
 
+def test_three_keypoints_that_agree_by_chance_make_no_duplicate(fields, overlapping):
+    """Among the nuclei alone, whose keypoints resemble each other, only true neighbours are certain."""
+    nuclei = {name: fingerprint(pixels) for name, pixels in fields.items() if name.startswith("fov")}
+    found = near_duplicates(nuclei)
+    certain = [pair for pair in found if pair.score >= CERTAIN]
+    assert len(certain) >= 5
+    assert all(same_place(pair.first, pair.second, overlapping) for pair in certain)
+
+
 @pytest.mark.parametrize(("area", "found"), [(0.6, True), (0.3, True), (0.002, False)])
 def test_the_smaller_the_crop_the_lower_the_score(fields, area, found):
     """A crop is found as long as it shows a few structures; one of a few dozen pixels is not."""
@@ -88,7 +97,7 @@ def test_noise_lowers_the_score_gradually(fields, noise):
     """Noise of 30 % of the range leaves a clear duplicate, and a clearly lower score than none."""
     copy = changed(fields["fov05"], np.random.default_rng(2), area=0.7, noise=noise)
     (pair,) = near_duplicates({"a": fingerprint(fields["fov05"]), "b": fingerprint(copy)})
-    lowest, highest = {0.0: (0.93, 1.0), 0.1: (0.8, 0.97), 0.3: (0.4, 0.93)}[noise]
+    lowest, highest = {0.0: (0.92, 1.0), 0.1: (0.8, 0.97), 0.3: (0.4, 0.93)}[noise]
     assert lowest <= pair.score <= highest
 
 
