@@ -25,45 +25,63 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+data = typer.Typer(help="Versions of the data.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
 Task = Annotated[str, typer.Option("--task", help="Name of the task, a folder of the data directory.")]
+NoCommit = Annotated[bool, typer.Option("--no-commit", help="Leave git alone: no commit, no tag.")]
 Which = Annotated[str, typer.Option("--version", help="A version number, or an alias such as champion.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; written on the version.")]
 
 
 @command(app)
 def ingest(
-    source: Annotated[Path, typer.Argument(help="Folder with low/ and high/; card.yaml for a new task.")],
+    source: Annotated[Path, typer.Argument(help="Folder with low/ and high/.")],
     task: Task,
-    no_commit: Annotated[
-        bool, typer.Option("--no-commit", help="Leave git alone: no commit, no tag.")
-    ] = False,
+    session: Annotated[
+        str | None, typer.Option("--session", help="Name of the acquisition session, e.g. its date.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option("--card", help="Card of a new task.")] = None,
+    name_pattern: Annotated[
+        str | None,
+        typer.Option("--name-pattern", help="Instead of a card: regular expression with (?P<field>...)."),
+    ] = None,
+    no_commit: NoCommit = False,
+    no_push: Annotated[bool, typer.Option("--no-push", help="Leave DVC's remote alone.")] = False,
 ) -> Answer:
-    """Add a batch of image pairs to a task: validate, copy, version by DVC, commit data.dvc and tag it."""
+    """Add the good pairs of a batch to a task, version and share them; set the others aside with reasons."""
+    settings = _prepared()
     from flows.ingest import ingest as take_in
+    from flows.ingest_result import IngestOptions
+    from flows.validate import keep
 
-    result = take_in(source, task, Settings.read(), commit=not no_commit)
-    text = f"{task}: {len(result.added)} new pairs, {result.known} known; data version {result.data_version}"
-    committed = f"\nCommitted as {result.commit[:12]}, tag {result.tag}." if result.commit else ""
-    return Answer(
-        result.as_json(), f"{text}{committed}\nShare it with `dvc push` and `git push --follow-tags`."
-    )
+    options = IngestOptions(session, card, name_pattern, commit=not no_commit, push=not no_push)
+    result = take_in(source, task, settings, options)
+    page = keep(result.everything, settings, f"{task}-ingest", files=result.files)
+    document = {**result.as_json(), "page": str(page)}
+    return Answer(document, f"{result.summary()}\nReport: {page}", 0 if result.accepted else 1)
 
 
 @command(app)
 def validate(
-    folder: Annotated[Path | None, typer.Argument(help="A dataset folder; otherwise give --task.")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="A dataset, a batch for --task, or one image; else give --task.")
+    ] = None,
     task: Annotated[str | None, typer.Option("--task", help="A task of the data directory.")] = None,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Compare new fields with the champion's data, too.")
+    ] = False,
 ) -> Answer:
-    """Check every pair of a dataset: readable, complete, matching, not clipped, in one split only."""
-    from flows.validation import load_validation_policy, validate_dataset
+    """Check image pairs before anything is trained on them; writes a page to look at."""
+    settings = _prepared()
+    from flows.validate import examine
 
-    settings = Settings.read()
-    settings.prepare_environment()
-    if (folder is None) == (task is None):
-        raise typer.BadParameter("Give a dataset folder or --task, one of them.")
-    root = folder or settings.dataset_dir(task or "")
-    report = validate_dataset(root, load_validation_policy(settings.params_file))
-    return Answer(report.as_json(), report.summary(), 0 if report.passed else 1)
+    if path is None and task is None:
+        raise typer.BadParameter("Give a folder, an image or --task.")
+    if drift and (task is None or path is not None):
+        raise typer.BadParameter("--drift needs --task, and compares what that task holds.")
+    result = examine(settings, path, task, drift=drift)
+    return Answer(result.document, result.text, 0 if result.passed else 1)
 
 
 @command(app)
@@ -200,6 +218,40 @@ def demo() -> Answer:
     say(summary(result))
     require_claims(result)
     return Answer(result.as_json(), "")
+
+
+@command(data)
+def log() -> Answer:
+    """List the versions of the data, the newest first."""
+    from flows.history import history_table, versions
+
+    found = versions(_prepared())
+    return Answer({"versions": [asdict(one) for one in found]}, history_table(found))
+
+
+@command(data)
+def diff(
+    before: Annotated[str | None, typer.Argument(help="A version; the one before, when left out.")] = None,
+    after: Annotated[str | None, typer.Argument(help="A version; the present one, when left out.")] = None,
+) -> Answer:
+    """Show which pairs two versions of the data do not share."""
+    from flows.history import difference
+
+    found = difference(_prepared(), before, after)
+    return Answer(found.as_json(), found.summary())
+
+
+@command(data)
+def checkout(
+    version: Annotated[str, typer.Argument(help="(The beginning of) a version, a tag or a commit.")],
+    no_commit: NoCommit = False,
+) -> Answer:
+    """Bring a version of the data back."""
+    from flows.history import checkout as bring_back
+
+    found, commit = bring_back(_prepared(), version, commit=not no_commit)
+    text = f"The data are at version {found.version}" + (f", committed as {commit[:12]}." if commit else ".")
+    return Answer({**asdict(found), "present": True, "committed_as": commit}, text)
 
 
 @command(app)

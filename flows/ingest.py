@@ -27,7 +27,7 @@ from flows.settings import Settings
 from flows.staging import Batch, clear, staged, swap
 from flows.validation import Finding, load_validation_policy
 from flows.validation.batch import BatchReport, judge_batch
-from flows.validation.measuring import files_of, measure
+from flows.validation.measuring import PairFiles, files_of, measure
 from flows.version import (
     VersionError,
     add_to_dvc,
@@ -43,14 +43,12 @@ INCOMING = ".incoming"
 SESSION_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-def ingest(
-    source: Path, task: str, settings: Settings, options: IngestOptions = IngestOptions()
-) -> IngestResult:
+def ingest(source: Path, task: str, settings: Settings, options: IngestOptions | None = None) -> IngestResult:
     """Add the good pairs of a folder (low/ and high/) to a task, version the result, set the others aside.
 
     Raises ConfigError, DatasetError, StorageError, VersionError, GitError; data stay as they were.
     """
-    home = settings.dataset_dir(task)
+    home, options = settings.dataset_dir(task), options or IngestOptions()
     if options.session is not None and not re.fullmatch(SESSION_NAME, options.session):
         raise ConfigError(
             "a session name of letters, digits, '.', '_' and '-'", f"'{options.session}'", "Use its date."
@@ -73,17 +71,18 @@ def ingest(
                 _recorded(settings, push=options.push) if home.is_dir() else (None, False, None)
             )
             sha, tag = _committed(settings, task, version) if commits and version else (None, None)
-            rejected = (*_name_clashes(batch), *verdict.rejected)
+            rejected = (*batch.arrivals.clashes(), *verdict.rejected)
             moved = _set_aside(batch, rejected, source, settings, task, options.session)
     return IngestResult(
         task=task,
         session=options.session,
         added=verdict.accepted,
-        known=batch.known,
+        known=len(batch.arrivals.known),
         rejected=rejected,
         warnings=verdict.warnings,
         quarantined=moved,
         everything=verdict.everything,
+        files=_places(home, moved),
         dataset_digest=dataset_digest(load_dataset(home)) if home.is_dir() else None,
         data_version=version,
         commit=sha,
@@ -114,18 +113,6 @@ def _take_in(batch: Batch, verdict: BatchReport, home: Path, session: str | None
     swap(batch.folder, home)
 
 
-def _name_clashes(batch: Batch) -> Iterator[Finding]:
-    for name in batch.clashing:
-        yield Finding(
-            check="name-taken",
-            name=name,
-            severity="error",
-            expected="a new name for new content",
-            actual="other content than the pair of this name that is there",
-            remedy="Rename both files; nothing is ever overwritten.",
-        )
-
-
 def _set_aside(
     batch: Batch,
     rejected: tuple[Finding, ...],
@@ -137,9 +124,15 @@ def _set_aside(
     names = {finding.name for finding in rejected}
     if not names:
         return None
-    pairs = [pair for pair in batch.files if pair.name in names]
+    pairs = [pair for pair in (*batch.arrivals.new, *batch.arrivals.clashing) if pair.name in names]
     place = settings.home / "quarantine" / task
     return quarantine(place, session or source.resolve().name, pairs, rejected)
+
+
+def _places(home: Path, moved: Quarantined | None) -> dict[str, PairFiles]:
+    """Where pairs are now: in the dataset, or in quarantine."""
+    present = files_of(home, load_card(home)) if home.is_dir() else ()
+    return {pair.name: pair for pair in (*present, *(moved.pairs if moved else ()))}
 
 
 def _recorded(settings: Settings, *, push: bool) -> tuple[str, bool, str | None]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flows.quarantine import Quarantined
 from flows.validation import Finding, ValidationReport
+from flows.validation.measuring import PairFiles
+from flows.validation.report import listed
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class IngestResult:
     """Where the refused pairs are."""
     everything: ValidationReport
     """Of the dataset with all pairs of the batch, good and bad."""
+    files: Mapping[str, PairFiles]
+    """Where each pair of that report is now."""
     dataset_digest: str | None
     """None where no pair of a new task was accepted; likewise the following."""
     data_version: str | None
@@ -77,7 +82,7 @@ class IngestResult:
         refused = {finding.name for finding in self.rejected}
         counts = f"{len(self.added)} new pairs, {self.known} known, {len(refused)} refused"
         lines = [f"{self.task}: {counts}; data version {self.data_version}"]
-        lines += [f"  refused ({finding.check}): {finding}" for finding in self.rejected]
+        lines += listed(self.rejected, self.warnings)
         if self.quarantined is not None:
             lines.append(f"The refused pairs are in {self.quarantined.folder}, with their reasons.")
             if self.quarantined.left:

@@ -24,9 +24,10 @@ SEEDS = 10_000
 
 @contextmanager
 def card_for(source: Path, home: Path, own: Path, options: IngestOptions) -> Iterator[Path]:
-    """The card of a task, for the block: the one that is there, that came, or one made from a pattern of names.
+    """Lend the card of a task: the one that is there, the one that came, or one made from a pattern of names.
 
-    source, home: the batch and the task's folder, which bears its name. own: where a card may be put meanwhile.
+    source, home: the batch and the task's folder, which bears its name.
+    own:          where a card may be put for the block.
     Raises ConfigError, DatasetError, StorageError.
     """
     task = home.name

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cvdm.storage import replacing, storage_error
@@ -30,6 +30,8 @@ class Quarantined:
     """What came of moving refused pairs away."""
 
     folder: Path
+    pairs: tuple[PairFiles, ...]
+    """The pairs where they are now."""
     left: tuple[str, ...]
     """Pairs of which an original could not be removed, as on a read-only share; copies are in `folder`."""
 
@@ -50,7 +52,7 @@ def quarantine(
         left = [pair.name for pair in pairs if not _removed(folder, pair)]
     except OSError as error:
         raise storage_error(error, folder) from error
-    return Quarantined(folder, tuple(left))
+    return Quarantined(folder, tuple(_there(folder, pair) for pair in pairs), tuple(left))
 
 
 def _candidates(place: Path, batch: str) -> Iterator[Path]:
@@ -64,6 +66,11 @@ def _candidates(place: Path, batch: str) -> Iterator[Path]:
 def _moves(folder: Path, pair: PairFiles) -> list[tuple[Path, Path]]:
     sources = [(side, getattr(pair, side)) for side in SIDES]
     return [(source, folder / side / source.name) for side, source in sources if source is not None]
+
+
+def _there(folder: Path, pair: PairFiles) -> PairFiles:
+    targets = {target.parent.name: target for _, target in _moves(folder, pair)}
+    return replace(pair, low=targets.get("low"), high=targets.get("high"))
 
 
 def _in_the_way(folder: Path, pairs: Sequence[PairFiles]) -> bool:

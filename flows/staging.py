@@ -5,16 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cvdm.card import CARD_NAME, load_card
-from cvdm.dataset import image_files
 from cvdm.errors import DatasetError
 from cvdm.storage import storage_error
 from flows.transfer import copied, linked, removed, same_content
+from flows.validation.batch import Arrivals, arrivals
 from flows.validation.features import SIDES
 from flows.validation.measuring import PairFiles, files_of
 
@@ -29,22 +29,25 @@ class Batch:
     """A dataset with a batch in it, not yet in its place."""
 
     folder: Path
-    files: tuple[PairFiles, ...]
-    """Every pair of the batch where it came from."""
-    added: tuple[str, ...]
-    """Names of the new pairs."""
-    known: int
-    """Pairs of the batch that were there already, byte for byte."""
-    clashing: tuple[str, ...]
-    """Pairs of the batch under the name of a present pair with other content; they are not in `folder`."""
+    arrivals: Arrivals
+    """The pairs of the batch where they came from; those that clash are not in `folder`."""
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the new pairs."""
+        return tuple(pair.name for pair in self.arrivals.new)
 
     def remove(self, names: Iterable[str]) -> None:
         """Take new pairs out of the future dataset again. Raises StorageError."""
-        for pair in self.files:
-            for side in SIDES if pair.name in names else ():
-                source = getattr(pair, side)
-                if source is not None:
-                    removed(self.folder / side / source.name)
+        gone = set(names)
+        try:
+            for pair in self.arrivals.new:
+                for side in SIDES if pair.name in gone else ():
+                    source = getattr(pair, side)
+                    if source is not None:
+                        removed(self.folder / side / source.name)
+        except OSError as error:
+            raise storage_error(error, self.folder) from error
 
 
 @contextmanager
@@ -56,12 +59,7 @@ def staged(source: Path, home: Path, folder: Path, card_file: Path) -> Iterator[
     """
     shutil.rmtree(folder, ignore_errors=True)  # of an ingest that was killed
     card = load_card(card_file.parent)
-    files = files_of(source, card)
-    present = {side: image_files(home / side, card) if home.is_dir() else {} for side in SIDES}
-    clashing = tuple(pair.name for pair in files if _clashes(pair, present))
-    there = [pair for pair in files if all(pair.name in present[side] for side in SIDES)]
-    known = sum(pair.name not in clashing for pair in there)
-    new = [pair for pair in files if pair not in there and pair.name not in clashing]
+    batch = arrivals(files_of(source, card), files_of(home, card) if home.is_dir() else ())
     if (source / CARD_NAME).is_file() and not same_content(source / CARD_NAME, card_file):
         raise DatasetError(
             f"the card of {home.name} as it is",
@@ -70,14 +68,14 @@ def staged(source: Path, home: Path, folder: Path, card_file: Path) -> Iterator[
         )
     try:
         try:
-            _fill(folder, home if home.is_dir() else None, new)
+            _fill(folder, home if home.is_dir() else None, batch.new)
             if not home.is_dir():
                 for extra in (*source.glob("LICENSE*"), *source.glob("ATTRIBUTION*")):
                     shutil.copyfile(extra, folder / extra.name)
                 shutil.copyfile(card_file, folder / CARD_NAME)
         except OSError as error:
             raise storage_error(error, folder) from error
-        yield Batch(folder, files, tuple(pair.name for pair in new), known, clashing)
+        yield Batch(folder, batch)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # somebody else's batch is in there
@@ -118,16 +116,6 @@ def clear(incoming: Path) -> None:
             shutil.rmtree(incoming)
     except OSError as error:
         raise storage_error(error, incoming) from error
-
-
-def _clashes(pair: PairFiles, present: Mapping[str, Mapping[str, Path]]) -> bool:
-    """Whether other content has the pair's name already."""
-    return any(
-        pair.name in present[side]
-        and source is not None
-        and not same_content(source, present[side][pair.name])
-        for side, source in (("low", pair.low), ("high", pair.high))
-    )
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -9,21 +9,69 @@ What is judged, and how, lies in flows/validation/; this module knows where the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from cvdm.card import load_card
+from cvdm.dataset import FOLDER_SUFFIXES
+from cvdm.ledger import load_ledger
 from cvdm.storage import replacing
 from flows.plain_json import plain_json
-from flows.registry import Registry, Run
+from flows.progress import progress_bar
 from flows.settings import Settings
-from flows.validation import ValidationReport, load_validation_policy, validate_dataset
+from flows.validation import ValidationPolicy, ValidationReport, load_validation_policy, validate_dataset
+from flows.validation.batch import arrivals, judge_batch
 from flows.validation.data_docs import write_data_docs
-from flows.validation.drift import Drift, drift
+from flows.validation.drift import Drift
+from flows.validation.drift import drift as drift_between
+from flows.validation.measuring import PairFiles, files_of, measure
 from flows.validation.page import write_page
+from flows.validation.report import listed
+from flows.validation.single import description, examine_file
+
+if TYPE_CHECKING:  # the registry takes seconds to import, and only drift needs it
+    from flows.registry import Registry, Run
 
 ARTIFACTS = "validation"
 """Folder among the artifacts of a run."""
 PAGE, REPORT, DRIFT, DOCS = "page.html", "report.json", "drift.json", "data-docs"
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a look at a dataset, a batch or an image came to."""
+
+    document: dict[str, Any]
+    text: str
+    passed: bool
+
+
+def examine(settings: Settings, path: Path | None, task: str | None, *, drift: bool = False) -> Examined:
+    """Look at one image, at a batch for a task, at a dataset folder or at a task's data, and keep the report.
+
+    path, task: one of them at least; both for a batch that a task's data do not hold yet.
+    drift:      compare a task's data with the champion's, too. Raises CvdmError.
+    """
+    policy = load_validation_policy(settings.params_file)
+    if path is not None and (path.is_file() or path.name.lower().endswith(FOLDER_SUFFIXES)):
+        single = examine_file(path, policy)
+        return Examined(single.as_json(), description(single), single.passed)
+    if path is not None and task is not None and settings.dataset_dir(task).is_dir():
+        return _examine_batch(settings, path, task, policy)
+    root = path or settings.dataset_dir(task or "")
+    report = validate_dataset(root, policy)
+    page = keep(report, settings, report.card.task)
+    document, text = {**report.as_json(), "page": str(page)}, f"{report.summary()}\nReport: {page}"
+    if drift:
+        from flows.registry import Registry
+
+        changed = drift_of(Registry.open(settings), report)
+        document["drift"] = None if changed is None else changed.as_json()
+        text += "\n" + (changed.summary() if changed else "drift: no champion whose data are known")
+    return Examined(document, text, report.passed)
 
 
 def validate(settings: Settings, task: str) -> ValidationReport:
@@ -34,15 +82,22 @@ def validate(settings: Settings, task: str) -> ValidationReport:
     return report
 
 
-def keep(report: ValidationReport, settings: Settings, name: str) -> Path:
-    """Write page, document and Data Docs in the place of earlier ones of this name; returns the page."""
+def keep(
+    report: ValidationReport,
+    settings: Settings,
+    name: str,
+    *,
+    files: Mapping[str, PairFiles] | None = None,
+) -> Path:
+    """Write page, document and Data Docs in the place of earlier ones of this name; returns the page.
+
+    files: where the images are, if not in the report's folder (any more). Raises StorageError.
+    """
     page = page_of(settings, name)
-    folder = page.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / REPORT) as temporary:
+    with replacing(page.with_name(REPORT)) as temporary:
         temporary.write_text(plain_json(report.as_json()) + "\n", encoding="utf-8")
-    docs = write_data_docs(report, folder / DOCS)
-    write_page(report, page, date=datetime.now(UTC), docs=docs)
+    docs = write_data_docs(report, page.with_name(DOCS))
+    write_page(report, page, date=datetime.now(UTC), docs=docs, files=files)
     return page
 
 
@@ -53,20 +108,51 @@ def page_of(settings: Settings, name: str) -> Path:
 
 def log_validation(registry: Registry, run: Run, report: ValidationReport, page: Path) -> None:
     """Store page and document with a run, and what has changed against the champion's data."""
-    task = report.card.task
     registry.runs.log_file(run.run_id, page, ARTIFACTS)
     registry.runs.log_json(run.run_id, report.as_json(), f"{ARTIFACTS}/{REPORT}")
-    changed = drift_of(registry, task, report)
+    changed = drift_of(registry, report)
     if changed is not None:
         registry.runs.log_json(run.run_id, changed.as_json(), f"{ARTIFACTS}/{DRIFT}")
 
 
-def drift_of(registry: Registry, task: str, report: ValidationReport) -> Drift | None:
+def drift_of(registry: Registry, report: ValidationReport) -> Drift | None:
     """The new fields against those of the champion; None where no champion has a table of its data."""
-    champion = registry.models.champion(task)
+    champion = registry.models.champion(report.card.task)
     if champion is None:
         return None
-    run_id, path = registry.models.version(task, champion).run_id, f"{ARTIFACTS}/{REPORT}"
+    run_id, path = registry.models.version(report.card.task, champion).run_id, f"{ARTIFACTS}/{REPORT}"
     if not registry.runs.holds(run_id, path):
         return None
-    return drift(registry.runs.read_json(run_id, path)["table"], report.table)
+    return drift_between(registry.runs.read_json(run_id, path)["table"], report.table)
+
+
+def _examine_batch(settings: Settings, path: Path, task: str, policy: ValidationPolicy) -> Examined:
+    """A batch beside the task's data, as an ingest would judge it; nothing is taken in."""
+    home = settings.dataset_dir(task)
+    card = load_card(home)
+    present = files_of(home, card, load_ledger(home).sessions)
+    batch = arrivals(files_of(path, card), present)
+    pairs = {pair.name: pair for pair in (*present, *batch.new)}
+    with progress_bar("validate", "pair") as progress:
+        measured = measure(list(pairs.values()), card, progress)
+    verdict = judge_batch(path, card, measured, {pair.name for pair in batch.new}, policy)
+    rejected = (*batch.clashes(), *verdict.rejected)
+    page = keep(verdict.everything, settings, f"{task}-batch", files=pairs)
+    known, count = len(batch.known), len(batch.new) + len(batch.known) + len(batch.clashing)
+    document = {
+        "ok": not rejected,
+        "task": task,
+        "pairs": count,
+        "accepted": len(verdict.accepted) + known,
+        "known": known,
+        "rejected": [finding.as_json() for finding in rejected],
+        "warnings": [finding.as_json() for finding in verdict.warnings],
+        "scenes": [list(scene) for scene in verdict.scenes],
+        "page": str(page),
+    }
+    lines = [
+        f"{path.name} for {task}: {count} pairs, {known} known, {len(verdict.accepted)} new ones accepted",
+        *listed(rejected, verdict.warnings),
+        f"Report: {page}",
+    ]
+    return Examined(document, "\n".join(lines), not rejected)

@@ -37,29 +37,33 @@ def require_clean_index(home: Path) -> None:
 
 
 def commit_record(
-    home: Path, record: Path, task: str, version: str, *, also: Path | None = None
+    home: Path, record: Path, task: str, version: str, *, also: Path | None = None, tagged: bool = True
 ) -> tuple[str | None, str | None]:
     """Commit the record of a data version and tag it; (None, None) when git knows both already.
 
-    also: a folder whose new files belong to the same commit.
+    also:   a folder whose new files belong to the same commit.
+    tagged: whether the commit gets a tag, as the first one of a version does.
     A commit whose tag is missing, because an ingest was killed in between, is tagged now.
     """
     path, message, tag = str(record), f"Data of {task}: {version}", f"data/{task}/{version[:SHORT]}"
     paths = [path] if also is None or not also.exists() else [path, str(also)]
-    _git(home, "add", "--", *paths)
+    git(home, "add", "--", *paths)
     if not _succeeds(home, "diff", "--cached", "--quiet", "--", *paths):
-        _git(home, "commit", "--quiet", "--message", message, "--", *paths)
-    elif _git(home, "log", "-1", "--format=%s", "--", path) != message:
+        git(home, "commit", "--quiet", "--message", message, "--", *paths)
+    elif not tagged or git(home, "log", "-1", "--format=%s", "--", path) != message:
         return None, None  # another task's ingest made this version
     elif _succeeds(home, "rev-parse", "--verify", "--quiet", f"refs/tags/{tag}"):
         return None, None
-    commit = _git(home, "log", "-1", "--format=%H", "--", path)
+    commit = git(home, "log", "-1", "--format=%H", "--", path)
+    if not tagged:
+        return commit, None
     if not _succeeds(home, "rev-parse", "--verify", "--quiet", f"refs/tags/{tag}"):
-        _git(home, "tag", "--annotate", "--message", message, tag, commit)
+        git(home, "tag", "--annotate", "--message", message, tag, commit)
     return commit, tag
 
 
-def _git(home: Path, *arguments: str) -> str:
+def git(home: Path, *arguments: str) -> str:
+    """What a git command prints. Raises GitError."""
     done = _run(home, *arguments)
     if done.returncode != 0:
         reason = " ".join((done.stderr or done.stdout).split())[:300]

@@ -6,15 +6,17 @@ are taken out until what is left breaks none; present pairs are never taken out 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cvdm.card import Card
 from cvdm.dataset import split_of
 from cvdm.ledger import joined
+from flows.transfer import same_content
 from flows.validation.comparing import same_scenes
-from flows.validation.measuring import Measurements
+from flows.validation.features import SIDES
+from flows.validation.measuring import Measurements, PairFiles
 from flows.validation.policy import ValidationPolicy
 from flows.validation.report import Finding, ValidationReport, judge
 
@@ -35,6 +37,46 @@ class BatchReport:
     """Of the whole dataset with the accepted pairs; None where there is no pair at all."""
     everything: ValidationReport
     """Of the whole dataset with all pairs of the batch, for the page."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """The pairs of a batch, by what the present data hold under their names."""
+
+    new: tuple[PairFiles, ...]
+    known: tuple[PairFiles, ...]
+    """There already, byte for byte."""
+    clashing: tuple[PairFiles, ...]
+    """Under a name that other content has."""
+
+    def clashes(self) -> tuple[Finding, ...]:
+        """A refusal for each pair whose name is taken."""
+        return tuple(
+            Finding(
+                check="name-taken",
+                name=pair.name,
+                severity="error",
+                expected="a new name for new content",
+                actual="other content than the pair of this name that is there",
+                remedy="Rename both files; nothing is ever overwritten.",
+            )
+            for pair in self.clashing
+        )
+
+
+def arrivals(batch: Iterable[PairFiles], present: Iterable[PairFiles]) -> Arrivals:
+    """Sort the pairs of a batch by comparing bytes with present pairs of their names. Raises OSError."""
+    there = {pair.name: pair for pair in present}
+    new, known, clashing = [], [], []
+    for pair in batch:
+        sides = [(getattr(pair, side), getattr(there.get(pair.name), side, None)) for side in SIDES]
+        if any(one and other and not same_content(one, other) for one, other in sides):
+            clashing.append(pair)
+        elif all(other is not None for _, other in sides):
+            known.append(pair)
+        else:
+            new.append(pair)
+    return Arrivals(tuple(new), tuple(known), tuple(clashing))
 
 
 def judge_batch(

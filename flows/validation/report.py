@@ -133,8 +133,7 @@ class ValidationReport:
         fields = ", ".join(f"{count} {split}" for split, count in self.fields().items())
         state = "passed" if self.passed else "FAILED"
         lines = [f"{self.card.task}: {state}, {len(self.table)} pairs, fields of view: {fields}"]
-        lines += [f"  refused ({one.check}): {one}" for one in self.rejected]
-        return "\n".join([*lines, *_grouped(self.warnings)])
+        return "\n".join([*lines, *listed(self.rejected, self.warnings)])
 
 
 def validate_dataset(root: Path, policy: ValidationPolicy, *, workers: int | None = None) -> ValidationReport:
@@ -178,6 +177,11 @@ def judge(
         checks=len(rules),
         table=rows,
     )
+
+
+def listed(rejected: Iterable[Finding], warnings: Iterable[Finding]) -> list[str]:
+    """Lines for people: every refusal, and each kind of warning once."""
+    return [*(f"  refused ({one.check}): {one}" for one in rejected), *_grouped(warnings)]
 
 
 def findings_of(rows: tuple[PairFeatures, ...], failed: Iterable[Failure]) -> list[Finding]:

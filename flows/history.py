@@ -1,0 +1,218 @@
+"""Versions of the data: list them, compare two, bring one back. Git keeps the records, DVC the content.
+
+A version is named by (the beginning of) its md5, by its tag, or by a commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from cvdm.dataset import FOLDER_SUFFIXES, SUFFIXES
+from flows.settings import Settings
+from flows.version import VersionError, data_version, record_file, run_dvc
+from flows.version_control import commit_record, git, is_checkout, require_clean_index
+
+KINDS = ("added", "deleted", "modified", "renamed")
+"""Of differences, in DVC's words."""
+FEWEST = 4
+"""Characters of a md5 or commit that may stand for it."""
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """One state of the data folder that git has a record of."""
+
+    version: str
+    """The md5 that data.dvc holds."""
+    commit: str
+    date: str
+    """ISO 8601, of the commit."""
+    message: str
+    tags: tuple[str, ...]
+    files: int
+    megabytes: float
+    present: bool
+    """Whether data.dvc holds it now."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from one version to another, by task: names of pairs and of other files."""
+
+    before: str
+    after: str
+    added: dict[str, tuple[str, ...]]
+    removed: dict[str, tuple[str, ...]]
+    changed: dict[str, tuple[str, ...]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """The difference for people."""
+        lines = [f"{self.before[:8]} -> {self.after[:8]}"]
+        for word in ("added", "removed", "changed"):
+            for task, names in getattr(self, word).items():
+                lines.append(f"  {task}: {len(names)} {word}: {', '.join(names)}")
+        return "\n".join(lines if len(lines) > 1 else [*lines, "  no difference"])
+
+
+def versions(settings: Settings) -> tuple[DataVersion, ...]:
+    """Every version, the newest first. Raises VersionError, GitError."""
+    if not is_checkout(settings.home):
+        raise VersionError(
+            "a git checkout, which keeps the versions' records",
+            f"none at {settings.home}",
+            "Clone the project.",
+        )
+    record = record_file(settings).relative_to(settings.home).as_posix()
+    now = data_version(settings)
+    log = git(settings.home, "log", "--format=%H%x1f%cI%x1f%s", "--", record)
+    found = []
+    for line in filter(None, log.splitlines()):
+        commit, date, message = line.split("\x1f")
+        content = _content(settings, commit, record)
+        if content is None:  # the commit removed the record
+            continue
+        tags = git(settings.home, "tag", "--list", "data/*", "--points-at", commit).split()
+        found.append(
+            DataVersion(
+                version=str(content["md5"]),
+                commit=commit,
+                date=date,
+                message=message,
+                tags=tuple(tags),
+                files=int(content.get("nfiles", 0)),
+                megabytes=round(int(content.get("size", 0)) / 1e6, 3),
+                present=content["md5"] == now,
+            )
+        )
+    return tuple(found)
+
+
+def history_table(found: Sequence[DataVersion]) -> str:
+    """The versions for people; the present one is marked."""
+    head = f"  {'version':8}  {'date':25}  {'commit':8}  {'files':>6}  {'MB':>9}  message"
+    lines = [
+        f"{'*' if one.present else ' '} {one.version[:8]:8}  {one.date:25}  {one.commit[:8]:8}  "
+        f"{one.files:>6}  {one.megabytes:>9.1f}  {', '.join(one.tags) or one.message}"
+        for one in found
+    ]
+    return "\n".join([head, *lines])
+
+
+def difference(settings: Settings, before: str | None, after: str | None) -> Difference:
+    """From one version (the one before, when left out) to another (the present one). Raises VersionError."""
+    found = versions(settings)
+    new = _named(found, after) if after is not None else _present(found, settings)
+    old = _named(found, before) if before is not None else _one_before(found, new)
+    folder = settings.data_dir.relative_to(settings.home).as_posix()
+    document = json.loads(
+        run_dvc(settings, "diff", "--json", "--targets", folder, "--", old.commit, new.commit) or "{}"
+    )
+    names = {kind: [_path(entry, folder) for entry in document.get(kind, ())] for kind in KINDS}
+    renamed = [entry["path"] for entry in document.get("renamed", ())]
+    return Difference(
+        before=old.version,
+        after=new.version,
+        added=_by_task([*names["added"], *(_inside(entry["new"], folder) for entry in renamed)]),
+        removed=_by_task([*names["deleted"], *(_inside(entry["old"], folder) for entry in renamed)]),
+        changed=_by_task(names["modified"]),
+    )
+
+
+def checkout(settings: Settings, which: str, *, commit: bool = True) -> tuple[DataVersion, str | None]:
+    """Bring a version back; returns it and the commit that records it, None where nothing had to change.
+
+    Refused while the data hold content that no version holds, so that nothing is lost. What is missing in the
+    cache is pulled from the remote. Raises VersionError, GitError.
+    """
+    wanted = _named(versions(settings), which)
+    commit = commit and is_checkout(settings.home)
+    if commit:
+        require_clean_index(settings.home)
+    record = record_file(settings)
+    if run_dvc(settings, "status", "--json", str(record)).strip() not in ("", "{}"):
+        raise VersionError(
+            "data that some version holds",
+            f"changes in {settings.data_dir} since {data_version(settings)}",
+            "Ingest what is new, or set it aside; a checkout would overwrite it.",
+        )
+    if not wanted.present:
+        name = record.relative_to(settings.home).as_posix()
+        git(settings.home, "restore", "--source", wanted.commit, "--worktree", "--", name)
+        run_dvc(settings, "pull", "--quiet", str(record))
+    if not commit:
+        return wanted, None
+    made, _ = commit_record(settings.home, record, "all tasks, brought back", wanted.version, tagged=False)
+    return wanted, made
+
+
+def _content(settings: Settings, commit: str, record: str) -> dict[str, Any] | None:
+    """What the record said at a commit; None where it was not there."""
+    listed = git(settings.home, "ls-tree", "--name-only", commit, "--", record)
+    if not listed:
+        return None
+    content: dict[str, Any] = yaml.safe_load(git(settings.home, "show", f"{commit}:{record}"))["outs"][0]
+    return content
+
+
+def _named(found: Sequence[DataVersion], which: str) -> DataVersion:
+    """The newest version that a name fits. Raises VersionError with what there is."""
+    for one in found:
+        starts = len(which) >= FEWEST and any(full.startswith(which) for full in (one.version, one.commit))
+        if starts or which in one.tags:
+            return one
+    known = ", ".join(one.tags[0] if one.tags else one.version[:8] for one in found[:10])
+    raise VersionError("a version of the data", f"'{which}'", f"There are: {known or 'none'}.")
+
+
+def _present(found: Sequence[DataVersion], settings: Settings) -> DataVersion:
+    for one in found:
+        if one.present:
+            return one
+    raise VersionError(
+        "data.dvc as a commit holds it", f"{data_version(settings)}, not committed", "Commit data.dvc first."
+    )
+
+
+def _one_before(found: Sequence[DataVersion], new: DataVersion) -> DataVersion:
+    """The newest version that is older than this one and differs from it."""
+    older = found[found.index(new) + 1 :]
+    for one in older:
+        if one.version != new.version:
+            return one
+    raise VersionError("an earlier version", "none", "Name two versions of `cvdm data log`.")
+
+
+def _path(entry: dict[str, Any], folder: str) -> str:
+    path = entry["path"]
+    return _inside(path if isinstance(path, str) else path["new"], folder)
+
+
+def _inside(path: str, folder: str) -> str:
+    return PurePosixPath(path).relative_to(folder).as_posix() if path.rstrip("/") != folder else ""
+
+
+def _by_task(paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Names of pairs (once for both images) and other files, by task; folders are left out."""
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        parts = PurePosixPath(path).parts
+        if len(parts) < 2 or path.endswith("/"):
+            continue
+        name = _pair_name(parts[2]) if parts[1] in ("low", "high") and len(parts) > 2 else "/".join(parts[1:])
+        found.setdefault(parts[0], set()).add(name)
+    return {task: tuple(sorted(names)) for task, names in sorted(found.items())}
+
+
+def _pair_name(file: str) -> str:
+    suffix = next((s for s in (*SUFFIXES, *FOLDER_SUFFIXES) if file.lower().endswith(s)), "")
+    return file[: len(file) - len(suffix)]
