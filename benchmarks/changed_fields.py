@@ -1,4 +1,4 @@
-"""Fields of view as they come back: cropped, turned, rescaled, noisy; and fingerprints of fields that never were.
+"""Fields of view as they come back, cropped, turned, rescaled and noisy; and fingerprints of none at all.
 
 Used by benchmarks/validation.py and by the tests, so that both change alike.
 """
@@ -70,6 +70,6 @@ def shifted(image: np.ndarray, dy: float, dx: float) -> np.ndarray:
 
 
 def quick_frame(target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A frame as noisy as those of fmd-confocal-nuclei (variance 3.3 per grey level over 4), with own noise."""
+    """A frame as noisy as those of fmd-confocal-nuclei (variance 3.3 per grey level over 4)."""
     variance = np.maximum(1.8 + 3.3 * (target - 4), 1.8)
     return np.rint(target + rng.normal(size=target.shape) * np.sqrt(variance)).astype(np.float32)

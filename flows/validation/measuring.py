@@ -269,12 +269,13 @@ def _described(stack: Stack) -> SideFeatures:
 
 def _measured(features: SideFeatures, pixels: np.ndarray, full_range: float | None) -> SideFeatures:
     """What the pixels (H, W) say."""
-    values = np.ascontiguousarray(pixels)
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
     features = replace(
         features,
         lowest=float(pixels.min()),
         highest=float(pixels.max()),
-        digest=hashlib.sha256(repr(pixels.shape).encode() + values.tobytes()).hexdigest(),
+        digest=digest.hexdigest(),
     )
     use = intensity(pixels, full_range=full_range)
     if use is None:  # a constant image says nothing else

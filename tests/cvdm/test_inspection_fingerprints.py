@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from changed_fields import changed, synthetic_fingerprints, twins
 
 from cvdm.images import read_image
 from cvdm.inspection.duplicate_search import groups, near_duplicates
@@ -29,19 +30,6 @@ def fields():
 @pytest.fixture(scope="module")
 def overlapping():
     return [set(names) for names in yaml.safe_load((FMD / "card.yaml").read_text())["overlapping"]]
-
-
-def changed(pixels, rng, *, area, noise):
-    """A random crop to `area` of the image, one of the 8 symmetries, gain, offset and Gaussian noise."""
-    low, high = np.percentile(pixels, (0.1, 99.9))
-    height, width = (int(side * np.sqrt(area)) for side in pixels.shape)
-    top, left = (
-        rng.integers(full - part + 1) for full, part in zip(pixels.shape, (height, width), strict=True)
-    )
-    part = np.rot90(pixels[top : top + height, left : left + width], rng.integers(4))
-    part = part[::-1] if rng.random() < 0.5 else part
-    gain, offset = rng.uniform(0.3, 3), rng.uniform(-1, 1) * (high - low)
-    return (part * gain + offset + rng.normal(0, noise * (high - low) * gain, part.shape)).astype(np.float32)
 
 
 def same_place(one, other, overlapping):
@@ -181,43 +169,16 @@ def test_nothing_to_compare_gives_nothing():
     assert groups([]) == []
 
 
-def synthetic(count, real, rng):
-    """Fingerprints with descriptors like the real ones' at random places; every tenth has a noisy twin."""
-    descriptors = np.concatenate([one.descriptors for one in real])
-    spread = descriptors.std(axis=0)
-    pool = {}
-    for number in range(count):
-        if number % 10 == 9:
-            twin = pool[f"{number - 1:05}"]
-            kept = rng.random(len(twin.keypoints)) < 0.6
-            places, base, strength = twin.keypoints[kept], twin.descriptors[kept], 0.25
-            polarity, thumbnail = twin.polarity[kept], twin.thumbnail
-        else:
-            chosen = rng.integers(len(descriptors), size=100)
-            places, base, strength = rng.uniform(30, 480, (100, 2)), descriptors[chosen], 0.5
-            polarity = np.sign(base[:, 0]).astype(np.int8) | 1
-            thumbnail = np.clip(rng.normal(0, 100, (64, 64)), -100, 100).astype(np.int8)
-        noisy = base + rng.normal(0, strength * spread, base.shape)
-        pool[f"{number:05}"] = Fingerprint(
-            np.array([512, 512], np.int32),
-            places.astype(np.float32),
-            polarity,
-            np.clip(np.round(noisy), -127, 127).astype(np.int8),
-            thumbnail,
-        )
-    return pool
-
-
 def test_time_grows_in_proportion_to_the_number_of_images(fields):
     """Eight times as many fingerprints take far less than 64 times as long, and all twins are found."""
     real = [fingerprint(pixels) for pixels in list(fields.values())[::3]]
     rng = np.random.default_rng(3)
     seconds = []
     for count in (100, 800):
-        pool = synthetic(count, real, rng)
+        pool = synthetic_fingerprints(count, real, rng)
         started = time.process_time()
         found = near_duplicates(pool)
         seconds.append(time.process_time() - started)
         certain = {(pair.first, pair.second) for pair in found if pair.score >= CERTAIN}
-        assert certain == {(f"{number - 1:05}", f"{number:05}") for number in range(9, count, 10)}
+        assert certain == twins(count)
     assert seconds[1] < 25 * seconds[0]
