@@ -28,14 +28,7 @@ from flows.staging import Batch, clear, staged, swap
 from flows.validation import Finding, load_validation_policy
 from flows.validation.batch import BatchReport, judge_batch
 from flows.validation.measuring import PairFiles, files_of, measure
-from flows.version import (
-    VersionError,
-    add_to_dvc,
-    embedded_remote,
-    push_data,
-    record_file,
-    remote_url,
-)
+from flows.version import Remote, VersionError, add_to_dvc, find_remote, push_data, record_file
 from flows.version_control import commit_record, is_checkout, require_clean_index
 
 INCOMING = ".incoming"
@@ -67,12 +60,16 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
             verdict = _judged(batch, settings)
             if verdict.accepted:
                 _take_in(batch, verdict, home, options.session)
-            version, pushed, problem = (
-                _recorded(settings, push=options.push) if home.is_dir() else (None, False, None)
-            )
-            sha, tag = _committed(settings, task, version) if commits and version else (None, None)
-            rejected = (*batch.arrivals.clashes(), *verdict.rejected)
-            moved = _set_aside(batch, rejected, source, settings, task, options.session)
+        # the block is left first: what lies beside the dataset would be recorded with it
+        version = add_to_dvc(settings) if home.is_dir() else None
+        remote = find_remote(settings) if version and options.push else None
+        pushed, problem = _pushed(settings, remote) if version and options.push else (False, None)
+        sha, tag = None, None
+        if version and commits:
+            embedded = remote.folder if remote else None
+            sha, tag = commit_record(settings.home, record_file(settings), task, version, also=embedded)
+        rejected = (*batch.arrivals.clashes(), *verdict.rejected)
+        moved = _set_aside(batch, rejected, source, settings, task, options.session)
     return IngestResult(
         task=task,
         session=options.session,
@@ -135,22 +132,15 @@ def _places(home: Path, moved: Quarantined | None) -> dict[str, PairFiles]:
     return {pair.name: pair for pair in (*present, *(moved.pairs if moved else ()))}
 
 
-def _recorded(settings: Settings, *, push: bool) -> tuple[str, bool, str | None]:
-    """Version and whether the remote has it, with the reason where it should and has not."""
-    version = add_to_dvc(settings)
-    if not push:
-        return version, False, None
-    if remote_url(settings) is None:
-        return version, False, "no DVC remote is set; `dvc remote add --default NAME URL` sets one"
+def _pushed(settings: Settings, remote: Remote | None) -> tuple[bool, str | None]:
+    """Whether the remote has this version, with the reason where it has not."""
+    if remote is None:
+        return False, "no DVC remote is set; `dvc remote add --default NAME URL` sets one"
     try:
         push_data(settings)
     except VersionError as error:
-        return version, False, f"{error.actual} Ingest the batch again, or run `dvc push`."
-    return version, True, None
-
-
-def _committed(settings: Settings, task: str, version: str) -> tuple[str | None, str | None]:
-    return commit_record(settings.home, record_file(settings), task, version, also=embedded_remote(settings))
+        return False, f"{error.actual} Ingest the batch again, or run `dvc push`."
+    return True, None
 
 
 @contextmanager

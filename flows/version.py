@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -26,6 +27,15 @@ LOCKED = ("acquire lock", "is busy")
 
 class VersionError(CvdmError):
     """DVC or git refuses."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where DVC shares data."""
+
+    url: str
+    folder: Path | None
+    """Its folder where it travels inside this checkout, as the one of the demo data does."""
 
 
 def data_version(settings: Settings) -> str | None:
@@ -56,20 +66,17 @@ def push_data(settings: Settings) -> None:
     run_dvc(settings, "push", "--quiet", str(record_file(settings)))
 
 
-def remote_url(settings: Settings) -> str | None:
-    """Where DVC pushes to; None where no default remote is set. Relative ones count from `.dvc`."""
+def find_remote(settings: Settings) -> Remote | None:
+    """The default remote; None where none is set. Raises VersionError."""
     lines = (line.partition("=") for line in run_dvc(settings, "config", "--list").splitlines())
     values = {key: value for key, _, value in lines}
-    return values.get(f"remote.{values.get('core.remote')}.url")
-
-
-def embedded_remote(settings: Settings) -> Path | None:
-    """The remote's folder where it travels inside this checkout; None for any other remote."""
-    url = remote_url(settings)
-    if url is None or "://" in url:
+    url = values.get(f"remote.{values.get('core.remote')}.url")
+    if url is None:
         return None
+    # a relative address counts from DVC's configuration
     folder = (settings.home / ".dvc" / url).resolve()
-    return folder if folder.is_relative_to(settings.home.resolve()) else None
+    inside = "://" not in url and folder.is_relative_to(settings.home.resolve())
+    return Remote(url, folder if inside else None)
 
 
 def add_to_dvc(settings: Settings) -> str:

@@ -58,7 +58,7 @@ def cells(rng: np.random.Generator, size: int = 96) -> np.ndarray:
     for _ in range(6):
         row, column, radius = *rng.uniform(0, size, 2), rng.uniform(6, 14)
         image += rng.uniform(60, 160) / (1 + np.exp((np.hypot(rows - row, columns - column) - radius) / 1.5))
-    return np.clip(image, 0, 200).astype(np.float32)
+    return (image * min(1.0, 200 / image.max())).astype(np.float32)
 
 
 def noisy(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -89,10 +89,10 @@ def make_dataset(
     (root / "low").mkdir(parents=True)
     (root / "high").mkdir()
     for field in range(fields):
-        clean = cells(rng, size)
+        clean, grain = cells(rng, size), rng.normal(0, 2, (size, size))
         for capture in range(captures):
             name = f"f{field:02d}_c{capture}.tif"
             write_tiff(root / "low" / name, np.round(noisy(clean, rng)).astype(np.uint8))
-            write_tiff(root / "high" / name, np.round(clean).astype(np.uint8))
+            write_tiff(root / "high" / name, np.round(np.clip(clean + grain, 0, 255)).astype(np.uint8))
     (root / "card.yaml").write_text(CARD.format(task=task, seed=2), encoding="utf-8")
     return root
