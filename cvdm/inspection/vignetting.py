@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.stats import t as student
 
 from cvdm.inspection.artefacts import dark_noise
-from cvdm.inspection.blocks import block_means
+from cvdm.inspection.blocks import block_means, median
 
 CELL = 4  # px
 FINE, COARSE = 0.7, 2.5  # cells, of the difference of Gaussians
@@ -67,7 +67,7 @@ def local_changes(pixels: np.ndarray) -> LocalChanges | None:
     if min(pixels.shape) < 4 * APART * CELL:
         return None
     cells = block_means(pixels, CELL)
-    cells = cells - np.median(cells)  # a large offset would leave float32 no digits
+    cells = cells - median(cells)  # a large offset would leave float32 no digits
     noise = dark_noise(cells)
     band = gaussian_filter(cells, FINE) - gaussian_filter(cells, COARSE)
     strength = gaussian_filter(maximum_filter(band, 3), FINE)
@@ -83,7 +83,7 @@ def local_changes(pixels: np.ndarray) -> LocalChanges | None:
     step, change = np.concatenate(steps), np.concatenate(changes)
     if len(step) < FEWEST_PAIRS:
         return None
-    limit = CLIPPED * float(np.median(np.abs(change))) + 1e-9
+    limit = CLIPPED * median(np.abs(change)) + 1e-9
     spread = float(np.mean(step**2 * (np.abs(change) < limit)))
     return LocalChanges(spread, float(np.mean(step * np.clip(change, -limit, limit))))
 
