@@ -15,7 +15,7 @@ import yaml
 
 from cvdm.dataset import FOLDER_SUFFIXES, SUFFIXES
 from flows.settings import Settings
-from flows.version import VersionError, data_version, record_file, run_dvc
+from flows.version import VersionError, add_to_dvc, data_version, record_file, run_dvc
 from flows.version_control import commit_record, git, is_checkout, require_clean_index
 
 KINDS = ("added", "deleted", "modified", "renamed")
@@ -139,13 +139,15 @@ def checkout(settings: Settings, which: str, *, commit: bool = True) -> tuple[Da
     if commit:
         require_clean_index(settings.home)
     record = record_file(settings)
-    if run_dvc(settings, "status", "--json", str(record)).strip() not in ("", "{}"):
+    if _unrecorded(settings):
         raise VersionError(
             "data that some version holds",
             f"changes in {settings.data_dir} since {data_version(settings)}",
             "Ingest what is new, or set it aside; a checkout would overwrite it.",
         )
     if not wanted.present:
+        if settings.data_dir.exists():
+            add_to_dvc(settings)  # equal content, but DVC replaces only what its cache holds
         name = record.relative_to(settings.home).as_posix()
         git(settings.home, "restore", "--source", wanted.commit, "--worktree", "--", name)
         run_dvc(settings, "pull", "--quiet", str(record))
@@ -153,6 +155,21 @@ def checkout(settings: Settings, which: str, *, commit: bool = True) -> tuple[Da
         return wanted, None
     made, _ = commit_record(settings.home, record, "all tasks, brought back", wanted.version, tagged=False)
     return wanted, made
+
+
+def _unrecorded(settings: Settings) -> bool:
+    """Whether the data folder holds anything that its record does not."""
+    text = run_dvc(settings, "status", "--json", str(record_file(settings)))
+    stages = json.loads(text or "{}").values()
+    states = [
+        state
+        for changes in stages
+        for change in changes
+        if isinstance(change, dict)
+        for state in change.get("changed outs", {}).values()
+    ]
+    # a missing folder, or content that only the remote has, is nothing that could be lost
+    return any(state not in ("deleted", "not in cache") for state in states)
 
 
 def _content(settings: Settings, commit: str, record: str) -> dict[str, Any] | None:

@@ -23,10 +23,13 @@ from cvdm.images import write_tiff
 from cvdm.ledger import load_ledger
 from flows.ingest import ingest, one_at_a_time
 from flows.ingest_result import IngestOptions
+from flows.new_card import write_card
 from flows.settings import Settings
 from flows.staging import clear, staged, swap
 from flows.version import VersionError, data_version
 from flows.version_control import GitError
+
+DATA = Path(__file__).parents[3] / "data"
 
 
 def files_of(*roots):
@@ -272,22 +275,32 @@ def test_a_scene_seen_again_follows_its_field_to_its_split(tmp_path):
 
 
 def test_a_scene_that_would_join_two_splits_is_refused(tmp_path):
-    """A mosaic of a train and a test field cannot be in either."""
-    rng = np.random.default_rng(4)
-    first, again = tmp_path / "first", tmp_path / "again"
-    scenes = {f"f{number:02d}": scene(rng) for number in range(8)}
-    for name, clean in scenes.items():
-        add_field(first, name, clean, rng)
+    """A field that overlaps a train field on its left and a test field on its right cannot be in either."""
+    cells_of = sorted((DATA / "biosr-microtubules" / "high").glob("*.tif"))
+    names = [f"f{number:02d}" for number in range(8)]
+    write_card(tmp_path / "card.yaml", TASK, "(?P<field>.+)", names)
+    dealt = {name: split_of(name, load_card(tmp_path)) for name in names}
+    one, other = (next(name for name in names if dealt[name] == split) for split in ("train", "test"))
+    columns = {name: slice(0, 450) for name in names} | {one: slice(0, 500), other: slice(504, 1004)}
+
+    def cut(batch, name, cell, across):
+        for side in ("low", "high"):
+            (tmp_path / batch / side).mkdir(parents=True, exist_ok=True)
+            pixels = tifffile.imread(cell.parents[1] / side / cell.name)[:500, across]
+            write_tiff(tmp_path / batch / side / f"{name}.tif", pixels)
+
+    for name, cell in zip(names, cells_of[1:], strict=False):
+        cut("first", name, cells_of[0] if name in (one, other) else cell, columns[name])
     settings = Settings.read(home=empty_project(tmp_path / "project"))
-    ingest(first, TASK, settings, IngestOptions(name_pattern="(?P<field>.+)", commit=False, push=False))
-    dataset = load_dataset(settings.dataset_dir(TASK))
-    one, other = (dataset.split(split)[0].field for split in ("train", "test"))
-    add_field(again, "mosaic", np.hstack([scenes[one][:, :128], scenes[other][:, 128:]]), rng)
-    result = ingest(again, TASK, settings, IngestOptions(commit=False, push=False))
-    assert {(finding.name, finding.check) for finding in result.rejected} == {
-        ("mosaic", "overlap-across-splits")
-    }
-    assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == dataset_digest(dataset)
+    options = IngestOptions(card=tmp_path / "card.yaml", commit=False, push=False)
+    first = ingest(tmp_path / "first", TASK, settings, options)
+    assert first.accepted, first.summary()
+    before = files_of(settings.dataset_dir(TASK))
+    cut("again", "between", cells_of[0], slice(200, 804))
+    result = ingest(tmp_path / "again", TASK, settings, IngestOptions(commit=False, push=False))
+    found = {(finding.name, finding.check) for finding in result.rejected}
+    assert found == {("between", "overlap-across-splits")}
+    assert files_of(settings.dataset_dir(TASK)) == before
 
 
 def test_a_new_task_needs_no_more_than_a_pattern(tmp_path):

@@ -1,0 +1,96 @@
+"""Versions of the data listed, compared and brought back, on real git and DVC."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from versions_project import TASK, git
+
+from cvdm.dataset import dataset_digest, load_dataset
+from flows.history import checkout, difference, history_table, versions
+from flows.ingest import ingest
+from flows.ingest_result import IngestOptions
+from flows.settings import Settings
+from flows.version import VersionError
+
+
+@pytest.fixture(scope="module")
+def grown(project, batches, tmp_path_factory):
+    """A project with two versions: twelve fields, then fourteen."""
+    root = tmp_path_factory.mktemp("grown")
+    home = shutil.copytree(project[0], root / "project", symlinks=True)
+    batch = shutil.copytree(batches[1], root / "second")
+    result = ingest(batch, TASK, Settings.read(home=home), IngestOptions(session="day-2"))
+    return home, project[1], result
+
+
+@pytest.fixture
+def settings(grown, tmp_path):
+    """A copy to go back and forth in."""
+    return Settings.read(home=shutil.copytree(grown[0], tmp_path / "project", symlinks=True))
+
+
+def test_versions_are_listed_newest_first(settings, grown):
+    """Each with its commit and tag; the present one is marked."""
+    _, first, second = grown
+    found = versions(settings)
+    assert [one.version for one in found] == [second.data_version, first.data_version]
+    assert [one.commit for one in found] == [second.commit, first.commit]
+    assert found[0].tags == (second.tag,) and found[0].present and not found[1].present
+    assert found[0].files == found[1].files + 5  # four images and the ledger
+    assert [line[0] for line in history_table(found).splitlines()] == [" ", "*", " "]
+
+
+def test_what_a_version_added_is_named(settings, grown):
+    """Pairs by their names, once for both images, in either direction and between any two versions."""
+    _, first, second = grown
+    found = difference(settings, None, None)
+    assert found.added == {TASK: ("f12_c0", "f13_c0", "ledger.json")} and not found.removed
+    back = difference(settings, second.tag, first.commit[:10])
+    assert back.removed == found.added and not back.added and not back.changed
+    assert "no difference" in difference(settings, first.tag, first.tag).summary()
+
+
+def test_an_earlier_version_comes_back_and_goes_again(settings, grown):
+    """The dataset is the one of that version, bit for bit; the record is a commit of its own."""
+    _, first, second = grown
+    for version, result in ((first.data_version[:8], first), (second.tag, second)):
+        found, commit = checkout(settings, version)
+        assert found.version == result.data_version
+        assert commit == git(settings.home, "rev-parse", "HEAD")
+        assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == result.dataset_digest
+        assert git(settings.home, "status", "--porcelain") == ""
+    assert checkout(settings, second.tag)[1] is None  # there already
+    assert [one.version for one in versions(settings)][:2] == [second.data_version, first.data_version]
+
+
+def test_content_that_only_the_remote_has_is_pulled(settings, grown):
+    """As on a fresh clone, whose cache is empty."""
+    shutil.rmtree(settings.home / ".dvc" / "cache")
+    checkout(settings, grown[1].tag, commit=False)
+    assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == grown[1].dataset_digest
+
+
+def test_unrecorded_data_are_never_overwritten(settings, grown):
+    """A file that no version holds stops the checkout, and nothing has changed."""
+    extra = settings.dataset_dir(TASK) / "low" / "new.tif"
+    extra.write_bytes(b"precious")
+    with pytest.raises(VersionError, match="some version holds"):
+        checkout(settings, grown[1].tag)
+    assert extra.read_bytes() == b"precious"
+    assert versions(settings)[0].present
+
+
+def test_an_unknown_version_is_answered_with_the_known_ones(settings, grown):
+    """So is too short a name, which would fit many."""
+    for name in ("no-such", grown[1].data_version[:2], ""):
+        with pytest.raises(VersionError) as raised:
+            checkout(settings, name)
+        assert grown[1].tag in raised.value.remedy
+
+
+def test_without_git_there_is_no_history(tmp_path):
+    """A copy of the data without its repository says so."""
+    with pytest.raises(VersionError, match="git checkout"):
+        versions(Settings.read(home=tmp_path))
