@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cvdm.inspection.blocks import block_means
+from cvdm.inspection.blocks import block_means, median
 
 LOCAL_RADIUS = 3  # px, of the window that says how much pixels vary around a suspect
 LOCAL_FACTOR = 6.0  # of that window's standard deviation
@@ -40,7 +40,7 @@ def hot_pixels(pixels: np.ndarray) -> float | None:
         heights = excess[excess > 0]
     if heights.size == 0:
         return 0.0
-    found = np.flatnonzero(excess > TAIL_FACTOR * float(np.median(heights)))
+    found = np.flatnonzero(excess > TAIL_FACTOR * median(heights))
     suspects = np.stack(np.divmod(found, excess.shape[1]), axis=1) + 1
     looked_at = suspects[:: max(1, -(-len(suspects) // SUSPECTS))]
     if len(looked_at) == 0:
@@ -101,8 +101,8 @@ def dark_noise(cells: np.ndarray) -> float:
     """Standard deviation of neighbouring means in the darker half, from the median difference."""
     cells = cells[:: max(1, cells.size // DIFFERENCES)]
     pairs = cells[:, 1:] + cells[:, :-1]
-    dark = np.abs(np.diff(cells, axis=1))[pairs <= np.median(pairs)]
-    middle = float(np.median(dark))
+    dark = np.abs(np.diff(cells, axis=1))[pairs <= median(pairs)]
+    middle = median(dark)
     # coarse grey levels: most differences are 0, so that only their mean tells
     return 1.4826 / np.sqrt(2) * middle if middle > 0 else float(np.sqrt(np.mean(dark**2) / 2))
 
@@ -113,14 +113,14 @@ def _background(cells: np.ndarray) -> np.ndarray:
     places = np.arange(0, cells.size, max(1, cells.size // FITTED))
     down, right = np.divmod(places, len(x))
     terms, values = _quadratic(y[down], x[right]), cells.ravel()[places].astype(np.float64)  # (6, N), (N,)
-    kept = values <= np.median(values)
+    kept = values <= median(values)
     surface = np.zeros(len(terms))
     for _ in range(8):
         used = terms * kept
         surface = np.linalg.lstsq(used @ terms.T, used @ values, rcond=None)[0]
         residual = values - surface @ terms
         below = residual[kept & (residual < 0)]
-        spread = 1.4826 * np.median(-below) if below.size else 0.0
+        spread = 1.4826 * median(-below) if below.size else 0.0
         again = residual <= 3 * spread
         changed = np.count_nonzero(again != kept)
         if changed <= SETTLED * len(values) or np.count_nonzero(again) < 16:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cvdm.inspection.blocks import median
+
 LINE_CHANGES = 20  # pixels by which a line must vary to say anything
 LINE_SHARE = 0.05  # of its length, likewise
 PADDING_SHARE = 0.5  # of a line's length, by which it must vary to show that those up to the border are lost
@@ -79,9 +81,10 @@ def _dark(pixels: np.ndarray) -> np.ndarray:
     profile = pixels.mean(axis=1, dtype=np.float64)
     # the background: no single dark line may set it
     rows, columns = (max(1, length // BACKGROUND_LINES) for length in pixels.shape)
-    level = profile - np.percentile(pixels[::rows, ::columns], 1)
+    some = pixels[::rows, ::columns]
+    level = profile - float(np.partition(some, some.size // 100, axis=None)[some.size // 100])
     neighbours = np.minimum(level[:-2], level[2:])
     bend = level[1:-1] - (level[:-2] + level[2:]) / 2
-    usual = 1.4826 * np.median(np.abs(bend - np.median(bend)))
+    usual = 1.4826 * median(np.abs(bend - median(bend)))
     dark[1:-1] = (level[1:-1] < DARK_LEVEL * neighbours) & (bend < -DARK_DEVIATIONS * usual)
     return dark

@@ -20,7 +20,8 @@ class Duplicate:
 
     first, second: names, first < second.
     score:         0 to 1: what the correlation is at least (two standard errors of Fisher's z below), times
-                   (matches - 1) / (matches + 1), so that neither a small shared area nor few keypoints score high.
+                   (matches - 1) / (matches + 1), so that neither a small shared area nor few keypoints score
+                   high.
     matches:       keypoints that agree on one geometry.
     correlation:   of the two thumbnails over the shared area, -1 to 1.
     overlap:       shared area as a fraction of the smaller image, 0 to 1.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
 
-from cvdm.inspection.blocks import block_means
+from cvdm.inspection.blocks import block_means, median
 
 CELL = 4  # px, side of the squares that are averaged before anything else
 THUMBNAIL_CELL = 2 * CELL  # px, side of a thumbnail's pixel
@@ -55,7 +55,7 @@ def fingerprint(pixels: np.ndarray) -> Fingerprint:
     """The fingerprint of an image (H, W) of any unit; the same pixels give the same fingerprint."""
     height, width = pixels.shape
     # Without a large offset float32 keeps faint structure, and a constant image becomes exactly zero.
-    middle = np.median(pixels[::CELL, ::CELL])
+    middle = median(pixels[::CELL, ::CELL])
     strips = (pixels[top : top + STRIP] - middle for top in range(0, height, STRIP))
     cells = np.concatenate([block_means(strip, CELL) for strip in strips])
     band = _band(cells)

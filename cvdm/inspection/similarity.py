@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cvdm.inspection.blocks import median
+
 ENOUGH_WINDOWS = 8  # for rotation and scale; a fit to fewer may swing by pixels at the centre
 
 
@@ -50,5 +52,5 @@ def fit_motion(points: np.ndarray, shifts: np.ndarray, trust: np.ndarray) -> Mot
         b = (square * off.conj()) @ shift / (square @ np.abs(off) ** 2)
         a = square @ shift - b * (square @ place)
         left = np.abs(shift - a - b * place)
-        weights = trust / np.sqrt(1 + (left / (2 * np.median(left) + 1e-3)) ** 2)
+        weights = trust / np.sqrt(1 + (left / (2 * median(left) + 1e-3)) ** 2)
     return Motion(float(a.real), float(a.imag), abs(1 + b) - 1, cmath.phase(1 + b))

@@ -56,7 +56,8 @@ def scan_stagger(pixels: np.ndarray) -> Stagger | None:
     edges = np.linspace(0, len(odd), BANDS + 1).astype(int)
     for band, lines in enumerate(np.split(odd, edges[1:-1])):
         before, rows, after = (slice(lines[0] + way, lines[-1] + way + 1, every) for way in (-1, 0, 1))
-        here, beside = (row.spectra(some) for some in (pixels[rows], pixels[before] + pixels[after]))
+        both = row.spectra(np.concatenate((pixels[rows], pixels[before] + pixels[after])))
+        here, beside = both[: len(lines)], both[len(lines) :]
         cross[band] = (here * beside.conj()).sum(axis=0)
         powers += [(part.real**2 + part.imag**2).sum(axis=0) for part in (here, beside)]
     cross *= row.weight

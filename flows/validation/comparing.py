@@ -14,6 +14,7 @@ import numpy as np
 from cvdm.card import Card
 from cvdm.inspection.duplicate_search import groups, near_duplicates
 from cvdm.inspection.fingerprints import Fingerprint
+from cvdm.inspection.vignetting import LocalChanges, added_falloff
 from cvdm.ledger import joined
 from flows.validation.features import SIDES, PairFeatures, SideFeatures
 from flows.validation.measuring import Measurements
@@ -36,6 +37,7 @@ def compare(measured: Measurements, card: Card, *, score: float) -> tuple[PairFe
         rows = [row.with_side(side, image) for row, image in zip(rows, _with_twins(rows, side), strict=True)]
         rows = _with_focus_loss(rows, side)
         rows = _with_background_drift(rows, side)
+    rows = _with_vignetting(rows, measured.changes)
     return tuple(_with_lookalikes(rows, measured.fingerprints, card, score))
 
 
@@ -132,6 +134,22 @@ def _with_background_drift(rows: Sequence[PairFeatures], side: str) -> list[Pair
     return [
         row.with_side(side, replace(row.side(side), background_drift=drift.get(row.session))) for row in rows
     ]
+
+
+def _with_vignetting(rows: Sequence[PairFeatures], changes: Mapping[str, LocalChanges]) -> list[PairFeatures]:
+    """What each session's targets lose in the corners beyond all others, at least; a field counts once."""
+    fields: dict[str | None, dict[str, LocalChanges]] = defaultdict(dict)
+    for row in rows:
+        one = changes.get(row.high.digest or "")
+        if row.field and one is not None:
+            fields[row.session].setdefault(row.field, one)
+    least: dict[str | None, float] = {}
+    for session, own in fields.items():
+        others = [one for name, some in fields.items() if name != session for one in some.values()]
+        found = added_falloff(list(own.values()), others)
+        if found is not None:
+            least[session] = found.at_least
+    return [replace(row, vignetting=least.get(row.session)) for row in rows]
 
 
 def _medians(rows: Sequence[PairFeatures], side: str, name: str) -> dict[str, float]:

@@ -113,6 +113,8 @@ class PairFeatures:
     separate_stretch: float | None = None
     """How far the scales of input and target lie apart, where both fill their file's range exactly."""
 
+    vignetting: float | None = None
+    """Share of the light that the session's targets lose in the corners beyond those of others, at least."""
     splits_of_field: int | None = None
     """In how many splits this row's field turns up; anything but 1 is a leak."""
     lookalike_across: str | None = None

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from cvdm.inspection.noise import measure_noise
 from cvdm.inspection.registration import register
 from cvdm.inspection.relation import measure_relation
 from cvdm.inspection.stagger import scan_stagger
+from cvdm.inspection.vignetting import LocalChanges, local_changes
 from cvdm.reading import Stack, read_stack
 from flows.validation.features import SIDES, PairFeatures, SideFeatures
 
@@ -62,13 +63,19 @@ class Measurements:
     """In the order of their names."""
     fingerprints: Mapping[str, Fingerprint]
     """Of each different target, by its digest."""
+    changes: Mapping[str, LocalChanges] = field(default_factory=dict)
+    """Of each different target with structure enough, by its digest: what it says about vignetting."""
 
     def without(self, names: Iterable[str]) -> Measurements:
         """The same without some pairs."""
         gone = set(names)
         rows = tuple(row for row in self.rows if row.name not in gone)
         kept = {row.high.digest for row in rows}
-        return Measurements(rows, {d: one for d, one in self.fingerprints.items() if d in kept})
+        return Measurements(
+            rows,
+            {d: one for d, one in self.fingerprints.items() if d in kept},
+            {d: one for d, one in self.changes.items() if d in kept},
+        )
 
     def dealt(self, card: Card) -> Measurements:
         """The same with each pair in the split that a card deals its field to."""
@@ -78,7 +85,20 @@ class Measurements:
     def plus(self, other: Measurements) -> Measurements:
         """These and those of other pairs."""
         rows = sorted((*self.rows, *other.rows), key=lambda row: row.name)
-        return Measurements(tuple(rows), {**self.fingerprints, **other.fingerprints})
+        return Measurements(
+            tuple(rows),
+            {**self.fingerprints, **other.fingerprints},
+            {**self.changes, **other.changes},
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is kept of a target to compare it with others: some 20 kB."""
+
+    fingerprint: Fingerprint
+    changes: LocalChanges | None
+    """None where there is too little structure."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +108,7 @@ class _Image:
     features: SideFeatures
     pixels: np.ndarray | None = None
     full_range: float | None = None
-    fingerprint: Fingerprint | None = None
+    target: Target | None = None
 
 
 def files_of(root: Path, card: Card, sessions: Mapping[str, str] | None = None) -> tuple[PairFiles, ...]:
@@ -116,18 +136,22 @@ def measure(
     """Measure every pair. workers: processes; all cores when left out."""
     rows: list[PairFeatures] = []
     fingerprints: dict[str, Fingerprint] = {}
+    changes: dict[str, LocalChanges] = {}
     for found in _in_parallel(_by_field(pairs), workers or len(os.sched_getaffinity(0))):
         for row, one in found:
             rows.append(row)
             if one is not None and row.high.digest:
-                fingerprints[row.high.digest] = one
+                fingerprints[row.high.digest] = one.fingerprint
+                if one.changes is not None:
+                    changes[row.high.digest] = one.changes
             if progress is not None:
                 progress(len(rows), len(pairs))
-    return Measurements(tuple(sorted(rows, key=lambda row: row.name)), fingerprints).dealt(card)
+    rows.sort(key=lambda row: row.name)
+    return Measurements(tuple(rows), fingerprints, changes).dealt(card)
 
 
-def measure_pairs(pairs: Sequence[PairFiles]) -> list[tuple[PairFeatures, Fingerprint | None]]:
-    """Rows of some pairs, and the fingerprint of each target that was not measured before; in one process."""
+def measure_pairs(pairs: Sequence[PairFiles]) -> list[tuple[PairFeatures, Target | None]]:
+    """Rows of some pairs, and what is kept of each target that was not measured before; in one process."""
     found = []
     last: tuple[Path | None, bytes, _Image] | None = None
     for pair in pairs:
@@ -138,7 +162,7 @@ def measure_pairs(pairs: Sequence[PairFiles]) -> list[tuple[PairFeatures, Finger
         high = last[2] if known and last else _image(pair.high, is_target=True)
         last = (pair.high, content, high)
         row = PairFeatures(pair.name, pair.field, None, pair.session, low.features, high.features)
-        found.append((_with_pair(row, low, high), None if known else high.fingerprint))
+        found.append((_with_pair(row, low, high), None if known else high.target))
     return found
 
 
@@ -156,7 +180,7 @@ def _by_field(pairs: Sequence[PairFiles]) -> list[list[PairFiles]]:
 
 def _in_parallel(
     work: list[list[PairFiles]], workers: int
-) -> Iterator[list[tuple[PairFeatures, Fingerprint | None]]]:
+) -> Iterator[list[tuple[PairFeatures, Target | None]]]:
     """Results as they are ready; only a few pieces of work are under way at any time."""
     workers = min(workers, len(work))
     if workers < 2 or sum(_size(pair) for piece in work for pair in piece) <= IN_PROCESS:
@@ -164,7 +188,7 @@ def _in_parallel(
         return
     context = multiprocessing.get_context("spawn")  # forking a process that runs threads may deadlock
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        waiting: set[Future[list[tuple[PairFeatures, Fingerprint | None]]]] = set()
+        waiting: set[Future[list[tuple[PairFeatures, Target | None]]]] = set()
         try:
             for piece in work:
                 waiting.add(pool.submit(measure_pairs, piece))
@@ -219,8 +243,8 @@ def _image(path: Path | None, *, is_target: bool) -> _Image:
             replace(features, readable=sound, finite=finite, problem=error.actual, remedy=error.remedy)
         )
     features = _measured(features, pixels, full_range)
-    print_ = fingerprint(pixels) if is_target else None
-    return _Image(features, pixels, full_range, print_)
+    target = Target(fingerprint(pixels), local_changes(pixels)) if is_target else None
+    return _Image(features, pixels, full_range, target)
 
 
 def _described(stack: Stack) -> SideFeatures:
@@ -245,12 +269,13 @@ def _described(stack: Stack) -> SideFeatures:
 
 def _measured(features: SideFeatures, pixels: np.ndarray, full_range: float | None) -> SideFeatures:
     """What the pixels (H, W) say."""
-    values = np.ascontiguousarray(pixels)
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
     features = replace(
         features,
         lowest=float(pixels.min()),
         highest=float(pixels.max()),
-        digest=hashlib.sha256(repr(pixels.shape).encode() + values.tobytes()).hexdigest(),
+        digest=digest.hexdigest(),
     )
     use = intensity(pixels, full_range=full_range)
     if use is None:  # a constant image says nothing else

@@ -44,6 +44,7 @@ class ValidationPolicy:
     stagger_px: Limits = Limits(warn=0.3, refuse=1.0)
     signal_share: Limits = Limits(warn=0.02, refuse=0.002)
     background_drift: Limits = Limits(warn=0.05)
+    vignetting: Limits = Limits(warn=0.1)
     metadata_tolerance: float = 0.02
     """Largest relative difference of a file's pixel size, NA or wavelength from the card's."""
     near_duplicate_score: float = 0.42

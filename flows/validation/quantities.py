@@ -185,6 +185,12 @@ QUANTITIES: tuple[Quantity, ...] = (
         "Check the camera's offset and stray light; record a dark frame per session.",
         unit="%",
     ),
+    Quantity(
+        "vignetting",
+        "Loss of light in the corners beyond that of other sessions, at least",
+        "Look at an even fluorescent slide: centre the illumination, or correct every image for it.",
+        unit="%",
+    ),
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from changed_fields import changed, synthetic_fingerprints, twins
 
 from cvdm.images import read_image
 from cvdm.inspection.duplicate_search import groups, near_duplicates
@@ -29,19 +30,6 @@ def fields():
 @pytest.fixture(scope="module")
 def overlapping():
     return [set(names) for names in yaml.safe_load((FMD / "card.yaml").read_text())["overlapping"]]
-
-
-def changed(pixels, rng, *, area, noise):
-    """A random crop to `area` of the image, one of the 8 symmetries, gain, offset and Gaussian noise."""
-    low, high = np.percentile(pixels, (0.1, 99.9))
-    height, width = (int(side * np.sqrt(area)) for side in pixels.shape)
-    top, left = (
-        rng.integers(full - part + 1) for full, part in zip(pixels.shape, (height, width), strict=True)
-    )
-    part = np.rot90(pixels[top : top + height, left : left + width], rng.integers(4))
-    part = part[::-1] if rng.random() < 0.5 else part
-    gain, offset = rng.uniform(0.3, 3), rng.uniform(-1, 1) * (high - low)
-    return (part * gain + offset + rng.normal(0, noise * (high - low) * gain, part.shape)).astype(np.float32)
 
 
 def same_place(one, other, overlapping):
@@ -75,6 +63,15 @@ def test_fields_that_overlap_on_the_slide_are_grouped_and_no_others(fields, over
     assert not any(pair.mirrored for pair in certain)
 
 
+def test_three_keypoints_that_agree_by_chance_make_no_duplicate(fields, overlapping):
+    """Among the nuclei alone, whose keypoints resemble each other, only true neighbours are certain."""
+    nuclei = {name: fingerprint(pixels) for name, pixels in fields.items() if name.startswith("fov")}
+    found = near_duplicates(nuclei)
+    certain = [pair for pair in found if pair.score >= CERTAIN]
+    assert len(certain) >= 5
+    assert all(same_place(pair.first, pair.second, overlapping) for pair in certain)
+
+
 @pytest.mark.parametrize(("area", "found"), [(0.6, True), (0.3, True), (0.002, False)])
 def test_the_smaller_the_crop_the_lower_the_score(fields, area, found):
     """A crop is found as long as it shows a few structures; one of a few dozen pixels is not."""
@@ -88,7 +85,7 @@ def test_noise_lowers_the_score_gradually(fields, noise):
     """Noise of 30 % of the range leaves a clear duplicate, and a clearly lower score than none."""
     copy = changed(fields["fov05"], np.random.default_rng(2), area=0.7, noise=noise)
     (pair,) = near_duplicates({"a": fingerprint(fields["fov05"]), "b": fingerprint(copy)})
-    lowest, highest = {0.0: (0.93, 1.0), 0.1: (0.8, 0.97), 0.3: (0.4, 0.93)}[noise]
+    lowest, highest = {0.0: (0.92, 1.0), 0.1: (0.8, 0.97), 0.3: (0.4, 0.93)}[noise]
     assert lowest <= pair.score <= highest
 
 
@@ -172,43 +169,16 @@ def test_nothing_to_compare_gives_nothing():
     assert groups([]) == []
 
 
-def synthetic(count, real, rng):
-    """Fingerprints with descriptors like the real ones' at random places; every tenth has a noisy twin."""
-    descriptors = np.concatenate([one.descriptors for one in real])
-    spread = descriptors.std(axis=0)
-    pool = {}
-    for number in range(count):
-        if number % 10 == 9:
-            twin = pool[f"{number - 1:05}"]
-            kept = rng.random(len(twin.keypoints)) < 0.6
-            places, base, strength = twin.keypoints[kept], twin.descriptors[kept], 0.25
-            polarity, thumbnail = twin.polarity[kept], twin.thumbnail
-        else:
-            chosen = rng.integers(len(descriptors), size=100)
-            places, base, strength = rng.uniform(30, 480, (100, 2)), descriptors[chosen], 0.5
-            polarity = np.sign(base[:, 0]).astype(np.int8) | 1
-            thumbnail = np.clip(rng.normal(0, 100, (64, 64)), -100, 100).astype(np.int8)
-        noisy = base + rng.normal(0, strength * spread, base.shape)
-        pool[f"{number:05}"] = Fingerprint(
-            np.array([512, 512], np.int32),
-            places.astype(np.float32),
-            polarity,
-            np.clip(np.round(noisy), -127, 127).astype(np.int8),
-            thumbnail,
-        )
-    return pool
-
-
 def test_time_grows_in_proportion_to_the_number_of_images(fields):
     """Eight times as many fingerprints take far less than 64 times as long, and all twins are found."""
     real = [fingerprint(pixels) for pixels in list(fields.values())[::3]]
     rng = np.random.default_rng(3)
     seconds = []
     for count in (100, 800):
-        pool = synthetic(count, real, rng)
+        pool = synthetic_fingerprints(count, real, rng)
         started = time.process_time()
         found = near_duplicates(pool)
         seconds.append(time.process_time() - started)
         certain = {(pair.first, pair.second) for pair in found if pair.score >= CERTAIN}
-        assert certain == {(f"{number - 1:05}", f"{number:05}") for number in range(9, count, 10)}
+        assert certain == twins(count)
     assert seconds[1] < 25 * seconds[0]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.ndimage import affine_transform, fourier_shift
+from changed_fields import quick_frame, shifted
+from scipy.ndimage import affine_transform
 
 from cvdm.images import read_image
 from cvdm.inspection.registration import register
@@ -24,17 +25,6 @@ def moved(image: np.ndarray, *, dy=0.0, dx=0.0, rotation=0.0, scale=0.0) -> np.n
     centre = (np.array(image.shape) - 1) / 2
     offset = centre - inverse @ (centre + np.array((dy, dx)))
     return affine_transform(image, inverse, offset=offset, order=3, mode="mirror").astype(np.float32)
-
-
-def shifted(image: np.ndarray, dy: float, dx: float) -> np.ndarray:
-    """image shifted exactly, by its spectrum; what leaves on one side enters on the other."""
-    return np.fft.ifft2(fourier_shift(np.fft.fft2(image), (dy, dx))).real.astype(np.float32)
-
-
-def quick_frame(target: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A frame as noisy as those of fmd (variance 3.3 per grey level over 4), its noise not in the target."""
-    variance = np.maximum(1.8 + 3.3 * (target - 4), 1.8)
-    return np.rint(target + rng.normal(size=target.shape) * np.sqrt(variance)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
