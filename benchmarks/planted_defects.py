@@ -6,16 +6,24 @@ benchmarks/validation.py and by the tests, so that both damage alike.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
+from cvdm.images import read_image, write_tiff
 from cvdm.inspection.noise import measure_noise
+from flows.validation.one_pair import PairFiles
 
 Images = tuple[np.ndarray, np.ndarray]
 Plant = Callable[[np.ndarray, np.ndarray, float, np.random.Generator], Images]
+
+
+LEVELS = {"slight": None, "middle": "warning", "strong": "error"}
+"""Strengths of a defect, and what the gate says to them."""
 
 
 @dataclass(frozen=True)
@@ -185,3 +193,17 @@ DEFECTS = (
     Defect("staggered scan of the target", "stagger-px", _of_high(staggered), 0.1, 0.7, 2.0),
     Defect("empty field", "signal-share", _emptied, 0.3, 0.01, 0.0005),
 )
+
+
+def planted(defect: Defect, level: str, pair: PairFiles, folder: Path) -> PairFiles:
+    """A damaged copy of a pair, written to low/ and high/ of a folder in the type of the original."""
+    images = [read_image(path) for path in (pair.low, pair.high) if path is not None]
+    low, high = (image.pixels.astype(float) for image in images)
+    rng = np.random.default_rng(zlib.crc32(f"{defect.name} {level}".encode()))
+    changed = defect.plant(low, high, getattr(defect, level), rng)
+    paths = []
+    for side, image, pixels in zip(("low", "high"), images, changed, strict=True):
+        paths.append(folder / side / f"{pair.name}.tif")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        write_tiff(paths[-1], np.clip(np.round(pixels), 0, image.full_range).astype(image.dtype))
+    return replace(pair, low=paths[0], high=paths[1])

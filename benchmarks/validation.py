@@ -1,6 +1,6 @@
-"""What the data gate costs and finds: speed, near-duplicates, registration, memory.
+"""What the data gate costs and finds: speed, near-duplicates, registration, memory, planted defects.
 
-    python benchmarks/validation.py [--section speed scale duplicates registration memory] [--data DIR ...]
+    python benchmarks/validation.py [--section speed scale duplicates ...] [--data DIR ...]
 
 Prints one block per section, with the goals that it is held against. Times are of processor cores, not of the
 clock, so that other work on the machine hardly counts. Exit code 1 when a goal is missed.
@@ -16,7 +16,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,17 @@ from typing import Any
 import numpy as np
 import yaml
 from changed_fields import changed, quick_frame, shifted, synthetic_fingerprints, twins
+from planted_defects import DEFECTS, LEVELS, planted
 
+from cvdm.card import load_card
 from cvdm.dataset import SUFFIXES
 from cvdm.images import MAX_PIXELS, read_image, write_tiff
 from cvdm.inspection.duplicate_search import near_duplicates
 from cvdm.inspection.fingerprints import fingerprint
 from cvdm.inspection.registration import register
 from cvdm.reading import read_stack
-from flows.validation.measuring import PairFiles, measure_pairs
+from flows.validation import judge
+from flows.validation.measuring import Measurements, PairFiles, files_of, measure, measure_pairs
 from flows.validation.policy import ValidationPolicy
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -160,6 +163,26 @@ def memory(options: argparse.Namespace) -> bool:
     return per_pair <= MOST_PER_PAIR
 
 
+def defects(options: argparse.Namespace) -> bool:
+    """Defects planted in real pairs at three strengths, and false alarms on the pairs as they are."""
+    fine = True
+    for root in (NUCLEI, CELLS):
+        card = load_card(root)
+        files = files_of(root, card)
+        clean = measure(files, card)
+        report = judge(root, card, clean, ValidationPolicy())
+        alarms = [one for one in (*report.rejected, *report.warnings) if one.name is not None]
+        told, missed = _told(root, files, clean)
+        fine &= not alarms and not missed
+        counts = ", ".join(f"{level} {right} of {count}" for level, (right, count) in told.items())
+        print(
+            f"defects {root.name}: {len(alarms)} false alarms on {len(files)} clean pairs; planted ones passed "
+            f"when slight, noticed when middling, refused when strong: {counts}"
+            + "".join(f"\n  missed: {name}" for name in missed)
+        )
+    return fine
+
+
 # Each takes the command line's options, prints, and says whether its goals are met.
 SECTIONS: dict[str, Callable[[argparse.Namespace], bool]] = {
     "speed": speed,
@@ -167,8 +190,40 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], bool]] = {
     "duplicates": duplicates,
     "registration": registration,
     "memory": memory,
-    # planted defects: benchmarks/planted_defects.py
+    "defects": defects,
 }
+
+
+def _told(
+    root: Path, files: Sequence[PairFiles], clean: Measurements
+) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """By strength, how many defects the gate answers as it should, of how many; and strong ones it misses."""
+    card, told, missed = load_card(root), {}, []
+    for level in LEVELS:
+        right, count = 0, 0
+        for number, defect in enumerate(DEFECTS):
+            if getattr(defect, level) is None:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                pair = planted(defect, level, files[number % len(files)], Path(folder))
+                rows = clean.without([pair.name]).plus(measure([pair], card))
+            report = judge(root, card, rows, ValidationPolicy())
+            found = {
+                (one.check, one.severity)
+                for one in (*report.rejected, *report.warnings)
+                if one.name == pair.name
+            }
+            severe = ("error",) if level == "strong" else ("warning", "error")
+            good = (
+                any((defect.check, severity) in found for severity in severe)
+                if level != "slight"
+                else not found
+            )
+            right, count = right + good, count + 1
+            if level == "strong" and not good:
+                missed.append(f"{defect.name} ({defect.check})")
+        told[level] = (right, count)
+    return told, missed
 
 
 def _alone(work: Callable[..., Any], *arguments: Any) -> Any:

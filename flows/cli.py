@@ -220,7 +220,7 @@ def demo() -> Answer:
     return Answer(result.as_json(), "")
 
 
-@command(data)
+@command(data, "data")
 def log() -> Answer:
     """List the versions of the data, the newest first."""
     from flows.history import history_table, versions
@@ -229,7 +229,7 @@ def log() -> Answer:
     return Answer({"versions": [asdict(one) for one in found]}, history_table(found))
 
 
-@command(data)
+@command(data, "data")
 def diff(
     before: Annotated[str | None, typer.Argument(help="A version; the one before, when left out.")] = None,
     after: Annotated[str | None, typer.Argument(help="A version; the present one, when left out.")] = None,
@@ -241,7 +241,7 @@ def diff(
     return Answer(found.as_json(), found.summary())
 
 
-@command(data)
+@command(data, "data")
 def checkout(
     version: Annotated[str, typer.Argument(help="(The beginning of) a version, a tag or a commit.")],
     no_commit: NoCommit = False,

@@ -69,10 +69,17 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def command(app: typer.Typer) -> Callable[[Callable[..., Answer | None]], Callable[..., None]]:
-    """Register a function as a command with --traceback, and --json when it returns an Answer."""
+def command(
+    app: typer.Typer, group: str = ""
+) -> Callable[[Callable[..., Answer | None]], Callable[..., None]]:
+    """Register a function as a command with --traceback, and --json when it returns an Answer.
+
+    group: the name under which the commands of `app` stand, if it is not the whole command.
+    """
 
     def register(function: Callable[..., Answer | None]) -> Callable[..., None]:
+        # commands of a group are named after it, too: "data log"
+        name = " ".join(filter(None, (group, function.__name__)))
         hints = get_type_hints(function, include_extras=True)
         answers = hints.pop("return") is Answer
         own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]
@@ -83,7 +90,7 @@ def command(app: typer.Typer) -> Callable[[Callable[..., Answer | None]], Callab
 
         @wraps(function)
         def run(*, as_json: bool = False, traceback: bool = False, **choices: Any) -> None:
-            code = perform(lambda: function(**choices), function.__name__, as_json, traceback)
+            code = perform(lambda: function(**choices), name, as_json, traceback)
             if code:
                 raise typer.Exit(code)
 

@@ -15,7 +15,15 @@ import yaml
 
 from cvdm.dataset import FOLDER_SUFFIXES, SUFFIXES
 from flows.settings import Settings
-from flows.version import VersionError, add_to_dvc, data_version, record_file, run_dvc
+from flows.version import (
+    VersionError,
+    add_to_dvc,
+    data_version,
+    find_remote,
+    one_ingest_at_a_time,
+    record_file,
+    run_dvc,
+)
 from flows.version_control import commit_record, git, is_checkout, require_clean_index
 
 KINDS = ("added", "deleted", "modified", "renamed")
@@ -134,7 +142,13 @@ def checkout(settings: Settings, which: str, *, commit: bool = True) -> tuple[Da
     Refused while the data hold content that no version holds, so that nothing is lost. What is missing in the
     cache is pulled from the remote. Raises VersionError, GitError.
     """
-    wanted = _named(versions(settings), which)
+    with one_ingest_at_a_time(settings):
+        return _checked_out(settings, which, commit=commit)
+
+
+def _checked_out(settings: Settings, which: str, *, commit: bool) -> tuple[DataVersion, str | None]:
+    found = versions(settings)
+    wanted, _ = _named(found, which), _present(found, settings)
     commit = commit and is_checkout(settings.home)
     if commit:
         require_clean_index(settings.home)
@@ -146,15 +160,29 @@ def checkout(settings: Settings, which: str, *, commit: bool = True) -> tuple[Da
             "Ingest what is new, or set it aside; a checkout would overwrite it.",
         )
     if not wanted.present:
-        if settings.data_dir.exists():
-            add_to_dvc(settings)  # equal content, but DVC replaces only what its cache holds
-        name = record.relative_to(settings.home).as_posix()
-        git(settings.home, "restore", "--source", wanted.commit, "--worktree", "--", name)
-        run_dvc(settings, "pull", "--quiet", str(record))
+        _replace(settings, wanted)
     if not commit:
         return wanted, None
     made, _ = commit_record(settings.home, record, "all tasks, brought back", wanted.version, tagged=False)
     return wanted, made
+
+
+def _replace(settings: Settings, wanted: DataVersion) -> None:
+    """Put a version into the place of the present one, which comes back where that cannot be done."""
+    record = record_file(settings)
+    if settings.data_dir.exists():
+        add_to_dvc(settings)  # equal content, but DVC replaces only what its cache holds
+    before = record.read_bytes() if record.exists() else None
+    name = record.relative_to(settings.home).as_posix()
+    git(settings.home, "restore", "--source", wanted.commit, "--worktree", "--", name)
+    try:
+        # without a remote there is nothing to pull from
+        run_dvc(settings, "pull" if find_remote(settings) else "checkout", "--quiet", str(record))
+    except VersionError:
+        if before is not None:
+            record.write_bytes(before)
+            run_dvc(settings, "checkout", "--quiet", str(record))
+        raise
 
 
 def _unrecorded(settings: Settings) -> bool:

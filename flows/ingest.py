@@ -9,10 +9,7 @@ nothing.
 
 from __future__ import annotations
 
-import fcntl
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cvdm.card import CARD_NAME, load_card
@@ -28,7 +25,15 @@ from flows.staging import Batch, clear, staged, swap
 from flows.validation import Finding, load_validation_policy
 from flows.validation.batch import BatchReport, judge_batch
 from flows.validation.measuring import PairFiles, files_of, measure
-from flows.version import Remote, VersionError, add_to_dvc, find_remote, push_data, record_file
+from flows.version import (
+    Remote,
+    VersionError,
+    add_to_dvc,
+    find_remote,
+    one_ingest_at_a_time,
+    push_data,
+    record_file,
+)
 from flows.version_control import commit_record, is_checkout, require_clean_index
 
 INCOMING = ".incoming"
@@ -50,7 +55,7 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
     commits = options.commit and is_checkout(settings.home)
     if commits:
         require_clean_index(settings.home)
-    with one_at_a_time(settings.mlruns_dir / "locks" / "ingest.lock"):
+    with one_ingest_at_a_time(settings):
         clear(settings.data_dir / INCOMING)  # `dvc add` would record it
         with (
             card_for(source, home, own_card, options) as card_file,
@@ -141,18 +146,6 @@ def _pushed(settings: Settings, remote: Remote | None) -> tuple[bool, str | None
     except VersionError as error:
         return False, f"{error.actual} Ingest the batch again, or run `dvc push`."
     return True, None
-
-
-@contextmanager
-def one_at_a_time(lock: Path) -> Iterator[None]:
-    """Hold a lock file. Raises VersionError at once when another ingest holds it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise VersionError("no other ingest", "one that is running", "Wait for it to end.") from error
-        yield
 
 
 def _check_task(staging: Path, task: str) -> None:

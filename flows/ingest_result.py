@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.quarantine import Quarantined
 from flows.validation import Finding, ValidationReport
-from flows.validation.measuring import PairFiles
+from flows.validation.one_pair import PairFiles
 from flows.validation.report import listed
 
 

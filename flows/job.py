@@ -28,7 +28,7 @@ SCIENCE, FLOWS = Path(cvdm.__file__).parent, Path(__file__).parent
 INSPECTION = SCIENCE / "inspection"
 """Measures that validation judges by; no weight and no score depends on them."""
 JUDGES = (
-    *(FLOWS / "validation" / f"{name}.py" for name in ("measuring", "comparing", "checks", "expectations")),
+    *(FLOWS / "validation" / f"{name}.py" for name in ("one_pair", "comparing", "checks", "expectations")),
     FLOWS / "gate.py",
     FLOWS / "sign_flip.py",
     INSPECTION,

@@ -20,7 +20,7 @@ from flows.plain_json import plain_json
 from flows.transfer import copied, removed, same_content
 from flows.validation import Finding
 from flows.validation.features import SIDES
-from flows.validation.measuring import PairFiles
+from flows.validation.one_pair import PairFiles
 
 REASONS = "reasons.json"
 

@@ -6,10 +6,13 @@ is not promised to stay, and its locks and loggers belong to a process of its ow
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,3 +113,18 @@ def run_dvc(settings: Settings, *arguments: str) -> str:
         reason or f"exit code {done.returncode}",
         "Mend this and run it again.",
     )
+
+
+@contextmanager
+def one_ingest_at_a_time(settings: Settings) -> Iterator[None]:
+    """Hold the lock of the data folder. Raises VersionError at once when somebody else holds it."""
+    lock = settings.mlruns_dir / "locks" / "ingest.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise VersionError(
+                "no other ingest or checkout", "one that is running", "Wait for it to end."
+            ) from error
+        yield

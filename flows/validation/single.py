@@ -7,7 +7,7 @@ from pathlib import Path
 from cvdm.card import Card, Split
 from flows.validation.checks import checks
 from flows.validation.features import PairFeatures, SideFeatures
-from flows.validation.measuring import measure_image
+from flows.validation.one_pair import measure_image
 from flows.validation.policy import ValidationPolicy
 from flows.validation.report import ValidationReport, findings_of
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
-from planted_defects import DEFECTS
+from planted_defects import DEFECTS, LEVELS, planted
 
 from cvdm.card import load_card
-from cvdm.images import read_image, write_tiff
 from flows.validation import ValidationPolicy, judge
-from flows.validation.measuring import PairFiles, files_of, measure
+from flows.validation.measuring import files_of, measure
 
 ROOT = Path(__file__).parents[2] / "data" / "fmd-confocal-nuclei"
-EXPECTED = {"slight": None, "middle": "warning", "strong": "error"}
-CASES = [(level, defect) for level in EXPECTED for defect in DEFECTS if getattr(defect, level) is not None]
+CASES = [(level, defect) for level in LEVELS for defect in DEFECTS if getattr(defect, level) is not None]
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +23,13 @@ def clean():
     return card, files, measure(files, card)
 
 
-@pytest.fixture(scope="module", params=list(EXPECTED))
+@pytest.fixture(scope="module", params=list(LEVELS))
 def damaged(request, clean, tmp_path_factory):
     """Level, and by defect what was found about its pair; the other pairs are clean."""
     card, files, measured = clean
     root = tmp_path_factory.mktemp(request.param)
     planted = {
-        defect.name: plant(defect, request.param, pair, root)
+        defect.name: planted(defect, request.param, pair, root)
         for pair, (level, defect) in zip(
             files, [case for case in CASES if case[0] == request.param], strict=False
         )
@@ -45,20 +41,6 @@ def damaged(request, clean, tmp_path_factory):
         name: {(one.check, one.severity) for one in findings if one.name == pair.name}
         for name, pair in planted.items()
     }
-
-
-def plant(defect, level, pair, root):
-    """Write a damaged copy of a pair."""
-    images = [read_image(path) for path in (pair.low, pair.high)]
-    rng = np.random.default_rng(zlib.crc32(f"{defect.name} {level}".encode()))
-    strength = getattr(defect, level)
-    changed = defect.plant(*(image.pixels.astype(float) for image in images), strength, rng)
-    paths = []
-    for side, image, pixels in zip(("low", "high"), images, changed, strict=True):
-        paths.append(root / side / f"{pair.name}.tif")
-        paths[-1].parent.mkdir(exist_ok=True)
-        write_tiff(paths[-1], np.clip(np.round(pixels), 0, image.full_range).astype(image.dtype))
-    return PairFiles(pair.name, pair.field, pair.session, *paths)
 
 
 def test_the_real_set_is_clean(clean):
@@ -74,7 +56,7 @@ def test_each_defect_is_told_at_its_strength(damaged):
     wrong = {}
     for name, findings in found.items():
         (defect,) = (defect for defect in DEFECTS if defect.name == name)
-        wanted = EXPECTED[level] and (defect.check, EXPECTED[level])
+        wanted = LEVELS[level] and (defect.check, LEVELS[level])
         if findings if wanted is None else wanted not in findings:
             wrong[name] = findings
     assert not wrong

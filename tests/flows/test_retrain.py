@@ -280,7 +280,7 @@ def test_judgement_changes_with_gate_validation_and_their_code(project_settings,
         return plan(project_settings).judgement
 
     first = judgement()
-    assert {"measuring.py", "checks.py", "gate.py", "inspection"} <= {path.name for path in jobs.JUDGES}
+    assert {"one_pair.py", "checks.py", "gate.py", "inspection"} <= {path.name for path in jobs.JUDGES}
     copies = [project_settings.home / path.relative_to(jobs.FLOWS.parent) for path in jobs.JUDGES]
     for source, copy in zip(jobs.JUDGES, copies, strict=True):
         copy.parent.mkdir(parents=True, exist_ok=True)

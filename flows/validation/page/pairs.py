@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from flows.validation.features import SIDE_NAMES, SIDES, PairFeatures
-from flows.validation.measuring import PairFiles
+from flows.validation.one_pair import PairFiles
 from flows.validation.page.marks import LEVELS, Level, level_of
 from flows.validation.page.shifts import in_words
 from flows.validation.page.thumbnails import EDGE, Thumbnail, thumbnail

@@ -21,12 +21,12 @@ from cvdm.dataset import dataset_digest, load_dataset, split_of
 from cvdm.errors import ConfigError, DatasetError, StorageError
 from cvdm.images import write_tiff
 from cvdm.ledger import load_ledger
-from flows.ingest import ingest, one_at_a_time
+from flows.ingest import ingest
 from flows.ingest_result import IngestOptions
 from flows.new_card import write_card
 from flows.settings import Settings
 from flows.staging import clear, staged, swap
-from flows.version import VersionError, data_version
+from flows.version import VersionError, data_version, one_ingest_at_a_time
 from flows.version_control import GitError
 
 DATA = Path(__file__).parents[3] / "data"
@@ -142,7 +142,7 @@ def test_a_path_is_no_task(settings, second, tmp_path):
 def test_only_one_ingest_runs_at_a_time(settings, second):
     """The second is told so at once."""
     with (
-        one_at_a_time(settings.mlruns_dir / "locks" / "ingest.lock"),
+        one_ingest_at_a_time(settings),
         pytest.raises(VersionError, match="no other ingest"),
     ):
         ingest(second, TASK, settings)
