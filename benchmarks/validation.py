@@ -176,7 +176,7 @@ def defects(options: argparse.Namespace) -> bool:
         fine &= not alarms and not missed
         counts = ", ".join(f"{level} {right} of {count}" for level, (right, count) in told.items())
         print(
-            f"defects {root.name}: {len(alarms)} false alarms on {len(files)} clean pairs; planted ones passed "
+            f"defects {root.name}: {len(alarms)} false alarms on {len(files)} clean pairs; planted ones pass "
             f"when slight, noticed when middling, refused when strong: {counts}"
             + "".join(f"\n  missed: {name}" for name in missed)
         )

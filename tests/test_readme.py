@@ -86,3 +86,10 @@ def test_continuous_integration_runs_the_readmes_test_command():
     """What is tested on landing is what a newcomer is told to run."""
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "make test" in "\n".join(shell_lines())
+
+
+def test_the_table_of_the_data_gate_is_the_code():
+    """Thresholds and remedies in docs/validation.md are those that are in force."""
+    from flows.validation.quantities import quantities_table
+
+    assert quantities_table() in (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")

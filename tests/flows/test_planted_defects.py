@@ -28,18 +28,18 @@ def damaged(request, clean, tmp_path_factory):
     """Level, and by defect what was found about its pair; the other pairs are clean."""
     card, files, measured = clean
     root = tmp_path_factory.mktemp(request.param)
-    planted = {
+    pairs = {
         defect.name: planted(defect, request.param, pair, root)
         for pair, (level, defect) in zip(
             files, [case for case in CASES if case[0] == request.param], strict=False
         )
     }
-    rows = measured.without(pair.name for pair in planted.values())
-    report = judge(ROOT, card, rows.plus(measure(list(planted.values()), card)), ValidationPolicy())
+    rows = measured.without(pair.name for pair in pairs.values())
+    report = judge(ROOT, card, rows.plus(measure(list(pairs.values()), card)), ValidationPolicy())
     findings = (*report.rejected, *report.warnings)
     return request.param, {
         name: {(one.check, one.severity) for one in findings if one.name == pair.name}
-        for name, pair in planted.items()
+        for name, pair in pairs.items()
     }
 
 
@@ -66,6 +66,7 @@ def test_every_measured_quantity_has_a_planted_defect():
     """No threshold without a defect that proves it."""
     from flows.validation.quantities import QUANTITIES
 
-    elsewhere = {"background-drift", "registration"}  # of whole sessions; beside "target of another field"
+    # of whole sessions, in test_validation.py; beside "target of another field"
+    elsewhere = {"background-drift", "vignetting", "registration"}
     checks = {quantity.name.replace("_", "-") for quantity in QUANTITIES}
     assert checks - elsewhere == {defect.check for defect in DEFECTS}

@@ -39,7 +39,7 @@ def level_of(value: float | None, limits: Limits, worse: str) -> Level:
 
 
 def drawn(mark: Mark, x: float, y: float, *, edge: int = 0) -> str:
-    """One mark: a circle, a triangle or a cross; an arrowhead at the edge where the value lies farther out."""
+    """One mark: a circle, a triangle or a cross; an arrowhead at the edge for a value farther out."""
     tip = f"<title>{escape(mark.name)}: {escape(mark.text)}</title>"
     if edge:
         shape = f"M{-3 * edge} -4L{4 * edge} 0L{-3 * edge} 4Z"
