@@ -178,7 +178,6 @@ def defects(options: argparse.Namespace) -> bool:
         print(
             f"defects {root.name}: {len(alarms)} false alarms on {len(files)} clean pairs; planted ones pass "
             f"when slight, noticed when middling, refused when strong: {counts}"
-            + "".join(f"\n  missed: {name}" for name in missed)
         )
     return fine
 
@@ -220,8 +219,11 @@ def _told(
                 else not found
             )
             right, count = right + good, count + 1
+            if not good:
+                said = ", ".join(sorted(f"{check} {severity}" for check, severity in found)) or "nothing"
+                print(f"  {root.name}, {level} {defect.name}: {said}")
             if level == "strong" and not good:
-                missed.append(f"{defect.name} ({defect.check})")
+                missed.append(defect.name)
         told[level] = (right, count)
     return told, missed
 
