@@ -418,9 +418,9 @@ def outcome(home, batch, result):
     ("module", "name", "call"),
     [
         ("flows.ingest", "swap", 1),
-        ("flows.ingest", "add_to_dvc", 1),
+        pytest.param("flows.ingest", "add_to_dvc", 1, marks=pytest.mark.slow),
         ("flows.ingest", "commit_record", 1),
-        ("flows.quarantine", "copied", 2),
+        pytest.param("flows.quarantine", "copied", 2, marks=pytest.mark.slow),
         ("flows.quarantine", "removed", 2),
     ],
 )
