@@ -51,6 +51,12 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
         raise ConfigError(
             "a session name of letters, digits, '.', '_' and '-'", f"'{options.session}'", "Use its date."
         )
+    if source.resolve().is_relative_to(settings.data_dir.resolve()):
+        raise ConfigError(
+            "a batch outside of the data folder",
+            f"{source}",
+            "Copy what is to be ingested elsewhere: what is refused is moved away from a batch.",
+        )
     own_card = settings.mlruns_dir / "ingest" / task / CARD_NAME
     commits = options.commit and is_checkout(settings.home)
     if commits:
@@ -62,7 +68,7 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
             staged(source, home, settings.data_dir / INCOMING / task, card_file) as batch,
         ):
             _check_task(batch.folder, task)
-            verdict = _judged(batch, settings)
+            verdict = _judged(batch, settings, options.session)
             if verdict.accepted:
                 _take_in(batch, verdict, home, options.session)
         # the block is left first: what lies beside the dataset would be recorded with it
@@ -94,11 +100,12 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
     )
 
 
-def _judged(batch: Batch, settings: Settings) -> BatchReport:
+def _judged(batch: Batch, settings: Settings, session: str | None) -> BatchReport:
     """Measure the future dataset and judge what is new in it."""
     card = load_card(batch.folder)
+    sessions = dict.fromkeys(batch.added, session) if session is not None else {}
     with progress_bar("validate", "pair") as progress:
-        files = files_of(batch.folder, card, load_ledger(batch.folder).sessions)
+        files = files_of(batch.folder, card, {**load_ledger(batch.folder).sessions, **sessions})
         measured = measure(files, card, progress)
     return judge_batch(
         batch.folder, card, measured, batch.added, load_validation_policy(settings.params_file)

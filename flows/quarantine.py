@@ -74,8 +74,9 @@ def _there(folder: Path, pair: PairFiles) -> PairFiles:
 
 
 def _in_the_way(folder: Path, pairs: Sequence[PairFiles]) -> bool:
-    moves = [move for pair in pairs for move in _moves(folder, pair)]
-    return any(target.exists() and not same_content(source, target) for source, target in moves)
+    """Whether a name is taken by other content, or by the original, as of a batch from quarantine."""
+    moves = [move for pair in pairs for move in _moves(folder, pair) if move[1].exists()]
+    return any(target.samefile(source) or not same_content(source, target) for source, target in moves)
 
 
 def _copy(folder: Path, pair: PairFiles) -> None:

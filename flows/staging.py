@@ -31,6 +31,8 @@ class Batch:
     folder: Path
     arrivals: Arrivals
     """The pairs of the batch where they came from; those that clash are not in `folder`."""
+    copied: frozenset[Path]
+    """Images in `folder` that came from the batch; all others were there."""
 
     @property
     def added(self) -> tuple[str, ...]:
@@ -44,7 +46,7 @@ class Batch:
             for pair in self.arrivals.new:
                 for side in SIDES if pair.name in gone else ():
                     source = getattr(pair, side)
-                    if source is not None:
+                    if source is not None and self.folder / side / source.name in self.copied:
                         removed(self.folder / side / source.name)
         except OSError as error:
             raise storage_error(error, self.folder) from error
@@ -68,14 +70,14 @@ def staged(source: Path, home: Path, folder: Path, card_file: Path) -> Iterator[
         )
     try:
         try:
-            _fill(folder, home if home.is_dir() else None, batch.new)
+            came = _fill(folder, home if home.is_dir() else None, batch.new)
             if not home.is_dir():
                 for extra in (*source.glob("LICENSE*"), *source.glob("ATTRIBUTION*")):
                     shutil.copyfile(extra, folder / extra.name)
                 shutil.copyfile(card_file, folder / CARD_NAME)
         except OSError as error:
             raise storage_error(error, folder) from error
-        yield Batch(folder, batch)
+        yield Batch(folder, batch, came)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # somebody else's batch is in there
@@ -126,13 +128,16 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0)
 
 
-def _fill(folder: Path, home: Path | None, new: Iterable[PairFiles]) -> None:
-    """Link what is there, copy what is new."""
+def _fill(folder: Path, home: Path | None, new: Iterable[PairFiles]) -> frozenset[Path]:
+    """Link what is there, copy what is new; returns the copies."""
     if home is not None:
         shutil.copytree(home, folder, copy_function=linked, symlinks=True)
     for side in SIDES:
         (folder / side).mkdir(parents=True, exist_ok=True)
+    came = set()
     for pair in new:
         for side, source in (("low", pair.low), ("high", pair.high)):
-            if source is not None and not (folder / side / source.name).exists():
-                copied(source, folder / side / source.name)
+            if source is not None and not (target := folder / side / source.name).exists():
+                copied(source, target)
+                came.add(target)
+    return frozenset(came)

@@ -10,14 +10,13 @@ What is judged, and how, lies in flows/validation/; this module knows where the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvdm.card import load_card
 from cvdm.dataset import FOLDER_SUFFIXES
-from cvdm.ledger import load_ledger
 from cvdm.storage import replacing
 from flows.plain_json import plain_json
 from flows.progress import progress_bar
@@ -132,9 +131,11 @@ def _examine_batch(settings: Settings, path: Path, task: str, policy: Validation
     """A batch beside the task's data, as an ingest would judge it; nothing is taken in."""
     home = settings.dataset_dir(task)
     card = load_card(home)
-    present = files_of(home, card, load_ledger(home).sessions)
+    present = files_of(home, card)
     batch = arrivals(files_of(path, card), present)
-    pairs = {pair.name: pair for pair in (*present, *batch.new)}
+    # a batch counts as a session of its own, unless its names tell sessions
+    new = [replace(pair, session=pair.session or path.resolve().name) for pair in batch.new]
+    pairs = {pair.name: pair for pair in (*present, *new)}
     with progress_bar("validate", "pair") as progress:
         measured = measure(list(pairs.values()), card, progress)
     verdict = judge_batch(path, card, measured, {pair.name for pair in batch.new}, policy)

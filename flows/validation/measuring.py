@@ -22,6 +22,7 @@ from cvdm.dataset import image_files, split_of
 from cvdm.errors import DatasetError
 from cvdm.inspection.fingerprints import Fingerprint
 from cvdm.inspection.vignetting import LocalChanges
+from cvdm.ledger import load_ledger
 from flows.validation.features import SIDES, PairFeatures
 from flows.validation.one_pair import PairFiles, Target, measure_pairs
 
@@ -71,8 +72,9 @@ class Measurements:
 def files_of(root: Path, card: Card, sessions: Mapping[str, str] | None = None) -> tuple[PairFiles, ...]:
     """The pairs of a folder with low/ and high/. Raises DatasetError where there is nothing to measure.
 
-    sessions: by pair, those that are known from elsewhere than the names.
+    sessions: by pair, those that are known from elsewhere than the names; from the ledger when left out.
     """
+    known = load_ledger(Path(root)).sessions if sessions is None else sessions
     files = {side: image_files(Path(root) / side, card) for side in SIDES}
     names = sorted({*files["low"], *files["high"]})
     if not names:
@@ -81,7 +83,7 @@ def files_of(root: Path, card: Card, sessions: Mapping[str, str] | None = None) 
     for name in names:
         match = re.fullmatch(card.name_pattern, name)
         groups = match.groupdict() if match else {}
-        session = (sessions or {}).get(name, groups.get("session"))
+        session = known.get(name, groups.get("session"))
         low, high = (files[side].get(name) for side in SIDES)
         found.append(PairFiles(name, groups.get("field") or None, session, low, high))
     return tuple(found)

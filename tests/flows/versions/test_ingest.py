@@ -361,6 +361,40 @@ def test_a_push_that_fails_undoes_nothing_and_a_rerun_pushes(settings, second):
     assert again.pushed and again.push_problem is None and again.data_version == result.data_version
 
 
+def test_a_batch_from_quarantine_may_come_again(settings, second):
+    """What is still bad goes to another folder of quarantine, and not a byte is lost on the way."""
+    spoil(second)
+    options = IngestOptions(commit=False, push=False)
+    folder = ingest(second, TASK, settings, options).quarantined.folder
+    before = {name: content for name, content in files_of(folder).items() if name != "reasons.json"}
+    (folder / "low" / "f14_c0.tif").unlink()
+    del before["low/f14_c0.tif"]
+    again = ingest(folder, TASK, settings, options)
+    assert again.quarantined.folder != folder and {one.name for one in again.rejected} == {"f12_c0"}
+    assert before.items() <= files_of(again.quarantined.folder).items()
+
+
+def test_the_data_folder_is_no_batch(settings, second):
+    """Refused pairs are moved out of a batch: never out of a dataset."""
+    other = Path(shutil.copytree(second, settings.data_dir / "other-task"))
+    for source in (other, settings.dataset_dir(TASK)):
+        with pytest.raises(ConfigError, match="outside of the data folder"):
+            ingest(source, TASK, settings)
+
+
+def test_the_session_is_compared_with_the_others(settings, tmp_path):
+    """A batch whose camera offset is another one is told so when it comes in."""
+    home, batch = settings.dataset_dir(TASK), tmp_path / "batch"
+    for side in ("low", "high"):
+        (batch / side).mkdir(parents=True)
+    for number, pair in enumerate(load_dataset(home).pairs[:4]):
+        for side, path in (("low", pair.low), ("high", pair.high)):
+            turned = tifffile.imread(path)[::-1].astype(int) + (30 if side == "low" else 0)
+            write_tiff(batch / side / f"f{50 + number}_c0.tif", np.clip(turned, 0, 255).astype(np.uint8))
+    result = ingest(batch, TASK, settings, IngestOptions(session="day-2", commit=False, push=False))
+    assert result.accepted and "background-drift" in {warning.check for warning in result.warnings}
+
+
 def test_a_session_name_is_a_name(settings, second):
     """It becomes a folder's name in quarantine, so a path is refused."""
     with pytest.raises(ConfigError, match="session name"):
