@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from flows.checks import Check, OneOf, Within
 from flows.expectations import Failure, failures
 from flows.features import measure
