@@ -1,4 +1,4 @@
-"""Great Expectations' Data Docs of one validation: every rule with its result, as a small folder of web pages.
+"""Great Expectations' Data Docs of one validation: every rule with its result, as a folder of web pages.
 
 The pages load their style sheets, icons and scripts from public servers. Without network they are plain but
 complete, apart from their index, which is empty then; so the page of the results is the one to link. The

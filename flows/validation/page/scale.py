@@ -1,8 +1,8 @@
 """The axis of a measured quantity: linear, or logarithmic where values and thresholds span decades.
 
 Positions are in the units of the drawing, values as they are shown (shares in percent). A logarithmic axis
-has a gutter on its left for values at or below its floor, so that zeros have a place. Values beyond the ends of
-an axis stand at its edge.
+has a gutter on its left for values at or below its floor, so that zeros have a place. Values beyond the ends
+of an axis stand at its edge.
 """
 
 from __future__ import annotations
