@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from flows.checks import Check, OneOf, Within
 from flows.expectations import Failure, failures
 from flows.features import measure

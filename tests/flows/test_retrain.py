@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flows.validate import ValidationError
 from specimens import make_dataset
 
 from cvdm.errors import ConfigError
@@ -25,6 +24,7 @@ from flows.registry import Registry
 from flows.retrain import RetrainResult, retrain
 from flows.settings import Settings
 from flows.train import StepLog, closing, open_run
+from flows.validate import ValidationError
 
 TASK = "test-cells"
 

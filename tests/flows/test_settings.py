@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from flows.validate import load_validation_policy
 from pydantic import ValidationError
 
 from cvdm.errors import ConfigError
 from cvdm.params import load_recipe, load_section
 from flows.gate import load_policy
 from flows.settings import PROJECT, Settings, project_root, settings_table
+from flows.validate import load_validation_policy
 
 
 @pytest.fixture(autouse=True)

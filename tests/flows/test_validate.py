@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from flows.checks import Check, ValidationPolicy, Within, checks
-from flows.expectations import failures
-from flows.features import compare, measure
-from flows.validate import ValidationError, load_validation_policy, validate_dataset
 from specimens import make_dataset
 
 from cvdm.dataset import load_dataset
 from cvdm.errors import ConfigError, DatasetError
 from cvdm.images import write_tiff
+from flows.checks import Check, ValidationPolicy, Within, checks
+from flows.expectations import failures
+from flows.features import compare, measure
+from flows.validate import ValidationError, load_validation_policy, validate_dataset
 
 ODD = Path(__file__).parents[1] / "data" / "odd"
 POLICY = ValidationPolicy()

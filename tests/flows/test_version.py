@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import tifffile
-from flows.validate import ValidationError
 from specimens import make_dataset
 
 from cvdm.dataset import dataset_digest, load_dataset
@@ -17,6 +16,7 @@ from cvdm.errors import ConfigError, DatasetError, StorageError
 from cvdm.images import write_tiff
 from flows.settings import PROJECT, Settings
 from flows.staging import clear, staged, swap
+from flows.validate import ValidationError
 from flows.version import VersionError, data_version, ingest, one_at_a_time, pull_data
 from flows.version_control import GitError
 
