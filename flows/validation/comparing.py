@@ -129,7 +129,7 @@ def _with_background_drift(rows: Sequence[PairFeatures], side: str) -> list[Pair
     for session, own in sessions.items():
         others = [row for row in rows if row.session != session]
         here, there = (list(_medians(some, side, "background").values()) for some in (own, others))
-        if here and there and spans:
+        if min(len(here), len(there)) >= FEWEST_FIELDS_OF_SESSION and spans:
             drift[session] = abs(float(np.median(here) - np.median(there))) / float(np.median(spans))
     return [
         row.with_side(side, replace(row.side(side), background_drift=drift.get(row.session))) for row in rows

@@ -1,66 +1,94 @@
-"""Great Expectations' own pages for one validation: every expectation, and what was observed instead.
+"""Great Expectations' Data Docs of one validation: every rule with its result, as a folder of web pages.
 
-The same suite on the same table as the verdict (expectations.py), as a static site without a server. Its
-pages take their styles and scripts from public servers, so without a network they are plain, but complete;
-the report's own page (page/) needs nothing.
+The pages load their style sheets, icons and scripts from public servers. Without network they are plain but
+complete, apart from their index, which is empty then; so the page of the results is the one to link. The
+report of flows/validation/page needs none of this.
 """
 
 from __future__ import annotations
 
-import logging
 import shutil
+import tempfile
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import great_expectations as gx
+import pandas as pd
 from great_expectations.checkpoint import UpdateDataDocsAction
 
 from cvdm.storage import storage_error
-from flows.validation.checks import checks
-from flows.validation.expectations import expectations, frame, quiet_context, whole_table
+from flows.validation.checks import Check, checks
+from flows.validation.expectations import SUITE, expectations, frame, table_definition
 from flows.validation.report import ValidationReport
 
-SITE, SUITE = "pairs", "image pairs"
-TUTORIAL = ("glossary_scroller.gif", "validation_failed_unexpected_values.gif", "iterative-dev-loop.png")
-"""Pictures of a walk-through that the site brings along: nine tenths of its size."""
+SITE = "report"
+UNUSED = ("static/images/*.gif", "static/images/iterative-dev-loop.png")
+"""Pictures of an introduction to Great Expectations that is switched off: nine tenths of a site."""
 
 
 def write_data_docs(report: ValidationReport, folder: Path) -> Path:
-    """Build the site in `folder`, over an earlier one; returns its first page. Raises StorageError."""
-    # the action mentions each page that it writes
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    """Write the site of one report into `folder`, in place of an older one; returns the page of its results.
+
+    The same table and rules are evaluated as for the report. Raises StorageError.
+    """
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        _build(report, folder)
-        for name in TUTORIAL:
-            (folder / "static" / "images" / name).unlink(missing_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            site = Path(temporary) / "site"
+            _build(report, site)
+            for pattern in UNUSED:
+                for picture in site.glob(pattern):
+                    picture.unlink()
+            if folder.exists():
+                shutil.rmtree(folder)
+            site.rename(folder)
     except OSError as error:
         raise storage_error(error, folder) from error
-    return folder / "index.html"
+    (page,) = (folder / "validations").rglob("*.html")
+    return page
 
 
-def _build(report: ValidationReport, folder: Path) -> None:
-    context = quiet_context()
-    context.add_data_docs_site(SITE, _site(folder))
-    rules = checks(report.table, report.card, report.policy)
-    suite = gx.ExpectationSuite(
-        name=SUITE, expectations=[one for check in rules for one in expectations(check)]
-    )
-    definition = gx.ValidationDefinition(
-        name=SUITE, data=whole_table(context), suite=context.suites.add(suite)
-    )
+def _build(report: ValidationReport, site: Path) -> None:
+    context, definition = table_definition()
+    context.add_data_docs_site(SITE, _site(site))
+    rules = [one for check in checks(report.table, report.card, report.policy) for one in _in_words(check)]
+    suite = context.suites.add(gx.ExpectationSuite(name=SUITE, expectations=rules))
+    validation = gx.ValidationDefinition(name=SUITE, data=definition, suite=suite)
     checkpoint = gx.Checkpoint(
         name=SUITE,
-        validation_definitions=[context.validation_definitions.add(definition)],
-        actions=[UpdateDataDocsAction(name="write", site_names=[SITE])],
-        result_format={"result_format": "SUMMARY", "partial_unexpected_count": 10},
+        validation_definitions=[context.validation_definitions.add(validation)],
+        actions=[UpdateDataDocsAction(name="site", site_names=[SITE])],
+        result_format={"result_format": "SUMMARY"},
     )
-    context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame(report.table, report.card)})
+    table = _harmless(frame(report.table, report.card))
+    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table})
+    (result,) = outcome.run_results.values()
+    if not rules or len(result.results) != len(rules):
+        raise RuntimeError(f"{len(result.results)} results for {len(rules)} expectations")
 
 
-def _site(folder: Path) -> dict[str, object]:
+def _site(folder: Path) -> dict[str, Any]:
     return {
         "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
         "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder)},
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
     }
+
+
+def _in_words(check: Check) -> tuple[Any, ...]:
+    """The expectations of a check, described as in the report."""
+    rules = expectations(check)
+    consequence = "else refused" if check.severity == "error" else "else a warning"
+    for position, rule in enumerate(rules):
+        words = check.expected if position == 0 else f"{check.expected} (a value in every row)"
+        rule.description = escape(f"{words}; {consequence}").replace(
+            "$", "$$"
+        )  # "$" starts a name in its templates
+    return rules
+
+
+def _harmless(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with text that no browser takes for markup: Great Expectations escapes nothing."""
+    return table.map(lambda value: escape(value) if isinstance(value, str) else value)

@@ -22,6 +22,7 @@ from flows.validation.checks import Absent, Check, Contains, OneOf, Present, Row
 from flows.validation.features import SIDES, PairFeatures, SideFeatures
 from flows.validation.quantities import QUANTITIES
 
+SUITE = "image-pairs"
 CARD_METADATA = ("pixel_size_um", "numerical_aperture", "wavelength_nm")
 """Keys of the card that files may contradict."""
 
@@ -95,7 +96,7 @@ def _results(batch: Batch, rules: list[Any]) -> Iterator[Any]:
     """The result of each rule, in their order. Raises RuntimeError unless every rule was really evaluated."""
     for index, rule in enumerate(rules):  # results come back in another order
         rule.meta = {"index": index}
-    suite = gx.ExpectationSuite(name="image pairs", expectations=rules)
+    suite = gx.ExpectationSuite(name=SUITE, expectations=rules)
     outcome = batch.validate(suite, result_format={"result_format": "COMPLETE"})
     by_index = {r.expectation_config.meta["index"]: r for r in outcome.results if r.expectation_config}
     if not rules or not len(outcome.results) == len(by_index) == len(rules):
@@ -112,21 +113,17 @@ def _raised(info: Mapping[str, Any]) -> list[str]:
     return [str(entry.get("exception_message")) for entry in entries if entry.get("raised_exception")]
 
 
-def quiet_context() -> Any:
-    """A context of Great Expectations that lives in memory and draws no bars."""
+def table_definition() -> tuple[Any, Any]:
+    """A context in memory, and the definition of the batch that a table of `frame` makes in it."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    return context
-
-
-def whole_table(context: Any) -> Any:
-    """What a context calls a whole table that is handed to it."""
-    source = context.data_sources.add_pandas("pairs")
-    return source.add_dataframe_asset("features").add_batch_definition_whole_dataframe("all")
+    asset = context.data_sources.add_pandas("pairs").add_dataframe_asset("features")
+    return context, asset.add_batch_definition_whole_dataframe("all")
 
 
 def _batch(table: pd.DataFrame) -> Batch:
-    return whole_table(quiet_context()).get_batch({"dataframe": table})
+    _, definition = table_definition()
+    return definition.get_batch({"dataframe": table})
 
 
 def _present(column: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cvdm.errors import DatasetError
 from cvdm.storage import replacing
 from flows.validation.measuring import PairFiles, files_of
-from flows.validation.page.findings import grouped
+from flows.validation.page.findings import expected_of, grouped
 from flows.validation.page.marks import LEVELS
 from flows.validation.page.pairs import PairEntry, cards, chosen, entries
 from flows.validation.page.shifts import shift_plot
@@ -110,9 +111,29 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"code": _code, "tight": _tight, "grey": _grey}
+    environment.globals["expected"] = expected_of
     for name in ("page.css", "page.js"):
         environment.globals[name.replace(".", "_")] = Markup((HERE / name).read_text(encoding="utf-8"))  # noqa: S704
     return environment.get_template("page.html")
+
+
+def _code(text: str) -> Markup:
+    """Text in which `names of settings` are set apart."""
+    parts = [escape(part) for part in text.split("`")]
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in enumerate(parts))
+
+
+def _tight(text: str) -> str:
+    """Text whose numbers stay with their units at the end of a line."""
+    return re.sub(r"(?<=\d) (?=%|px|dB|°|µm|nm)", "\u00a0", text)
+
+
+def _grey(value: float) -> str:
+    """A pixel value: whole where it is large."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _files(report: ValidationReport) -> dict[str, PairFiles]:

@@ -60,6 +60,13 @@ def grouped(findings: Iterable[Finding], anchors: Mapping[str, str]) -> list[Gro
     return [_group(found, anchors) for found in members.values()]
 
 
+def expected_of(finding: Finding) -> str:
+    """What was expected; of a measured quantity without its label, which stands in the headline."""
+    if finding.quantity is None:
+        return finding.expected
+    return finding.expected[len(finding.quantity.label) :].removeprefix(": ")
+
+
 def _group(found: list[Finding], anchors: Mapping[str, str]) -> Group:
     first = found[0]
     return Group(
@@ -67,7 +74,7 @@ def _group(found: list[Finding], anchors: Mapping[str, str]) -> Group:
         why=why_of(first.check),
         check=first.check,
         severity=first.severity,
-        expected=first.expected,
+        expected=expected_of(first),
         remedy=first.remedy,
         actual=first.actual if first.name is None else None,
         pairs=tuple(Concerned(one.name, anchors[one.name], one.actual) for one in found if one.name),

@@ -13,6 +13,7 @@ Level = Literal["accepted", "warned", "refused"]
 LEVELS: tuple[Level, ...] = ("accepted", "warned", "refused")
 CHARACTER = 5.3  # mean width of a character of a plot's labels
 LONGEST_NAME = 26
+CROSS = "M-3.6 -1.5L-1.5 -3.6L0 -2.1L1.5 -3.6L3.6 -1.5L2.1 0L3.6 1.5L1.5 3.6L0 2.1L-1.5 3.6L-3.6 1.5L-2.1 0Z"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def level_of(value: float | None, limits: Limits, worse: str) -> Level:
 
 
 def drawn(mark: Mark, x: float, y: float, *, edge: int = 0) -> str:
-    """One mark: a circle, a triangle or a cross; an arrowhead at the edge for a value farther out."""
+    """One mark: a circle, a triangle or a cross; an arrowhead where the value lies farther out."""
     tip = f"<title>{escape(mark.name)}: {escape(mark.text)}</title>"
     if edge:
         shape = f"M{-3 * edge} -4L{4 * edge} 0L{-3 * edge} 4Z"
@@ -48,7 +49,7 @@ def drawn(mark: Mark, x: float, y: float, *, edge: int = 0) -> str:
     elif mark.level == "warned":
         shape = "M0 -4.2L4 3.2L-4 3.2Z"
     else:
-        shape = "M-3.6 -1.5L-1.5 -3.6L0 -2.1L1.5 -3.6L3.6 -1.5L2.1 0L3.6 1.5L1.5 3.6L0 2.1L-1.5 3.6L-3.6 1.5L-2.1 0Z"
+        shape = CROSS
     return f'<path class="{mark.level}" transform="translate({x:.1f},{y:.1f})" d="{shape}">{tip}</path>'
 
 

@@ -13,6 +13,7 @@ from flows.validation.one_pair import PairFiles
 from flows.validation.page.marks import LEVELS, Level, level_of
 from flows.validation.page.shifts import in_words
 from flows.validation.page.thumbnails import EDGE, Thumbnail, thumbnail
+from flows.validation.page.values import bare
 from flows.validation.page.words import title_of
 from flows.validation.policy import ValidationPolicy
 from flows.validation.quantities import QUANTITIES, Quantity
@@ -87,7 +88,7 @@ def entries(report: ValidationReport, anchors: Sequence[str]) -> list[PairEntry]
 
 
 def chosen(listed: Sequence[PairEntry]) -> list[PairEntry]:
-    """The pairs that get pictures: refused ones and those with warnings first, then some spread over the rest."""
+    """The pairs that get pictures: refused ones and those with warnings, then some of the others."""
     striking = [entry for entry in listed if entry.verdict != "accepted"][:MOST_PICTURED]
     rest = [entry for entry in listed if entry.verdict == "accepted"]
     room = MOST_PICTURED - len(striking)
@@ -123,16 +124,20 @@ def _measured(row: PairFeatures, policy: ValidationPolicy) -> tuple[Measured, ..
     for _, same in groupby(QUANTITIES, key=lambda quantity: quantity.name):
         ones = list(same)
         if ones[0].side is None:
-            lines.append(Measured(ones[0].title, (_cell(ones[0], row, policy),)))
+            lines.append(Measured(_headed(ones[0]), (_cell(ones[0], row, policy),)))
         else:
             by_side = {one.side: _cell(one, row, policy) for one in ones}
-            lines.append(Measured(ones[0].title, tuple(by_side.get(side) for side in SIDES)))
+            lines.append(Measured(_headed(ones[0]), tuple(by_side.get(side) for side in SIDES)))
     return tuple(lines)
+
+
+def _headed(quantity: Quantity) -> str:
+    return f"{quantity.title} ({quantity.unit})" if quantity.unit else quantity.title
 
 
 def _cell(quantity: Quantity, row: PairFeatures, policy: ValidationPolicy) -> Cell:
     value = quantity.value(row)
-    text = "–" if value is None else quantity.show(value)
+    text = "–" if value is None else bare(quantity, value)
     return Cell(text, level_of(value, quantity.limits(policy), quantity.worse))
 
 

@@ -1,8 +1,8 @@
 """The axis of a measured quantity: linear, or logarithmic where values and thresholds span decades.
 
-Positions are in the units of the drawing, values as they are shown (shares in percent). A logarithmic axis has
-a gutter on its left for values at or below its floor, so that zeros have a place. Values beyond the ends of
-an axis stand at its edge.
+Positions are in the units of the drawing, values as they are shown (shares in percent). A logarithmic axis
+has a gutter on its left for values at or below its floor, so that zeros have a place. Values beyond the ends
+of an axis stand at its edge.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 DECADES_FROM = 30  # ratio of largest value to smallest threshold from which an axis is logarithmic
 CLIPPED_FROM = 1.5  # widths of the bulk beyond which an outlier stands at the edge
 GUTTER = 24  # for zeros on a logarithmic axis
-TICKS = 5
+TICKS = 7
 
 
 @dataclass(frozen=True)

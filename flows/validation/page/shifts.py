@@ -12,8 +12,9 @@ from flows.validation.policy import Limits
 
 SIZE, MARGIN = 300, 26
 MOST_DOTS = 600
-"""The pairs with the largest shifts."""
+"""Beyond, half of them the largest shifts, the others spread evenly over the rest."""
 MOST_NAMES = 6
+LINE = 11  # of text
 
 
 def shift_plot(rows: Sequence[PairFeatures], anchors: Sequence[str], limits: Limits) -> str:
@@ -26,13 +27,14 @@ def shift_plot(rows: Sequence[PairFeatures], anchors: Sequence[str], limits: Lim
     if not marks:
         return ""
     marks.sort(key=lambda one: -one[0].value)
-    marks = marks[:MOST_DOTS]
+    if len(marks) > MOST_DOTS:
+        half, rest = MOST_DOTS // 2, marks[MOST_DOTS // 2 :]
+        marks = marks[:half] + [rest[index * len(rest) // half] for index in range(half)]
     rings = [value for value in (limits.warn, limits.refuse) if value]
-    reach = 1.25 * max([*rings, min(marks[0][0].value, 3 * max(rings, default=math.inf)), 0.1])
+    reach = 1.3 * max([*rings, min(marks[0][0].value, 3 * max(rings, default=math.inf)), 0.1])
     parts = [*_frame(reach), *_rings(limits, reach)]
     parts += [_dot(mark, shift, reach) for mark, shift in reversed(marks)]
-    named = [one for one in marks if one[0].level != "accepted"][:MOST_NAMES]
-    parts += [labelled(mark, *_place(shift, reach)[:2], before=shift[1] > 0) for mark, shift in named]
+    parts += _names(marks, reach)
     label = escape(f"Shift between input and target of {len(marks)} pairs, largest {marks[0][0].text}")
     return f'<svg viewBox="0 0 {SIZE} {SIZE}" role="group" aria-label="{label}">{"".join(parts)}</svg>'
 
@@ -44,16 +46,28 @@ def in_words(shift_yx: tuple[float, float]) -> str:
     return f"{vertical}, {abs(right):.2g} px {'right' if right >= 0 else 'left'}"
 
 
-def _place(shift_yx: tuple[float, float], reach: float) -> tuple[float, float, bool]:
-    """Position of a shift, and whether it lies outside and stands at the edge."""
+def _place(shift_yx: tuple[float, float], reach: float) -> tuple[float, float]:
+    """Position of a shift; one that lies outside stands at the edge."""
     length = math.hypot(*shift_yx)
     factor = min(1.0, reach / length) if length else 1.0
     unit = (SIZE / 2 - MARGIN) / reach * factor
-    return SIZE / 2 + shift_yx[1] * unit, SIZE / 2 + shift_yx[0] * unit, factor < 1
+    return SIZE / 2 + shift_yx[1] * unit, SIZE / 2 + shift_yx[0] * unit
+
+
+def _names(marks: Sequence[tuple[Mark, tuple[float, float]]], reach: float) -> Iterator[str]:
+    """Names of the largest shifts, as far as they do not hide each other."""
+    taken: list[float] = []
+    for mark, shift in marks:
+        x, y = _place(shift, reach)
+        if mark.level == "accepted" or len(taken) == MOST_NAMES:
+            return
+        if all(abs(y - other) >= LINE for other in taken):
+            taken.append(y)
+            yield labelled(mark, x, y, before=x > SIZE / 2)
 
 
 def _dot(mark: Mark, shift_yx: tuple[float, float], reach: float) -> str:
-    x, y, _ = _place(shift_yx, reach)
+    x, y = _place(shift_yx, reach)
     return drawn(mark, x, y)
 
 
@@ -72,9 +86,8 @@ def _rings(limits: Limits, reach: float) -> Iterator[str]:
     for level, word, limit in (("warned", "warn", limits.warn), ("refused", "refuse", limits.refuse)):
         if limit:
             radius = limit / reach * (middle - MARGIN)
-            at = radius * math.sqrt(0.5)
             yield f'<circle class="ring {level}" cx="{middle}" cy="{middle}" r="{radius:.1f}"/>'
             yield (
-                f'<text class="limit {level}" x="{middle + at + 3:.1f}" y="{middle - at - 3:.1f}">'
+                f'<text class="limit {level}" x="{middle + 4}" y="{middle - radius - 4:.1f}">'
                 f"{word} above {limit:.3g}</text>"
             )

@@ -57,7 +57,7 @@ def thumbnail(path: Path | None, *, edge: int = EDGE) -> Thumbnail:
 
 
 def reduced(pixels: np.ndarray, edge: int) -> np.ndarray:
-    """(H, W) averaged over square blocks so that the longer side is about `edge`; what fills no block is cut."""
+    """(H, W) averaged over square blocks to a longer side of about `edge`; what fills no block is cut."""
     factor = max(1, round(max(pixels.shape) / edge))
     rows, columns = (max(1, length // factor) for length in pixels.shape)
     blocks = pixels[: rows * factor, : columns * factor]

@@ -69,14 +69,14 @@ RULES = {
     ),
     "splits": Words(
         "A split without fields of view",
-        "Training, its control, the calibration of intervals and the final test each need fields of their own.",
+        "Training, its control, the calibration and the final test each need fields of their own.",
     ),
 }
 
 MEASURES = {
     "saturated": "Saturated pixels have lost their intensity; a model learns a ceiling that is not there.",
     "black": "Pixels clipped at the dark end have lost the background and its noise.",
-    "grey_levels": "Few grey levels mean that intensities were rescaled or compressed; fine differences are gone.",
+    "grey_levels": "Few grey levels: intensities were rescaled or compressed, fine differences are gone.",
     "snr_db": "An input that is nothing but noise teaches a model to invent.",
     "snr_gain_db": "The target is what a model strives for: it must be the better one of the two.",
     "focus_loss": "A blurred image among sharp ones teaches blur, or sharpness that is invented.",
@@ -86,17 +86,19 @@ MEASURES = {
     "registration": "Too little common structure: the two images may not show the same field of view.",
     "rank_correlation": "What is brighter in the input should be brighter in the target too.",
     "curvature": "A curved relation means gamma or another contrast that is not linear in one of the two.",
-    "separate_stretch": "Each image was stretched on its own: intensities of input and target do not compare.",
+    "separate_stretch": "Each image was stretched on its own: their intensities do not compare.",
     "hot_pixels": "Single bright pixels are a camera's, not the sample's; a model may learn to paint them.",
     "dropped_lines": "Lost lines hold no data; a model may learn to paint them.",
     "stagger_px": "A bidirectional scan out of phase doubles every edge.",
     "signal_share": "An empty field teaches nothing, and makes averages look good.",
     "background_drift": "Another offset or stray light makes sessions differ where the samples do not.",
+    "vignetting": "A model learns the lamp's fall-off along with the sample.",
 }
 
 NOT_MEASURED = {
     "focus_loss": "needs at least eight fields of view to compare",
-    "background_drift": "needs at least two sessions to compare",
+    "background_drift": "needs at least two sessions of three fields of view to compare",
+    "vignetting": "needs at least two sessions with many fields of view to compare",
     "separate_stretch": "concerns only pairs in which both images fill their file's range exactly",
 }
 """Why a quantity may be measurable in no pair at all."""
