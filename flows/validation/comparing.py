@@ -20,6 +20,7 @@ from flows.validation.features import SIDES, PairFeatures, SideFeatures
 from flows.validation.measuring import Measurements
 
 FEWEST_FIELDS = 8  # below, sharpness has no usual spread
+FEWEST_FIELDS_OF_SESSION = 3  # below, a difference of backgrounds may be that of two samples
 SMALLEST_SPREAD_DB = 0.75  # of sharpness, which no set of fields is more even than
 
 
