@@ -37,6 +37,8 @@ __all__ = [
 SUFFIXES = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".mrc", ".czi", ".nd2", ".lif")
 FOLDER_SUFFIXES = (".ome.zarr", ".zarr")
 """Of images that are folders."""
+LITTER = ("thumbs.db", "desktop.ini")
+"""Files that file managers leave behind."""
 LISTED = 5  # names that an error message lists
 
 
@@ -147,7 +149,7 @@ def _file_digest(path: Path) -> bytes:
 
 
 def image_files(folder: Path, card: Card | None = None) -> dict[str, Path]:
-    """Image files of a folder by name; hidden files are passed over, anything else is refused."""
+    """Image files of a folder by name; hidden files and litter are passed over, the rest is refused."""
     if not folder.is_dir():
         simulated = folder.name == "low" and card is not None and card.inputs == "simulated"
         remedy = (
@@ -158,7 +160,7 @@ def image_files(folder: Path, card: Card | None = None) -> dict[str, Path]:
         raise DatasetError(f"a folder {folder}", "none", remedy)
     images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path.name.lower() in LITTER:
             continue
         known = FOLDER_SUFFIXES if path.is_dir() else SUFFIXES
         suffix = next((s for s in known if path.name.lower().endswith(s)), None)

@@ -6,7 +6,7 @@ A version is named by (the beginning of) its md5, by its tag, or by a commit.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,8 +26,6 @@ from flows.version import (
 )
 from flows.version_control import commit_record, git, is_checkout, require_clean_index
 
-KINDS = ("added", "deleted", "modified", "renamed")
-"""Of differences, in DVC's words."""
 FEWEST = 4
 """Characters of a md5 or commit that may stand for it."""
 
@@ -121,18 +119,13 @@ def difference(settings: Settings, before: str | None, after: str | None) -> Dif
     found = versions(settings)
     new = _named(found, after) if after is not None else _present(found, settings)
     old = _named(found, before) if before is not None else _one_before(found, new)
-    folder = settings.data_dir.relative_to(settings.home).as_posix()
-    document = json.loads(
-        run_dvc(settings, "diff", "--json", "--targets", folder, "--", old.commit, new.commit) or "{}"
-    )
-    names = {kind: [_path(entry, folder) for entry in document.get(kind, ())] for kind in KINDS}
-    renamed = [entry["path"] for entry in document.get("renamed", ())]
+    was, now = (_files(settings, one.commit) for one in (old, new))
     return Difference(
         before=old.version,
         after=new.version,
-        added=_by_task([*names["added"], *(_inside(entry["new"], folder) for entry in renamed)]),
-        removed=_by_task([*names["deleted"], *(_inside(entry["old"], folder) for entry in renamed)]),
-        changed=_by_task(names["modified"]),
+        added=_by_task(path for path in now if path not in was),
+        removed=_by_task(path for path in was if path not in now),
+        changed=_by_task(path for path in now if was.get(path, now[path]) != now[path]),
     )
 
 
@@ -210,13 +203,19 @@ def _content(settings: Settings, commit: str, record: str) -> dict[str, Any] | N
 
 
 def _named(found: Sequence[DataVersion], which: str) -> DataVersion:
-    """The newest version that a name fits. Raises VersionError with what there is."""
-    for one in found:
-        starts = len(which) >= FEWEST and any(full.startswith(which) for full in (one.version, one.commit))
-        if starts or which in one.tags:
-            return one
-    known = ", ".join(one.tags[0] if one.tags else one.version[:8] for one in found[:10])
-    raise VersionError("a version of the data", f"'{which}'", f"There are: {known or 'none'}.")
+    """The newest commit of the version that a name fits. Raises VersionError with what there is."""
+    fitting = [
+        one
+        for one in found
+        if which in one.tags
+        or (len(which) >= FEWEST and any(full.startswith(which) for full in (one.version, one.commit)))
+    ]
+    if len({one.version for one in fitting}) == 1:
+        return fitting[0]
+    known = ", ".join(one.tags[0] if one.tags else one.version[:8] for one in fitting or found[:10])
+    raise VersionError(
+        "one version of the data", f"'{which}'", f"There are: {known or 'none'}. `cvdm data log` lists them."
+    )
 
 
 def _present(found: Sequence[DataVersion], settings: Settings) -> DataVersion:
@@ -237,21 +236,22 @@ def _one_before(found: Sequence[DataVersion], new: DataVersion) -> DataVersion:
     raise VersionError("an earlier version", "none", "Name two versions of `cvdm data log`.")
 
 
-def _path(entry: dict[str, Any], folder: str) -> str:
-    path = entry["path"]
-    return _inside(path if isinstance(path, str) else path["new"], folder)
+def _files(settings: Settings, commit: str) -> dict[str, str]:
+    """The md5 of every file of a version by its path in the data folder. Raises VersionError.
+
+    By `dvc list`, which asks the remote for what the cache has forgotten; `dvc diff` says nothing then.
+    """
+    folder = settings.data_dir.relative_to(settings.home).as_posix()
+    listed = run_dvc(settings, "list", ".", folder, "--rev", commit, "--recursive", "--json", "--show-hash")
+    return {str(entry["path"]): str(entry["md5"]) for entry in json.loads(listed)}
 
 
-def _inside(path: str, folder: str) -> str:
-    return PurePosixPath(path).relative_to(folder).as_posix() if path.rstrip("/") != folder else ""
-
-
-def _by_task(paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Names of pairs (once for both images) and other files, by task; folders are left out."""
+def _by_task(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Names of pairs (once for both images) and other files, by task."""
     found: dict[str, set[str]] = {}
     for path in paths:
         parts = PurePosixPath(path).parts
-        if len(parts) < 2 or path.endswith("/"):
+        if len(parts) < 2:
             continue
         name = _pair_name(parts[2]) if parts[1] in ("low", "high") and len(parts) > 2 else "/".join(parts[1:])
         found.setdefault(parts[0], set()).add(name)

@@ -33,6 +33,7 @@ from flows.version import (
     one_ingest_at_a_time,
     push_data,
     record_file,
+    require_complete,
 )
 from flows.version_control import commit_record, is_checkout, require_clean_index
 
@@ -63,6 +64,7 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
         require_clean_index(settings.home)
     with one_ingest_at_a_time(settings):
         clear(settings.data_dir / INCOMING)  # `dvc add` would record it
+        require_complete(settings)
         with (
             card_for(source, home, own_card, options) as card_file,
             staged(source, home, settings.data_dir / INCOMING / task, card_file) as batch,
@@ -86,6 +88,8 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
         session=options.session,
         added=verdict.accepted,
         known=len(batch.arrivals.known),
+        splits=_splits_of_new(verdict),
+        scenes=verdict.scenes,
         rejected=rejected,
         warnings=verdict.warnings,
         quarantined=moved,
@@ -110,6 +114,12 @@ def _judged(batch: Batch, settings: Settings, session: str | None) -> BatchRepor
     return judge_batch(
         batch.folder, card, measured, batch.added, load_validation_policy(settings.params_file)
     )
+
+
+def _splits_of_new(verdict: BatchReport) -> dict[str, str]:
+    """By new field, its split."""
+    rows = verdict.report.table if verdict.report else ()
+    return {row.field: row.split for row in rows if row.name in verdict.accepted and row.field and row.split}
 
 
 def _take_in(batch: Batch, verdict: BatchReport, home: Path, session: str | None) -> None:

@@ -37,6 +37,10 @@ class IngestResult:
     """Names of the new pairs."""
     known: int
     """Pairs of the batch that were there already, byte for byte."""
+    splits: Mapping[str, str]
+    """Of the new fields."""
+    scenes: tuple[tuple[str, ...], ...]
+    """Groups of new fields and present ones that show one scene."""
     rejected: tuple[Finding, ...]
     """Why pairs of the batch were refused."""
     warnings: tuple[Finding, ...]
@@ -71,20 +75,33 @@ class IngestResult:
             **{name: getattr(self, name) for name in same},
             "push_problem": self.push_problem,
             "added": list(self.added),
+            "splits": dict(self.splits),
+            "scenes": [list(scene) for scene in self.scenes],
             "rejected": [finding.as_json() for finding in self.rejected],
             "warnings": [finding.as_json() for finding in self.warnings],
             "quarantine": None if moved is None else str(moved.folder),
             "left_in_place": [] if moved is None else list(moved.left),
         }
 
+    def _beside(self, field: str) -> str:
+        """With which other fields a field shares its scene, in words."""
+        others = [name for scene in self.scenes if field in scene for name in scene if name != field]
+        return f", the scene of {', '.join(others)}" if others else ""
+
     def summary(self) -> str:
         """The result for people."""
         refused = {finding.name for finding in self.rejected}
         counts = f"{len(self.added)} new pairs, {self.known} known, {len(refused)} refused"
         lines = [f"{self.task}: {counts}; data version {self.data_version}"]
+        lines += [
+            f"  field {field}: {split}{self._beside(field)}" for field, split in sorted(self.splits.items())
+        ]
         lines += listed(self.rejected, self.warnings)
         if self.quarantined is not None:
-            lines.append(f"The refused pairs are in {self.quarantined.folder}, with their reasons.")
+            lines.append(
+                f"The refused pairs were moved to {self.quarantined.folder}, with their reasons; "
+                "mend them there and ingest that folder."
+            )
             if self.quarantined.left:
                 lines.append(f"{len(self.quarantined.left)} of them may not be removed from the batch.")
         if self.commit:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import yaml
 
-from cvdm.card import CARD_NAME, SPLITS, Card, Split
+from cvdm.card import CARD_NAME, SPLITS, Card, Split, load_card
 from cvdm.dataset import image_files, split_of
 from cvdm.errors import ConfigError, DatasetError
 from cvdm.storage import replacing
 from flows.ingest_result import IngestOptions
+from flows.transfer import same_content
 from flows.validation.features import SIDES
 
 SEEDS = 10_000
@@ -33,10 +34,10 @@ def card_for(source: Path, home: Path, own: Path, options: IngestOptions) -> Ite
     task = home.name
     try:
         if home.is_dir():
-            if options.card is not None or options.name_pattern is not None:
+            if not _says_the_same(home, options):
                 raise ConfigError(
-                    f"neither --card nor --name-pattern, because {task} has a card",
-                    "one of them",
+                    f"no other --card or --name-pattern, because {task} has a card",
+                    "another one",
                     f"Leave it out; to change the card, edit {CARD_NAME} in the task's folder.",
                 )
             yield home / CARD_NAME
@@ -65,6 +66,13 @@ def card_for(source: Path, home: Path, own: Path, options: IngestOptions) -> Ite
             yield own
     finally:
         shutil.rmtree(own.parent, ignore_errors=True)
+
+
+def _says_the_same(home: Path, options: IngestOptions) -> bool:
+    """Whether what was said of the card is what the present card says, as when a command is repeated."""
+    if options.card is not None:
+        return options.card.is_file() and same_content(options.card, home / CARD_NAME)
+    return options.name_pattern in (None, load_card(home).name_pattern)
 
 
 def write_card(path: Path, task: str, name_pattern: str, names: Sequence[str]) -> None:

@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvdm.card import load_card
+from cvdm.card import CARD_NAME, load_card
 from cvdm.dataset import FOLDER_SUFFIXES
+from cvdm.errors import DatasetError
 from cvdm.storage import replacing
 from flows.plain_json import plain_json
 from flows.progress import progress_bar
@@ -61,6 +62,7 @@ def examine(settings: Settings, path: Path | None, task: str | None, *, drift: b
     if path is not None and task is not None and settings.dataset_dir(task).is_dir():
         return _examine_batch(settings, path, task, policy)
     root = path or settings.dataset_dir(task or "")
+    _require_dataset(settings, root, task)
     report = validate_dataset(root, policy)
     page = keep(report, settings, report.card.task)
     document, text = {**report.as_json(), "page": str(page)}, f"{report.summary()}\nReport: {page}"
@@ -69,8 +71,33 @@ def examine(settings: Settings, path: Path | None, task: str | None, *, drift: b
 
         changed = drift_of(Registry.open(settings), report)
         document["drift"] = None if changed is None else changed.as_json()
-        text += "\n" + (changed.summary() if changed else "drift: no champion whose data are known")
+        text += "\n" + (
+            changed.summary()
+            if changed
+            else "drift: no champion whose data are known; `cvdm retrain` makes one"
+        )
     return Examined(document, text, report.passed)
+
+
+def _require_dataset(settings: Settings, root: Path, task: str | None) -> None:
+    """Raise DatasetError, with what is known, where there is no dataset folder, or one of another task."""
+    known = ", ".join(settings.known_tasks()) or "none yet"
+    if not root.is_dir():
+        raise DatasetError(
+            "a folder with low/ and high/, an image, or --task with a known task",
+            f"nothing at {root}",
+            f"Check the path; the tasks are: {known}.",
+        )
+    if not (root / CARD_NAME).is_file():
+        raise DatasetError(
+            f"a dataset with its {CARD_NAME}, or a batch and the task that it is for",
+            f"{root} without a card",
+            f"Name the task with --task ({known}); for a new one see `cvdm ingest --help`.",
+        )
+    if task is not None and (found := load_card(root).task) != task:
+        raise DatasetError(
+            f"a known task ({known}) or a dataset of {task}", f"a dataset of {found}", "Correct --task."
+        )
 
 
 def validate(settings: Settings, task: str) -> ValidationReport:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -43,15 +44,23 @@ class Remote:
 
 def data_version(settings: Settings) -> str | None:
     """The md5 of the data folder as data.dvc records it; None where the data are not under DVC."""
-    try:
-        content = yaml.safe_load(record_file(settings).read_text(encoding="utf-8"))
-        return str(content["outs"][0]["md5"])
-    except FileNotFoundError:
-        return None
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError) as error:
+    record = _record(settings)
+    return None if record is None else str(record["md5"])
+
+
+def require_complete(settings: Settings) -> None:
+    """Raise VersionError where files of the recorded version are missing, as before the first `dvc pull`.
+
+    Recording the folder as it is would drop them from the next version.
+    """
+    recorded = int((_record(settings) or {}).get("nfiles", 0))
+    present = sum(path.is_file() for path in settings.data_dir.rglob("*")) if recorded else 0
+    if present < recorded:
         raise VersionError(
-            f"a DVC file at {record_file(settings)}", f"{type(error).__name__}", "Restore it from git."
-        ) from error
+            f"all {recorded} files of the data version {data_version(settings)}",
+            f"{present} in {settings.data_dir}",
+            "Run `dvc pull` first; to remove data for good, remove them and run `dvc add data`.",
+        )
 
 
 def record_file(settings: Settings) -> Path:
@@ -128,3 +137,17 @@ def one_ingest_at_a_time(settings: Settings) -> Iterator[None]:
                 "no other ingest or checkout", "one that is running", "Wait for it to end."
             ) from error
         yield
+
+
+def _record(settings: Settings) -> dict[str, Any] | None:
+    """What data.dvc says of the data folder; None where there is no such file. Raises VersionError."""
+    try:
+        content = yaml.safe_load(record_file(settings).read_text(encoding="utf-8"))
+        record: dict[str, Any] = {"md5": content["outs"][0]["md5"], **content["outs"][0]}
+        return record
+    except FileNotFoundError:
+        return None
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError) as error:
+        raise VersionError(
+            f"a DVC file at {record_file(settings)}", f"{type(error).__name__}", "Restore it from git."
+        ) from error

@@ -92,7 +92,7 @@ def judge_batch(
     kept = measured.dealt(grouped)
     everything = report = judge(root, grouped, kept, policy, new=new)
     rejected: list[Finding] = []
-    while refused := [finding for finding in report.rejected if finding.name in new]:
+    while refused := [*(one for one in report.rejected if one.name in new), *_copies(report, new)]:
         rejected += refused
         kept = kept.without({finding.name for finding in refused if finding.name})
         if not kept.rows:
@@ -108,6 +108,16 @@ def judge_batch(
         report=report,
         everything=everything,
     )
+
+
+def _copies(report: ValidationReport, new: Collection[str]) -> list[Finding]:
+    """Warnings about new inputs that equal a present one, as refusals: the dataset has them already."""
+    copied = {row.name for row in report.table if row.low.twin_in_split and row.low.twin_in_split not in new}
+    return [
+        replace(one, severity="error")
+        for one in report.warnings
+        if one.check == "copy" and one.name in new and one.name in copied
+    ]
 
 
 def _scenes_of_new_fields(

@@ -293,7 +293,7 @@ def _of_splits() -> Iterator[Check]:
             "Remove one of the two, or list their fields under `overlapping` in card.yaml.",
         )
         yield Check(
-            "copy",
+            "copy" if side == "low" else "copied-target",
             f"{side}_twin_in_split",
             Absent(),
             f"every {who} once",

@@ -111,7 +111,7 @@ QUANTITIES: tuple[Quantity, ...] = (
         "focus_loss",
         "Loss of sharpness against the other fields",
         "Refocus and acquire the field again, or leave the pair out.",
-        unit="usual deviations",
+        unit="times the usual spread",
     ),
     Quantity(
         "shift_px",

@@ -107,6 +107,15 @@ def test_a_starved_split_is_an_error_not_a_surprise(tmp_path):
         dataset.split("holdout")
 
 
+def test_what_file_managers_leave_is_passed_over(tmp_path):
+    """Hidden files and litter are no images, and no reason to refuse a folder."""
+    root = make(tmp_path)
+    before = load_dataset(root)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        (root / "low" / name).touch()
+    assert load_dataset(root) == before
+
+
 def test_digest_depends_on_content_alone(tmp_path):
     """A copy elsewhere has the same digest; any byte, name or word of the card changes it."""
     original = make(tmp_path / "a")

@@ -289,17 +289,37 @@ def test_validate_judges_a_batch_beside_the_task(cvdm, project_settings, cells_d
         (batch / side).mkdir(parents=True)
         shutil.copy(home / side / "f00_c0.tif", batch / side / "f00_c0.tif")  # known
         shutil.copy(home / side / "f02_c0.tif", batch / side / "f01_c0.tif")  # a name that is taken
-        shutil.copy(home / side / "f03_c0.tif", batch / side / "f90_c0.tif")  # the same scene again
+        shutil.copy(home / side / "f03_c0.tif", batch / side / "f90_c0.tif")  # a copy
     write_tiff(batch / "low" / "f91_c0.tif", np.zeros((96, 96), np.uint8))
     code, out, _ = cvdm("validate", batch, "--task", TASK, "--json")
     document = json.loads(out)
-    assert code == 1 and (document["pairs"], document["known"], document["accepted"]) == (4, 1, 2)
+    assert code == 1 and (document["pairs"], document["known"], document["accepted"]) == (4, 1, 1)
     assert {(one["name"], one["check"]) for one in document["rejected"]} == {
         ("f01_c0", "name-taken"),
+        ("f90_c0", "copy"),
         ("f91_c0", "complete"),
     }
-    assert document["scenes"] == [["f03", "f90"]]
     assert len(list((home / "low").iterdir())) == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "nothing at nowhere"),
+        (["--task", "no-such-task"], "the tasks are: test-cells"),
+        (["empty"], "Name the task with --task (test-cells)"),
+        (["data/test-cells", "--task", "other"], "a dataset of test-cells"),
+    ],
+)
+def test_validate_says_what_it_cannot_find(
+    cvdm, project_settings, cells_dataset, monkeypatch, arguments, told
+):
+    """A typo of a path, an unknown task and a folder that is no dataset, with what is known."""
+    shutil.copytree(cells_dataset, project_settings.dataset_dir(TASK))
+    (project_settings.home / "empty" / "low").mkdir(parents=True)
+    monkeypatch.chdir(project_settings.home)
+    code, _, err = cvdm("validate", *arguments)
+    assert code == 1 and told in err
 
 
 def test_drift_is_told_against_the_champion_s_data(cvdm, registered, cells_dataset):

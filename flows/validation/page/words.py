@@ -56,7 +56,8 @@ RULES = {
         "The same image in two splits",
         "A model would be tested on what it learned from, and look better than it is.",
     ),
-    "copy": Words("The same image twice", "A copy teaches nothing new, and counts double."),
+    "copy": Words("The same input twice", "A copy teaches nothing new, and counts double."),
+    "copied-target": Words("Two fields with one target", "They count as two but tell of one."),
     "overlap-across-splits": Words(
         "The same scene in two splits",
         "A model would be tested on what it learned from, and look better than it is.",

@@ -52,6 +52,13 @@ def test_what_a_version_added_is_named(settings, grown):
     assert "no difference" in difference(settings, first.tag, first.tag).summary()
 
 
+def test_versions_that_only_the_remote_has_are_compared(settings, grown):
+    """As on a fresh clone: an empty cache does not look like no difference."""
+    shutil.rmtree(settings.home / ".dvc" / "cache")
+    shutil.rmtree(settings.mlruns_dir, ignore_errors=True)
+    assert difference(settings, None, None).added == {TASK: ("f12_c0", "f13_c0", "ledger.json")}
+
+
 def test_an_earlier_version_comes_back_and_goes_again(settings, grown):
     """The dataset is the one of that version, bit for bit; the record is a commit of its own."""
     _, first, second = grown

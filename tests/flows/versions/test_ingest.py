@@ -269,6 +269,7 @@ def test_a_scene_seen_again_follows_its_field_to_its_split(tmp_path):
     result = ingest(again, TASK, settings, IngestOptions(commit=False, push=False))
     assert result.accepted, result.summary()
     assert set(load_ledger(home).scenes) == {("f02", "f20"), ("f05", "f21")}
+    assert f"field f20: {result.splits['f20']}, the scene of f02" in result.summary()
     card = load_card(home)
     assert split_of("f20", card) == dealt["f02"] and split_of("f21", card) == dealt["f05"]
     assert {field: split_of(field, card) for field in dealt} == dealt
@@ -321,7 +322,9 @@ def test_a_new_task_needs_no_more_than_a_pattern(tmp_path):
     load_dataset(home).require_splits()
     assert yaml.safe_load((home / "card.yaml").read_text())["licence"] is None
     with pytest.raises(ConfigError, match="has a card"):
-        ingest(batch, "new-task", settings, IngestOptions(name_pattern=pattern))
+        ingest(batch, "new-task", settings, IngestOptions(name_pattern="(?P<field>.+)"))
+    again = ingest(batch, "new-task", settings, IngestOptions(name_pattern=pattern, push=False))
+    assert (again.known, again.added, again.commit) == (6, (), None)
 
 
 def test_a_card_may_come_from_elsewhere(tmp_path):
@@ -372,6 +375,16 @@ def test_a_batch_from_quarantine_may_come_again(settings, second):
     again = ingest(folder, TASK, settings, options)
     assert again.quarantined.folder != folder and {one.name for one in again.rejected} == {"f12_c0"}
     assert before.items() <= files_of(again.quarantined.folder).items()
+
+
+def test_data_that_were_not_pulled_are_not_dropped(settings, second):
+    """A fresh clone without its data must not become a version that holds the batch alone."""
+    shutil.rmtree(settings.dataset_dir(TASK) / "low")
+    (settings.dataset_dir(TASK) / "low").mkdir()
+    before = state(settings)
+    with pytest.raises(VersionError, match="dvc pull"):
+        ingest(second, TASK, settings)
+    assert state(settings) == before
 
 
 def test_the_data_folder_is_no_batch(settings, second):
