@@ -162,6 +162,12 @@ def image_files(folder: Path, card: Card | None = None) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.lower() in LITTER:
             continue
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            raise DatasetError(
+                "names of letters that UTF-8 can write", repr(path.name), "Rename the file."
+            ) from error
         known = FOLDER_SUFFIXES if path.is_dir() else SUFFIXES
         suffix = next((s for s in known if path.name.lower().endswith(s)), None)
         if suffix is None:

@@ -33,7 +33,7 @@ from flows.version import (
     one_ingest_at_a_time,
     push_data,
     record_file,
-    require_complete,
+    require_held,
 )
 from flows.version_control import commit_record, is_checkout, require_clean_index
 
@@ -64,7 +64,7 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
         require_clean_index(settings.home)
     with one_ingest_at_a_time(settings):
         clear(settings.data_dir / INCOMING)  # `dvc add` would record it
-        require_complete(settings)
+        require_held(settings)
         with (
             card_for(source, home, own_card, options) as card_file,
             staged(source, home, settings.data_dir / INCOMING / task, card_file) as batch,

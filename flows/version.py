@@ -7,6 +7,7 @@ is not promised to stay, and its locks and loggers belong to a process of its ow
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -25,6 +26,7 @@ from flows.settings import Settings
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 20, 3.0
 """How often and after which pause a command is repeated while another DVC process holds its lock."""
 
+IMAGE_FOLDERS, LISTED = ("low", "high"), 5
 LOCKED = ("acquire lock", "is busy")
 """What DVC says then."""
 
@@ -48,18 +50,27 @@ def data_version(settings: Settings) -> str | None:
     return None if record is None else str(record["md5"])
 
 
-def require_complete(settings: Settings) -> None:
-    """Raise VersionError where files of the recorded version are missing, as before the first `dvc pull`.
+def require_held(settings: Settings) -> None:
+    """Raise VersionError where data of the recorded version are missing or are other ones.
 
-    Recording the folder as it is would drop them from the next version.
+    So it is before the first `dvc pull`, and after a `git pull` of somebody else's version: to record the
+    folder as it is would drop what is missing from the next version. More than the record holds is what an
+    interrupted ingest leaves; cards are a person's to edit.
     """
-    recorded = int((_record(settings) or {}).get("nfiles", 0))
-    present = sum(path.is_file() for path in settings.data_dir.rglob("*")) if recorded else 0
-    if present < recorded:
+    if _record(settings) is None:
+        return
+    folder = settings.data_dir.relative_to(settings.home).as_posix()
+    found = json.loads(run_dvc(settings, "data", "status", "--granular", "--json", folder) or "{}")
+    changes = found.get("uncommitted", {})
+    lost = [name for name in changes.get("deleted", ()) if not name.endswith("/")]
+    lost += [name for name in changes.get("modified", ()) if PurePosixPath(name).parent.name in IMAGE_FOLDERS]
+    told = any(name.rstrip("/") != folder for names in changes.values() for name in names)
+    if lost or not settings.data_dir.exists() or (changes and not told):
+        listed = ", ".join(lost[:LISTED]) + (f" and {len(lost) - LISTED} more" if len(lost) > LISTED else "")
         raise VersionError(
-            f"all {recorded} files of the data version {data_version(settings)}",
-            f"{present} in {settings.data_dir}",
-            "Run `dvc pull` first; to remove data for good, remove them and run `dvc add data`.",
+            f"the data of version {data_version(settings)} in {settings.data_dir}",
+            f"{len(lost)} files missing or changed: {listed}" if lost else "other data",
+            "Run `dvc pull`; to give data up for good, remove them and run `dvc add data`.",
         )
 
 

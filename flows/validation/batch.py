@@ -48,10 +48,23 @@ class Arrivals:
     """There already, byte for byte."""
     clashing: tuple[PairFiles, ...]
     """Under a name that other content has."""
+    closed: tuple[tuple[PairFiles, str], ...] = ()
+    """With a file that cannot be opened, and why."""
 
     def clashes(self) -> tuple[Finding, ...]:
-        """A refusal for each pair whose name is taken."""
-        return tuple(
+        """A refusal for each pair whose name is taken or whose files cannot be opened."""
+        unopened = tuple(
+            Finding(
+                check="readable",
+                name=pair.name,
+                severity="error",
+                expected="files that can be opened",
+                actual=reason,
+                remedy="Check the link or the permissions, or copy the files again.",
+            )
+            for pair, reason in self.closed
+        )
+        return unopened + tuple(
             Finding(
                 check="name-taken",
                 name=pair.name,
@@ -67,8 +80,11 @@ class Arrivals:
 def arrivals(batch: Iterable[PairFiles], present: Iterable[PairFiles]) -> Arrivals:
     """Sort the pairs of a batch by comparing bytes with present pairs of their names. Raises OSError."""
     there = {pair.name: pair for pair in present}
-    new, known, clashing = [], [], []
+    new, known, clashing, closed = [], [], [], []
     for pair in batch:
+        if reason := _closed(pair):
+            closed.append((pair, reason))
+            continue
         sides = [(getattr(pair, side), getattr(there.get(pair.name), side, None)) for side in SIDES]
         if any(one and other and not same_content(one, other) for one, other in sides):
             clashing.append(pair)
@@ -76,7 +92,18 @@ def arrivals(batch: Iterable[PairFiles], present: Iterable[PairFiles]) -> Arriva
             known.append(pair)
         else:
             new.append(pair)
-    return Arrivals(tuple(new), tuple(known), tuple(clashing))
+    return Arrivals(tuple(new), tuple(known), tuple(clashing), tuple(closed))
+
+
+def _closed(pair: PairFiles) -> str | None:
+    """Why a file of a pair cannot be opened, such as a link that leads nowhere; None where all can be."""
+    for path in (pair.low, pair.high):
+        try:
+            if path is not None and not path.is_dir():
+                path.open("rb").close()
+        except OSError as error:
+            return f"{path.name}: {error.strerror or error}" if path else None
+    return None
 
 
 def judge_batch(

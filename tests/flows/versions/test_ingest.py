@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -377,14 +378,46 @@ def test_a_batch_from_quarantine_may_come_again(settings, second):
     assert before.items() <= files_of(again.quarantined.folder).items()
 
 
-def test_data_that_were_not_pulled_are_not_dropped(settings, second):
-    """A fresh clone without its data must not become a version that holds the batch alone."""
-    shutil.rmtree(settings.dataset_dir(TASK) / "low")
-    (settings.dataset_dir(TASK) / "low").mkdir()
+@pytest.mark.parametrize("lost", ["everything", "one file", "content"])
+def test_data_that_are_not_the_recorded_ones_are_not_versioned(settings, second, lost):
+    """A clone without its data, or with older ones, must not become a version that lacks somebody's pairs."""
+    home = settings.dataset_dir(TASK)
+    if lost == "everything":
+        shutil.rmtree(settings.data_dir)
+    elif lost == "one file":
+        (home / "low" / "f03_c0.tif").unlink()
+    else:
+        path = home / "low" / "f03_c0.tif"
+        pixels = tifffile.imread(path)
+        path.unlink()  # another name of it lies in the cache
+        write_tiff(path, pixels[::-1])
     before = state(settings)
     with pytest.raises(VersionError, match="dvc pull"):
         ingest(second, TASK, settings)
     assert state(settings) == before
+
+
+def test_a_card_may_be_edited_between_ingests(settings, second):
+    """What a person has learned about the data comes into the next version."""
+    card = settings.dataset_dir(TASK) / "card.yaml"
+    text = card.read_text() + "channel: DAPI\n"
+    card.unlink()
+    card.write_text(text)
+    assert ingest(second, TASK, settings, IngestOptions(push=False)).commit
+    assert load_card(settings.dataset_dir(TASK)).channel == "DAPI"
+
+
+def test_a_link_that_leads_nowhere_is_refused_alone(settings, second, tmp_path):
+    """The other pairs come in; a name that no file system can write in UTF-8 stops the batch in words."""
+    (second / "low" / "f12_c0.tif").unlink()
+    (second / "low" / "f12_c0.tif").symlink_to(tmp_path / "gone.tif")
+    options = IngestOptions(commit=False, push=False)
+    result = ingest(second, TASK, settings, options)
+    assert [(one.name, one.check) for one in result.rejected] == [("f12_c0", "readable")]
+    assert result.added == ("f13_c0",) and (second / "high" / "f12_c0.tif").exists()
+    (second / "low" / os.fsdecode(b"f14_\xb5.tif")).write_bytes(b"x")
+    with pytest.raises(DatasetError, match="UTF-8"):
+        ingest(second, TASK, settings, options)
 
 
 def test_the_data_folder_is_no_batch(settings, second):
