@@ -5,10 +5,12 @@ A version is named by (the beginning of) its md5, by its tag, or by a commit.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -18,6 +20,7 @@ from flows.settings import Settings
 from flows.version import (
     VersionError,
     add_to_dvc,
+    changed_files,
     data_version,
     find_remote,
     one_ingest_at_a_time,
@@ -26,7 +29,7 @@ from flows.version import (
 )
 from flows.version_control import commit_record, git, is_checkout, require_clean_index
 
-FEWEST = 4
+FEWEST, LISTED = 4, 5
 """Characters of a md5 or commit that may stand for it."""
 
 
@@ -44,7 +47,7 @@ class DataVersion:
     files: int
     megabytes: float
     present: bool
-    """Whether data.dvc holds it now."""
+    """Whether data.dvc holds it now; of equal versions the newest."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def versions(settings: Settings) -> tuple[DataVersion, ...]:
     record = record_file(settings).relative_to(settings.home).as_posix()
     now = data_version(settings)
     log = git(settings.home, "log", "--format=%H%x1f%cI%x1f%s", "--", record)
-    found = []
+    found: list[DataVersion] = []
     for line in filter(None, log.splitlines()):
         commit, date, message = line.split("\x1f")
         content = _content(settings, commit, record)
@@ -97,7 +100,7 @@ def versions(settings: Settings) -> tuple[DataVersion, ...]:
                 tags=tuple(tags),
                 files=int(content.get("nfiles", 0)),
                 megabytes=round(int(content.get("size", 0)) / 1e6, 3),
-                present=content["md5"] == now,
+                present=content["md5"] == now and not any(one.present for one in found),
             )
         )
     return tuple(found)
@@ -141,18 +144,14 @@ def checkout(settings: Settings, which: str, *, commit: bool = True) -> tuple[Da
 
 def _checked_out(settings: Settings, which: str, *, commit: bool) -> tuple[DataVersion, str | None]:
     found = versions(settings)
-    wanted, _ = _named(found, which), _present(found, settings)
+    wanted = _named(found, which)
+    _present(found, settings)
     commit = commit and is_checkout(settings.home)
     if commit:
         require_clean_index(settings.home)
     record = record_file(settings)
-    if _unrecorded(settings):
-        raise VersionError(
-            "data that some version holds",
-            f"changes in {settings.data_dir} since {data_version(settings)}",
-            "Ingest what is new, or set it aside; a checkout would overwrite it.",
-        )
-    if not wanted.present:
+    _require_kept(settings, found)
+    if not wanted.present or any(changed_files(settings).values()):
         _replace(settings, wanted)
     if not commit:
         return wanted, None
@@ -163,9 +162,9 @@ def _checked_out(settings: Settings, which: str, *, commit: bool) -> tuple[DataV
 def _replace(settings: Settings, wanted: DataVersion) -> None:
     """Put a version into the place of the present one, which comes back where that cannot be done."""
     record = record_file(settings)
-    if settings.data_dir.exists():
-        add_to_dvc(settings)  # equal content, but DVC replaces only what its cache holds
     before = record.read_bytes() if record.exists() else None
+    if settings.data_dir.exists():
+        add_to_dvc(settings)  # DVC replaces only what its cache holds
     name = record.relative_to(settings.home).as_posix()
     git(settings.home, "restore", "--source", wanted.commit, "--worktree", "--", name)
     try:
@@ -174,23 +173,39 @@ def _replace(settings: Settings, wanted: DataVersion) -> None:
     except VersionError:
         if before is not None:
             record.write_bytes(before)
-            run_dvc(settings, "checkout", "--quiet", str(record))
+            with suppress(VersionError):  # the first failure is the one to tell
+                run_dvc(settings, "checkout", "--quiet", str(record))
         raise
 
 
-def _unrecorded(settings: Settings) -> bool:
-    """Whether the data folder holds anything that its record does not."""
-    text = run_dvc(settings, "status", "--json", str(record_file(settings)))
-    stages = json.loads(text or "{}").values()
-    states = [
-        state
-        for changes in stages
-        for change in changes
-        if isinstance(change, dict)
-        for state in change.get("changed outs", {}).values()
-    ]
-    # a missing folder, or content that only the remote has, is nothing that could be lost
-    return any(state not in ("deleted", "not in cache") for state in states)
+def _require_kept(settings: Settings, found: Sequence[DataVersion]) -> None:
+    """Raise VersionError unless every file of the data folder is, byte for byte, in some version.
+
+    What a checkout that was killed left behind is a mixture of two versions, and no obstacle.
+    """
+    if not settings.data_dir.exists():
+        return
+    changes = changed_files(settings)
+    new = {name: _md5(settings.home / name) for name in (*changes["added"], *changes["modified"])}
+    for commit in dict.fromkeys(one.commit for one in found):
+        if not new:
+            return
+        with suppress(VersionError):  # a version that cache and remote have lost holds nothing
+            held = set(_files(settings, commit).values())
+            new = {name: md5 for name, md5 in new.items() if md5 not in held}
+    if new:
+        listed = ", ".join(sorted(new)[:LISTED]) + (" and more" if len(new) > LISTED else "")
+        raise VersionError(
+            "data that some version holds",
+            f"{len(new)} files that none holds: {listed}",
+            "Ingest what is new, or set it aside; a checkout would overwrite it.",
+        )
+
+
+def _md5(path: Path) -> str:
+    """As DVC names content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _content(settings: Settings, commit: str, record: str) -> dict[str, Any] | None:

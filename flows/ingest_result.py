@@ -105,9 +105,8 @@ class IngestResult:
             if self.quarantined.left:
                 lines.append(f"{len(self.quarantined.left)} of them may not be removed from the batch.")
         if self.commit:
-            lines.append(
-                f"Committed as {self.commit[:12]}, tag {self.tag}; `git push --follow-tags` shares it."
-            )
+            tag = f", tag {self.tag}" if self.tag else ""
+            lines.append(f"Committed as {self.commit[:12]}{tag}; `git push --follow-tags` shares it.")
         elif not self.added:
             lines.append("Nothing has changed.")
         if self.push_problem:

@@ -59,19 +59,37 @@ def require_held(settings: Settings) -> None:
     """
     if _record(settings) is None:
         return
-    folder = settings.data_dir.relative_to(settings.home).as_posix()
-    found = json.loads(run_dvc(settings, "data", "status", "--granular", "--json", folder) or "{}")
-    changes = found.get("uncommitted", {})
-    lost = [name for name in changes.get("deleted", ()) if not name.endswith("/")]
-    lost += [name for name in changes.get("modified", ()) if PurePosixPath(name).parent.name in IMAGE_FOLDERS]
-    told = any(name.rstrip("/") != folder for names in changes.values() for name in names)
-    if lost or not settings.data_dir.exists() or (changes and not told):
+    changes = changed_files(settings)
+    lost = list(changes["deleted"])
+    lost += [name for name in changes["modified"] if PurePosixPath(name).parent.name in IMAGE_FOLDERS]
+    if lost or not settings.data_dir.exists():
         listed = ", ".join(lost[:LISTED]) + (f" and {len(lost) - LISTED} more" if len(lost) > LISTED else "")
         raise VersionError(
             f"the data of version {data_version(settings)} in {settings.data_dir}",
-            f"{len(lost)} files missing or changed: {listed}" if lost else "other data",
+            f"{len(lost)} files missing or changed: {listed}" if lost else "no such folder",
             "Run `dvc pull`; to give data up for good, remove them and run `dvc add data`.",
         )
+
+
+def changed_files(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Files `added`, `modified` and `deleted` since the recorded version, by their path in the project.
+
+    Raises VersionError where neither cache nor remote knows what the version holds.
+    """
+    folder = settings.data_dir.relative_to(settings.home).as_posix()
+    found = json.loads(run_dvc(settings, "data", "status", "--granular", "--json", folder) or "{}")
+    changes = found.get("uncommitted", {})
+    files = {
+        kind: tuple(name for name in changes.get(kind, ()) if not name.endswith("/"))
+        for kind in ("added", "modified", "deleted")
+    }
+    if changes and settings.data_dir.exists() and not any(files.values()):
+        raise VersionError(
+            f"to know what version {data_version(settings)} holds",
+            "no list of its files in DVC's cache or remote",
+            "Run `dvc fetch`.",
+        )
+    return files
 
 
 def record_file(settings: Settings) -> Path:

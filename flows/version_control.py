@@ -59,7 +59,8 @@ def commit_record(
         return commit, None
     if not _succeeds(home, "rev-parse", "--verify", "--quiet", f"refs/tags/{tag}"):
         git(home, "tag", "--annotate", "--message", message, tag, commit)
-    return commit, tag
+    # a version that came back has its tag on the commit that first recorded it
+    return commit, tag if tag in git(home, "tag", "--points-at", commit).split() else None
 
 
 def git(home: Path, *arguments: str) -> str:

@@ -89,6 +89,27 @@ def test_unrecorded_data_are_never_overwritten(settings, grown):
     assert versions(settings)[0].present
 
 
+def test_an_empty_cache_hides_no_unrecorded_data(settings, grown):
+    """What nobody has recorded is seen although DVC has forgotten what was."""
+    shutil.rmtree(settings.home / ".dvc" / "cache")
+    extra = settings.dataset_dir(TASK) / "low" / "new.tif"
+    extra.write_bytes(b"precious")
+    with pytest.raises(VersionError, match="some version holds"):
+        checkout(settings, grown[1].tag)
+    assert extra.read_bytes() == b"precious"
+
+
+def test_a_checkout_that_was_killed_is_completed(settings, grown):
+    """Killed when the record was the new one and half of the files were gone: either version can be had."""
+    home = settings.home
+    git(home, "restore", "--source", grown[1].commit, "--worktree", "--", "data.dvc")
+    (settings.dataset_dir(TASK) / "low" / "f12_c0.tif").unlink()
+    (settings.dataset_dir(TASK) / "low" / "f03_c0.tif").unlink()
+    for result in grown[1:]:
+        checkout(settings, result.tag, commit=False)
+        assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == result.dataset_digest
+
+
 def test_an_unknown_version_is_answered_with_the_known_ones(settings, grown):
     """So is too short a name, which would fit many."""
     for name in ("no-such", grown[1].data_version[:2], ""):
