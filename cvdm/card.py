@@ -132,7 +132,7 @@ def load_card(root: Path) -> Card:
         raise DatasetError(f"readable YAML in {path}", reason, "Mend the card's syntax.") from error
     card = _section(Card, content, CARD_NAME)
     scenes = load_ledger(Path(root)).scenes
-    return replace(card, overlapping=joined((*card.overlapping, *scenes))) if scenes else card
+    return replace(card, overlapping=joined((*scenes, *card.overlapping))) if scenes else card
 
 
 def _section(cls: type[Section], content: object, where: str) -> Section:

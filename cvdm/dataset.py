@@ -170,7 +170,10 @@ def image_files(folder: Path, card: Card | None = None) -> dict[str, Path]:
             ) from error
         known = FOLDER_SUFFIXES if path.is_dir() else SUFFIXES
         suffix = next((s for s in known if path.name.lower().endswith(s)), None)
-        if suffix is None:
+        odd = not (
+            path.is_dir() or path.is_file() or path.is_symlink()
+        )  # a pipe, say, which reading waits for
+        if suffix is None or odd:
             raise DatasetError(
                 f"only images in {folder}: {', '.join((*SUFFIXES, *FOLDER_SUFFIXES))}",
                 path.name,

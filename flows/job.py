@@ -27,8 +27,10 @@ INIT = "scratch"
 SCIENCE, FLOWS = Path(cvdm.__file__).parent, Path(__file__).parent
 INSPECTION = SCIENCE / "inspection"
 """Measures that validation judges by; no weight and no score depends on them."""
+SHOWN_ONLY = ("data_docs.py", "drift.py")
+"""Modules of validation that shape no verdict, like everything in its folder `page`."""
 JUDGES = (
-    *(FLOWS / "validation" / f"{name}.py" for name in ("one_pair", "comparing", "checks", "expectations")),
+    *sorted(path for path in (FLOWS / "validation").glob("*.py") if path.name not in SHOWN_ONLY),
     FLOWS / "gate.py",
     FLOWS / "sign_flip.py",
     INSPECTION,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cvdm.storage import replacing, storage_error
 from flows.plain_json import plain_json
-from flows.transfer import copied, removed, same_content
+from flows.transfer import copied, on_disk, removed, same_content
 from flows.validation import Finding
 from flows.validation.features import SIDES
 from flows.validation.one_pair import PairFiles
@@ -90,6 +90,7 @@ def _copy(folder: Path, pair: PairFiles) -> None:
             copied(source, temporary)
             if not same_content(source, temporary):
                 raise OSError(f"the copy of {source} differs from it")
+            on_disk(temporary)  # before the original goes
             temporary.replace(target)
         finally:
             if temporary.exists():

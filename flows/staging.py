@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvdm.card import CARD_NAME, load_card
-from cvdm.errors import DatasetError
 from cvdm.storage import storage_error
-from flows.transfer import copied, linked, removed, same_content
-from flows.validation.batch import Arrivals, arrivals
+from flows.transfer import copied, linked, removed
+from flows.validation.batch import Arrivals, arrivals, require_same_card
 from flows.validation.features import SIDES
 from flows.validation.measuring import PairFiles, files_of
 
@@ -62,12 +61,7 @@ def staged(source: Path, home: Path, folder: Path, card_file: Path) -> Iterator[
     shutil.rmtree(folder, ignore_errors=True)  # of an ingest that was killed
     card = load_card(card_file.parent)
     batch = arrivals(files_of(source, card), files_of(home, card) if home.is_dir() else ())
-    if (source / CARD_NAME).is_file() and not same_content(source / CARD_NAME, card_file):
-        raise DatasetError(
-            f"the card of {home.name} as it is",
-            f"another card in {source}",
-            "Remove it from the batch; to change what is known of the task, edit the card of the task.",
-        )
+    require_same_card(source, card_file)
     try:
         try:
             came = _fill(folder, home if home.is_dir() else None, batch.new)

@@ -16,6 +16,13 @@ def copied(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def on_disk(path: Path) -> None:
+    """Wait until an image has left the system's memory for the disk. Raises OSError."""
+    for file in [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]:
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+
+
 def linked(source: str, target: str) -> None:
     """Give a file a second name where the file system can, else copy it. Raises OSError."""
     try:

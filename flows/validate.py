@@ -23,7 +23,7 @@ from flows.plain_json import plain_json
 from flows.progress import progress_bar
 from flows.settings import Settings
 from flows.validation import ValidationPolicy, ValidationReport, load_validation_policy, validate_dataset
-from flows.validation.batch import arrivals, judge_batch
+from flows.validation.batch import arrivals, judge_batch, require_same_card
 from flows.validation.data_docs import write_data_docs
 from flows.validation.drift import Drift
 from flows.validation.drift import drift as drift_between
@@ -158,6 +158,7 @@ def _examine_batch(settings: Settings, path: Path, task: str, policy: Validation
     """A batch beside the task's data, as an ingest would judge it; nothing is taken in."""
     home = settings.dataset_dir(task)
     card = load_card(home)
+    require_same_card(path, home / CARD_NAME)
     present = files_of(home, card)
     batch = arrivals(files_of(path, card), present)
     # a batch counts as a session of its own, unless its names tell sessions

@@ -54,11 +54,6 @@ def hot_pixels(pixels: np.ndarray) -> float | None:
     return float(hot.mean() * len(suspects) / excess.size * 1e6)
 
 
-def dead_pixels(pixels: np.ndarray) -> float | None:
-    """The same for single pixels that fall below all 8 neighbours."""
-    return hot_pixels(-pixels)
-
-
 def _excess(pixels: np.ndarray) -> np.ndarray:
     """How far each inner pixel (H-2, W-2) exceeds the brightest of its 8 neighbours."""
     excess = np.empty((pixels.shape[0] - 2, pixels.shape[1] - 2), dtype=pixels.dtype)

@@ -86,14 +86,6 @@ def measure_noise(image: np.ndarray) -> Noise | None:
     )
 
 
-def snr_gain_db(low: Noise | None, high: Noise | None) -> float | None:
-    """By how many dB the target's SNR exceeds the input's; None where one of them has no measurable noise.
-
-    Positive when high is the better image, its sign turns when the two are swapped.
-    """
-    return None if low is None or high is None else high.snr_db - low.snr_db
-
-
 def _decibel(signal: float, noise: float) -> float:
     floor, ceiling = SNR_RANGE_DB
     if signal <= 0:

@@ -14,7 +14,6 @@ correlation; a relation between images that have nothing in common is noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,17 +95,6 @@ def measure_relation(
         both_fill_range=fill,
         separate_stretch=None if fill is None else departure * fill,
     )
-
-
-def gain_scatter(gains: Sequence[float]) -> float | None:
-    """Robust standard deviation of log gain over the pairs of a set; None below three positive gains.
-
-    Pairs of one acquisition protocol share their gain; separate stretches scatter it.
-    """
-    logs = np.log([gain for gain in gains if gain > 0])
-    if len(logs) < 3:
-        return None
-    return 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
 
 
 def _brightness_group(values: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cvdm.card import Card
+from cvdm.card import CARD_NAME, Card
 from cvdm.dataset import split_of
+from cvdm.errors import DatasetError
 from cvdm.ledger import joined
 from flows.transfer import same_content
 from flows.validation.comparing import same_scenes
@@ -96,14 +97,30 @@ def arrivals(batch: Iterable[PairFiles], present: Iterable[PairFiles]) -> Arriva
 
 
 def _closed(pair: PairFiles) -> str | None:
-    """Why a file of a pair cannot be opened, such as a link that leads nowhere; None where all can be."""
-    for path in (pair.low, pair.high):
+    """Why an image of a pair cannot be opened, such as a link that leads nowhere; None where both can be."""
+    for path in (path for path in (pair.low, pair.high) if path is not None):
         try:
-            if path is not None and not path.is_dir():
+            if path.is_dir():
+                if any(part.is_symlink() for part in path.rglob("*")):
+                    return f"{path.name}: links inside of a folder"
+            elif not path.is_file():
+                return f"{path.name}: {'a link that leads nowhere' if path.is_symlink() else 'no file'}"
+            else:
                 path.open("rb").close()
         except OSError as error:
-            return f"{path.name}: {error.strerror or error}" if path else None
+            return f"{path.name}: {error.strerror or error}"
     return None
+
+
+def require_same_card(source: Path, card_file: Path) -> None:
+    """Raise DatasetError where a batch brings another card than the task has."""
+    brought = source / CARD_NAME
+    if brought.is_file() and not same_content(brought, card_file):
+        raise DatasetError(
+            f"the card of {card_file.parent.name} as it is",
+            f"another card in {source}",
+            "Remove it from the batch; to change what is known of the task, edit the card of the task.",
+        )
 
 
 def judge_batch(
@@ -158,5 +175,9 @@ def _scenes_of_new_fields(
         coming = [field for field in scene if field not in present]
         # fields that are in two splits already cannot be brought together
         if coming and len({split_of(field, card) for field in there}) <= 1:
-            found.append((*there, *coming))
+            # whoever leads a present field goes first, so that no present field moves
+            leader = [
+                next((group[0] for group in card.overlapping if one in group), one) for one in there[:1]
+            ]
+            found.append(tuple(dict.fromkeys((*leader, *there, *coming))))
     return tuple(found)

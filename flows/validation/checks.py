@@ -14,6 +14,8 @@ from flows.validation.features import SIDE_NAMES, SIDES, PairFeatures, usual_dty
 from flows.validation.policy import ValidationPolicy
 from flows.validation.quantities import QUANTITIES, Quantity
 
+SMALLEST_SIDE = 32
+"""Pixels; below, most measures cannot be taken, and no training patch fits."""
 Severity = Literal["error", "warning"]
 
 
@@ -179,6 +181,15 @@ def _of_formats(rows: Sequence[PairFeatures]) -> Iterator[Check]:
         blocks=True,
     )
     for side in SIDES:
+        yield Check(
+            "size",
+            f"{side}_smallest_side",
+            Within(least=SMALLEST_SIDE),
+            f"at least {SMALLEST_SIDE} x {SMALLEST_SIDE} px as {SIDE_NAMES[side]}",
+            lambda row, side=side: _extent(row, side),  # type: ignore[misc]
+            "Leave the pair out, or export the whole field: there is too little to learn from.",
+            blocks=True,
+        )
         who, usual = SIDE_NAMES[side], usual_dtype(rows, side)
         yield Check(
             "dtype",

@@ -6,7 +6,7 @@ Statistics count fields of view, not captures: each field enters with the median
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,10 +24,13 @@ FEWEST_FIELDS_OF_SESSION = 3  # below, a difference of backgrounds may be that o
 SMALLEST_SPREAD_DB = 0.75  # of sharpness, which no set of fields is more even than
 
 
-def compare(measured: Measurements, card: Card, *, score: float) -> tuple[PairFeatures, ...]:
+def compare(
+    measured: Measurements, card: Card, *, score: float, new: Collection[str] = ()
+) -> tuple[PairFeatures, ...]:
     """The rows with everything filled in that depends on more than one of them.
 
     score: from which two targets count as the same scene, see cvdm/inspection/duplicate_search.py.
+    new:   names of pairs that come to present ones.
     """
     rows = list(measured.rows)
     splits = defaultdict(set)
@@ -36,7 +39,7 @@ def compare(measured: Measurements, card: Card, *, score: float) -> tuple[PairFe
     rows = [replace(row, splits_of_field=len(splits[row.field]) if row.field else None) for row in rows]
     for side in SIDES:
         rows = [row.with_side(side, image) for row, image in zip(rows, _with_twins(rows, side), strict=True)]
-        rows = _with_focus_loss(rows, side)
+        rows = _with_focus_loss(rows, side, new)
         rows = _with_background_drift(rows, side)
     rows = _with_vignetting(rows, measured.changes)
     return tuple(_with_lookalikes(rows, measured.fingerprints, card, score))
@@ -103,9 +106,14 @@ def _with_lookalikes(
         yield row if known_twin else replace(row, lookalike_across=across, lookalike_in_split=inside)
 
 
-def _with_focus_loss(rows: Sequence[PairFeatures], side: str) -> list[PairFeatures]:
-    """How far each image's sharpness lies below the median field, in robust deviations."""
-    by_field = _medians(rows, side, "focus_db")
+def _with_focus_loss(rows: Sequence[PairFeatures], side: str, new: Collection[str]) -> list[PairFeatures]:
+    """How far each image's sharpness lies below the median field, in robust deviations.
+
+    Present fields set the measure for new ones, where there are enough of them.
+    """
+    by_field = _medians([row for row in rows if row.name not in new], side, "focus_db")
+    if len(by_field) < FEWEST_FIELDS:
+        by_field = _medians(rows, side, "focus_db")
     if len(by_field) < FEWEST_FIELDS:
         return list(rows)
     values = np.array(list(by_field.values()))

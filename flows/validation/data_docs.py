@@ -52,7 +52,8 @@ def write_data_docs(report: ValidationReport, folder: Path) -> Path:
 def _build(report: ValidationReport, site: Path) -> None:
     context, definition = table_definition()
     context.add_data_docs_site(SITE, _site(site))
-    rules = [one for check in checks(report.table, report.card, report.policy) for one in _in_words(check)]
+    checked = checks(report.table, report.card, report.policy, established=report.established)
+    rules = [one for check in checked for one in _in_words(check)]
     suite = context.suites.add(gx.ExpectationSuite(name=SUITE, expectations=rules))
     validation = gx.ValidationDefinition(name=SUITE, data=definition, suite=suite)
     checkpoint = gx.Checkpoint(

@@ -45,8 +45,9 @@ class Drift:
 
     @property
     def can_tell(self) -> bool:
-        """Whether there are fields enough that a complete separation would not pass for chance."""
-        return any(one.smallest_p is not None and one.smallest_p <= LEVEL for one in self.features)
+        """Whether there are fields enough that one separated feature would not pass for chance."""
+        possible = [one.smallest_p for one in self.features if one.smallest_p is not None]
+        return any(p * len(possible) <= LEVEL for p in possible)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -46,6 +46,7 @@ def frame(rows: Sequence[PairFeatures], card: Card) -> pd.DataFrame:
         images = [row.side(side) for row in rows]
         for name in ("readable", "finite", "axes", "dtype", "twin_across", "twin_in_split"):
             columns[f"{side}_{name}"] = [getattr(image, name) for image in images]
+        columns[f"{side}_smallest_side"] = [min(image.shape) if image.shape else None for image in images]
         columns[f"{side}_constant"] = [_constant(image) for image in images]
         columns |= {f"{side}_{name}": values for name, values in _deviations(images, card).items()}
     columns["pixel_size_ratio"] = [_apart(row.low.pixel_size_um, row.high.pixel_size_um) for row in rows]

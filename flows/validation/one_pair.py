@@ -13,10 +13,10 @@ import numpy as np
 from cvdm.errors import ImageError
 from cvdm.images import MAX_PIXELS
 from cvdm.inspection.artefacts import hot_pixels, signal_share
+from cvdm.inspection.background import background_offset
 from cvdm.inspection.dropped_lines import dropped_columns, dropped_rows
 from cvdm.inspection.fingerprints import Fingerprint, fingerprint
 from cvdm.inspection.focus import measure_focus
-from cvdm.inspection.illumination import background_offset
 from cvdm.inspection.intensity import intensity
 from cvdm.inspection.noise import measure_noise
 from cvdm.inspection.registration import register
@@ -85,7 +85,7 @@ def measure_image(path: Path, *, is_target: bool = True) -> SideFeatures:
 
 def _content(path: Path | None) -> bytes:
     """SHA-256 of a file; empty where it cannot be read."""
-    if path is not None:
+    if path is not None and path.is_file():
         with suppress(OSError), path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     return b""
@@ -95,6 +95,9 @@ def _image(path: Path | None, *, is_target: bool, lit: bool = False) -> _Image:
     features = SideFeatures(present=path is not None)
     if path is None:
         return _Image(features)
+    if not (path.is_file() or path.is_dir()):
+        where = "Check the link, or copy the image again."
+        return _Image(replace(features, problem=f"{path.name}, which leads to no file", remedy=where))
     try:
         with read_stack(path, max_pixels=MAX_PIXELS) as stack:
             features = _described(stack)

@@ -30,7 +30,7 @@ class ValidationPolicy:
     black: Limits = Limits(warn=0.2, refuse=0.9)
     grey_levels: Limits = Limits(warn=40, refuse=8)
     snr_db: Limits = Limits(warn=0.0)
-    snr_gain_db: Limits = Limits(warn=3.0, refuse=0.0)
+    snr_gain_db: Limits = Limits(warn=3.0, refuse=1.0)
     focus_loss: Limits = Limits(warn=4.0, refuse=8.0)
     shift_px: Limits = Limits(warn=1.0, refuse=2.0)
     rotation_deg: Limits = Limits(warn=0.2, refuse=1.0)

@@ -92,6 +92,13 @@ class ValidationReport:
     """How many were made."""
     table: tuple[PairFeatures, ...]
     """What was measured, a row for each pair."""
+    new: frozenset[str] = frozenset()
+    """Pairs that came to present ones, which say what is usual."""
+
+    @property
+    def established(self) -> tuple[PairFeatures, ...]:
+        """The rows that say what is usual."""
+        return tuple(row for row in self.table if row.name not in self.new)
 
     @property
     def passed(self) -> bool:
@@ -163,7 +170,7 @@ def judge(
 
     effective = policy.overridden(card.validation, f"{card.task}/card.yaml: validation")
     require_order(effective)
-    rows = compare(measured, card, score=effective.near_duplicate_score)
+    rows = compare(measured, card, score=effective.near_duplicate_score, new=new)
     established = [row for row in rows if row.name not in new]
     rules = checks(rows, card, effective, established=established)
     findings = findings_of(rows, failures(rows, card, rules))
@@ -176,6 +183,7 @@ def judge(
         warnings=tuple(one for one in findings if one.severity == "warning"),
         checks=len(rules),
         table=rows,
+        new=frozenset(new),
     )
 
 

@@ -11,7 +11,7 @@ from flows.validation.one_pair import measure_image
 from flows.validation.policy import ValidationPolicy
 from flows.validation.report import ValidationReport, findings_of
 
-ALONE = ("readable", "finite", "plane", "constant")
+ALONE = ("readable", "finite", "plane", "size", "constant")
 """Checks without a threshold that need no partner."""
 
 

@@ -13,6 +13,7 @@ import yaml
 from cvdm.dataset import SPLITS, dataset_digest, load_card, load_dataset, split_of
 from cvdm.errors import DatasetError
 from cvdm.images import write_tiff
+from cvdm.ledger import Ledger, write_ledger
 
 DATA = Path(__file__).parents[2] / "data"
 CARD = {
@@ -105,6 +106,47 @@ def test_a_starved_split_is_an_error_not_a_surprise(tmp_path):
         dataset.require_splits()
     with pytest.raises(DatasetError, match="'holdout'"):
         dataset.split("holdout")
+
+
+def test_a_ledger_and_a_card_that_touch_move_no_present_field(tmp_path):
+    """Who leads a field leads it still when a person lists the same fields in another order."""
+    root = make(tmp_path, fields=12)
+    dataset = load_dataset(root)
+    leader, follower = dataset.fields("train")[0], dataset.fields("test")[0]
+    write_ledger(root, Ledger(scenes=((leader, follower),)))
+    assert follower in load_dataset(root).fields("train")
+    card = yaml.safe_load((root / "card.yaml").read_text()) | {"overlapping": [[follower, leader]]}
+    (root / "card.yaml").write_text(yaml.safe_dump(card))
+    assert {leader, follower} <= set(load_dataset(root).fields("train"))
+
+
+def test_the_ledger_adds_sessions_and_the_digest_covers_it(tmp_path):
+    """Its sessions win over those of names."""
+    root = make(tmp_path)
+    before = load_dataset(root)
+    digest = dataset_digest(before)
+    write_ledger(root, Ledger({before.pairs[0].name: "Tuesday"}))
+    after = load_dataset(root)
+    assert after.pairs[0].session == "Tuesday" and after.pairs[-1].session == before.pairs[-1].session
+    assert dataset_digest(after) != digest
+
+
+def test_files_and_folders_of_other_formats_are_images(tmp_path):
+    """MRC, CZI, ND2 and LIF files and OME-Zarr folders go by their name and count by their content."""
+    names = {"s0-f0_c9.mrc", "s0-f1_c9.czi", "s0-f2_c9.ND2", "s0-f3_c9.lif", "s0-f0_c8.ome.zarr"}
+    root = make(tmp_path / "a")
+    for side in ("low", "high"):
+        for name in names:
+            path = root / side / name
+            (path / "0").mkdir(parents=True) if path.suffix == ".zarr" else path.write_bytes(b"x")
+        (root / side / "s0-f0_c8.ome.zarr" / "0" / "chunk").write_bytes(b"x")
+    dataset = load_dataset(root)
+    assert {pair.name for pair in dataset.pairs} >= {name.split(".")[0] for name in names}
+    digest = dataset_digest(dataset)
+    assert dataset_digest(load_dataset(shutil.copytree(root, tmp_path / "b"))) == digest
+    chunk = root / "low" / "s0-f0_c8.ome.zarr" / "0" / "chunk"
+    chunk.rename(chunk.with_name("other"))
+    assert dataset_digest(load_dataset(root)) != digest
 
 
 def test_what_file_managers_leave_is_passed_over(tmp_path):

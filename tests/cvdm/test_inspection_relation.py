@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cvdm.images import read_image
-from cvdm.inspection.relation import gain_scatter, measure_relation
+from cvdm.inspection.relation import measure_relation
 
 DATA = Path(__file__).parents[2] / "data"
 FMD, BIOSR = DATA / "fmd-confocal-nuclei", DATA / "biosr-microtubules"
@@ -74,16 +74,6 @@ def test_separate_stretches_are_told_from_a_shared_scale(real):
     brighter = measure_relation(low, 1.2 * high, full_range=65535.0)  # another gain, but no stretch
     assert brighter.scale_departure > 0.1 and brighter.separate_stretch == 0
     assert measure_relation(low, high).separate_stretch is None
-
-
-def test_gains_of_a_set_scatter_only_where_stretched_separately(real):
-    """Log gains of fmd scatter below 0.05 as they are, half as much again once low and high are stretched."""
-    captures = pairs(FMD, 6)
-    shared = gain_scatter([measure_relation(low, high).gain for low, high in captures])
-    own = gain_scatter([measure_relation(stretched(a, 0), stretched(b, 0)).gain for a, b in captures])
-    assert shared < 0.05
-    assert own > 1.5 * shared
-    assert gain_scatter([1.0, 1.1]) is None
 
 
 def test_outlying_blocks_do_not_decide(real):

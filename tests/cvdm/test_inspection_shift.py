@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cvdm.images import read_image
-from cvdm.inspection.illumination import background_offset
+from cvdm.inspection.background import background_offset
 from cvdm.inspection.shift import distribution_shift
 
 NUCLEI = Path(__file__).parents[2] / "data" / "fmd-confocal-nuclei"

@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from cvdm.images import read_image
-from cvdm.inspection.illumination import background_offset
+from cvdm.inspection.background import background_offset
 from cvdm.inspection.vignetting import LocalChanges, added_falloff, local_changes, lone_falloff
 
 NUCLEI = Path(__file__).parents[2] / "data" / "fmd-confocal-nuclei" / "high"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -342,6 +343,49 @@ def test_background_that_drifts_between_sessions_is_a_warning(dataset):
     report = validate_dataset(dataset, POLICY)
     told = {warning.name for warning in report.warnings if warning.check == "background-drift"}
     assert told == {row.name for row in report.table}  # each of two sessions drifts against the other
+
+
+def test_a_pair_of_one_image_twice_is_refused(dataset):
+    """A target that is no better than its input teaches nothing."""
+    shutil.copy(dataset / "low" / "f03_c0.tif", dataset / "high" / "f03_c0.tif")
+    assert ("snr-gain-db", "f03_c0") in found(dataset)
+
+
+@pytest.mark.parametrize(("size", "caught"), [(31, True), (32, False)])
+def test_too_small_an_image_is_refused(dataset, size, caught):
+    """Below 32 px hardly anything can be measured, so that nothing else would speak against it."""
+    for side in ("low", "high"):
+        path = dataset / side / "f03_c0.tif"
+        write_tiff(path, pixels(path)[:size])
+    assert (("size", "f03_c0") in found(dataset)) == caught
+
+
+def test_a_pipe_and_a_dead_link_do_not_make_validation_wait(dataset, tmp_path):
+    """What is no file is refused at once, by its name."""
+    path = dataset / "low" / "f03_c0.tif"
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere.tif")
+    assert found(dataset) == {("readable", "f03_c0")}
+    path.unlink()
+    os.mkfifo(tmp_path / "pipe.tif")
+    path.symlink_to(tmp_path / "pipe.tif")
+    assert found(dataset) == {("readable", "f03_c0")}
+    os.mkfifo(dataset / "low" / "pipe.tif")
+    with pytest.raises(DatasetError, match=r"pipe\.tif"):
+        validate_dataset(dataset, POLICY)
+
+
+def test_present_fields_say_what_is_sharp(clean):
+    """A batch that is larger than what is there, and out of focus as a whole, is told all the same."""
+    card, measurements = measured(clean)
+    new = {row.name for row in measurements.rows if row.field >= "f08"}
+    blurred = tuple(
+        replace(row, low=replace(row.low, focus_db=row.low.focus_db - 100)) if row.name in new else row
+        for row in measurements.rows
+    )
+    rows = compare(replace(measurements, rows=blurred), card, score=1, new=new)
+    assert all(row.low.focus_loss > 8 for row in rows if row.name in new and row.low.focus_loss is not None)
+    assert any(row.low.focus_loss is not None for row in rows if row.name in new)
 
 
 def test_every_odd_file_has_a_row(dataset):

@@ -31,6 +31,7 @@ RULES = {
     "shape": Words(
         "Input and target differ in size", "Each pixel of the input must have its partner in the target."
     ),
+    "size": Words("Too small an image", "Most measures cannot be taken, and no training patch fits."),
     "dtype": Words(
         "Another bit depth than the rest", "Rescaled intensities do not compare with those of other pairs."
     ),
