@@ -17,6 +17,7 @@ READABLE = {
     "allzero_uint16.tif": ("uint16", 65535, (0, 0)),
     "bigendian_uint16.tif": ("uint16", 65535, (86, 549)),
     "bigtiff_uint16.tif": ("uint16", 65535, (86, 549)),
+    "biosr_microtubules_uint16.mrc": ("uint16", 65535, (86, 549)),
     "bool_1bit.tif": ("bool", 1, (0, 1)),
     "float64_01range.tif": ("float64", None, None),
     "int16_negative_background.tif": ("int16", 32767, None),
@@ -60,7 +61,10 @@ def test_two_dimensional_files_are_read_in_their_own_units(name):
         (image.pixels.min(), image.pixels.max()), extremes or (None, None), strict=True
     ):
         assert expected is None or found == expected
-    if name != "bool_1bit.tif":  # stored 0-is-white
+    if name.endswith(".mrc"):
+        stored = np.fromfile(ODD / name, "<u2", offset=1024).reshape(100, 64)
+        np.testing.assert_array_equal(image.pixels, stored.astype(np.float32))
+    elif name != "bool_1bit.tif":  # stored 0-is-white
         np.testing.assert_array_equal(image.pixels, tifffile.imread(ODD / name).astype(np.float32))
 
 

@@ -380,7 +380,7 @@ def test_present_fields_say_what_is_sharp(clean):
     card, measurements = measured(clean)
     new = {row.name for row in measurements.rows if row.field >= "f08"}
     blurred = tuple(
-        replace(row, low=replace(row.low, focus_db=row.low.focus_db - 100)) if row.name in new else row
+        replace(row, low=replace(row.low, focus_db=row.low.focus_db - 200)) if row.name in new else row
         for row in measurements.rows
     )
     rows = compare(replace(measurements, rows=blurred), card, score=1, new=new)
