@@ -77,7 +77,12 @@ def changed_files(settings: Settings) -> dict[str, tuple[str, ...]]:
     Raises VersionError where neither cache nor remote knows what the version holds.
     """
     folder = settings.data_dir.relative_to(settings.home).as_posix()
-    found = json.loads(run_dvc(settings, "data", "status", "--granular", "--json", folder) or "{}")
+    try:
+        found = json.loads(run_dvc(settings, "data", "status", "--granular", "--json", folder) or "{}")
+    except VersionError:  # it asks the remote, which may be away; `dvc status` does not
+        if json.loads(run_dvc(settings, "status", "--json", str(record_file(settings))) or "{}"):
+            raise
+        found = {}
     changes = found.get("uncommitted", {})
     files = {
         kind: tuple(name for name in changes.get(kind, ()) if not name.endswith("/"))

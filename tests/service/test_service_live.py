@@ -93,6 +93,7 @@ RESTORABLE = {
     "allzero_uint16.tif",
     "bigendian_uint16.tif",
     "bigtiff_uint16.tif",
+    "biosr_microtubules_uint16.mrc",
     "bool_1bit.tif",
     "float64_01range.tif",
     "int16_negative_background.tif",
