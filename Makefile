@@ -23,7 +23,7 @@ demo: setup
 
 test: setup
 	@$(BIN)/dvc pull --quiet
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
