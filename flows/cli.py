@@ -34,6 +34,14 @@ Which = Annotated[str, typer.Option("--version", help="A version number, or an a
 Reason = Annotated[str, typer.Option("--reason", help="Why; written on the version.")]
 
 
+NamePattern = Annotated[
+    str | None,
+    typer.Option(
+        "--name-pattern", help="For a new task without a card: regular expression with (?P<field>...)."
+    ),
+]
+
+
 @command(app)
 def ingest(
     source: Annotated[Path, typer.Argument(help="Folder with low/ and high/.")],
@@ -42,10 +50,7 @@ def ingest(
         str | None, typer.Option("--session", help="Name of the acquisition session, e.g. its date.")
     ] = None,
     card: Annotated[Path | None, typer.Option("--card", help="Card of a new task.")] = None,
-    name_pattern: Annotated[
-        str | None,
-        typer.Option("--name-pattern", help="Instead of a card: regular expression with (?P<field>...)."),
-    ] = None,
+    name_pattern: NamePattern = None,
     no_commit: NoCommit = False,
     no_push: Annotated[bool, typer.Option("--no-push", help="Leave DVC's remote alone.")] = False,
 ) -> Answer:
@@ -67,7 +72,10 @@ def validate(
     path: Annotated[
         Path | None, typer.Argument(help="A dataset, a batch for --task, or one image; else give --task.")
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="A task of the data directory.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="A task of the data directory, or a new one.")
+    ] = None,
+    name_pattern: NamePattern = None,
     drift: Annotated[
         bool, typer.Option("--drift", help="Compare new fields with the champion's data, too.")
     ] = False,
@@ -78,9 +86,11 @@ def validate(
 
     if path is None and task is None:
         raise typer.BadParameter("Give a folder, an image or --task.")
+    if name_pattern is not None and (path is None or task is None):
+        raise typer.BadParameter("--name-pattern tells the fields of a folder that is for a new --task.")
     if drift and (task is None or path is not None):
         raise typer.BadParameter("--drift needs --task, and compares what that task holds.")
-    result = examine(settings, path, task, drift=drift)
+    result = examine(settings, path, task, name_pattern=name_pattern, drift=drift)
     return Answer(result.document, result.text, 0 if result.passed else 1)
 
 

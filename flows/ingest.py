@@ -10,6 +10,7 @@ nothing.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from cvdm.card import CARD_NAME, load_card
@@ -17,7 +18,7 @@ from cvdm.dataset import dataset_digest, load_dataset
 from cvdm.errors import ConfigError, DatasetError
 from cvdm.ledger import Ledger, joined, load_ledger, write_ledger
 from flows.ingest_result import IngestOptions, IngestResult
-from flows.new_card import card_for
+from flows.new_card import card_for, write_card
 from flows.progress import progress_bar
 from flows.quarantine import Quarantined, quarantine
 from flows.settings import Settings
@@ -58,7 +59,6 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
             f"{source}",
             "Copy what is to be ingested elsewhere: what is refused is moved away from a batch.",
         )
-    own_card = settings.mlruns_dir / "ingest" / task / CARD_NAME
     commits = options.commit and is_checkout(settings.home)
     if commits:
         require_clean_index(settings.home)
@@ -66,12 +66,15 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
         clear(settings.data_dir / INCOMING)  # `dvc add` would record it
         require_held(settings)
         with (
-            card_for(source, home, own_card, options) as card_file,
-            staged(source, home, settings.data_dir / INCOMING / task, card_file) as batch,
+            card_for(source, home, options.card, options.name_pattern) as card,
+            staged(source, home, settings.data_dir / INCOMING / task, card.file) as batch,
         ):
             _check_task(batch.folder, task)
-            verdict = _judged(batch, settings, options.session)
+            verdict = _judged(batch, settings, options.session, choose_seed=card.made)
             if verdict.accepted:
+                if card.made:
+                    chosen = replace(load_card(batch.folder), split=verdict.split)
+                    write_card(batch.folder / CARD_NAME, chosen)
                 _take_in(batch, verdict, home, options.session)
         # the block is left first: what lies beside the dataset would be recorded with it
         version = add_to_dvc(settings) if home.is_dir() else None
@@ -104,16 +107,15 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
     )
 
 
-def _judged(batch: Batch, settings: Settings, session: str | None) -> BatchReport:
+def _judged(batch: Batch, settings: Settings, session: str | None, *, choose_seed: bool) -> BatchReport:
     """Measure the future dataset and judge what is new in it."""
     card = load_card(batch.folder)
     sessions = dict.fromkeys(batch.added, session) if session is not None else {}
     with progress_bar("validate", "pair") as progress:
         files = files_of(batch.folder, card, {**load_ledger(batch.folder).sessions, **sessions})
         measured = measure(files, card, progress)
-    return judge_batch(
-        batch.folder, card, measured, batch.added, load_validation_policy(settings.params_file)
-    )
+    policy = load_validation_policy(settings.params_file)
+    return judge_batch(batch.folder, card, measured, batch.added, policy, choose_seed=choose_seed)
 
 
 def _splits_of_new(verdict: BatchReport) -> dict[str, str]:

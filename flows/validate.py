@@ -19,6 +19,7 @@ from cvdm.card import CARD_NAME, load_card
 from cvdm.dataset import FOLDER_SUFFIXES
 from cvdm.errors import DatasetError
 from cvdm.storage import replacing
+from flows.new_card import card_for
 from flows.plain_json import plain_json
 from flows.progress import progress_bar
 from flows.settings import Settings
@@ -49,18 +50,26 @@ class Examined:
     passed: bool
 
 
-def examine(settings: Settings, path: Path | None, task: str | None, *, drift: bool = False) -> Examined:
+def examine(
+    settings: Settings,
+    path: Path | None,
+    task: str | None,
+    *,
+    name_pattern: str | None = None,
+    drift: bool = False,
+) -> Examined:
     """Look at one image, at a batch for a task, at a dataset folder or at a task's data, and keep the report.
 
-    path, task: one of them at least; both for a batch that a task's data do not hold yet.
-    drift:      compare a task's data with the champion's, too. Raises CvdmError.
+    path, task:   one of them at least; both for a batch that a task's data do not hold yet.
+    name_pattern: how names tell the field in a batch for a new task; see `cvdm.card.Card`.
+    drift:        compare a task's data with the champion's, too. Raises CvdmError.
     """
     policy = load_validation_policy(settings.params_file)
     if path is not None and (path.is_file() or path.name.lower().endswith(FOLDER_SUFFIXES)):
         single = examine_file(path, policy)
         return Examined(single.as_json(), description(single), single.passed)
-    if path is not None and task is not None and settings.dataset_dir(task).is_dir():
-        return _examine_batch(settings, path, task, policy)
+    if path is not None and task is not None and _is_batch(settings, path, task):
+        return _examine_batch(settings, path, task, policy, name_pattern)
     root = path or settings.dataset_dir(task or "")
     _require_dataset(settings, root, task)
     report = validate_dataset(root, policy)
@@ -79,6 +88,11 @@ def examine(settings: Settings, path: Path | None, task: str | None, *, drift: b
     return Examined(document, text, report.passed)
 
 
+def _is_batch(settings: Settings, path: Path, task: str) -> bool:
+    """Whether a folder is for a task, known or new, and no dataset of its own."""
+    return settings.dataset_dir(task).is_dir() or (path.is_dir() and not (path / CARD_NAME).is_file())
+
+
 def _require_dataset(settings: Settings, root: Path, task: str | None) -> None:
     """Raise DatasetError, with what is known, where there is no dataset folder, or one of another task."""
     known = ", ".join(settings.known_tasks()) or "none yet"
@@ -92,7 +106,7 @@ def _require_dataset(settings: Settings, root: Path, task: str | None) -> None:
         raise DatasetError(
             f"a dataset with its {CARD_NAME}, or a batch and the task that it is for",
             f"{root} without a card",
-            f"Name the task with --task ({known}); for a new one see `cvdm ingest --help`.",
+            f"Name the task with --task ({known}, or the name of a new one).",
         )
     if task is not None and (found := load_card(root).task) != task:
         raise DatasetError(
@@ -154,19 +168,23 @@ def drift_of(registry: Registry, report: ValidationReport) -> Drift | None:
     return drift_between(registry.runs.read_json(run_id, path)["table"], report.table)
 
 
-def _examine_batch(settings: Settings, path: Path, task: str, policy: ValidationPolicy) -> Examined:
+def _examine_batch(
+    settings: Settings, path: Path, task: str, policy: ValidationPolicy, name_pattern: str | None
+) -> Examined:
     """A batch beside the task's data, as an ingest would judge it; nothing is taken in."""
     home = settings.dataset_dir(task)
-    card = load_card(home)
-    require_same_card(path, home / CARD_NAME)
-    present = files_of(home, card)
+    with card_for(path, home, name_pattern=name_pattern) as lent:
+        require_same_card(path, lent.file)
+        card = load_card(lent.file.parent)
+    present = files_of(home, card) if home.is_dir() else ()
     batch = arrivals(files_of(path, card), present)
     # a batch counts as a session of its own, unless its names tell sessions
     new = [replace(pair, session=pair.session or path.resolve().name) for pair in batch.new]
     pairs = {pair.name: pair for pair in (*present, *new)}
     with progress_bar("validate", "pair") as progress:
         measured = measure(list(pairs.values()), card, progress)
-    verdict = judge_batch(path, card, measured, {pair.name for pair in batch.new}, policy)
+    names = {pair.name for pair in batch.new}
+    verdict = judge_batch(path, card, measured, names, policy, choose_seed=lent.made)
     rejected = (*batch.clashes(), *verdict.rejected)
     page = keep(verdict.everything, settings, f"{task}-batch", files=pairs)
     known, count = len(batch.known), len(batch.new) + len(batch.known) + len(batch.clashing)

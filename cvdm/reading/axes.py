@@ -48,8 +48,8 @@ def name_axes(stated: str, shape: tuple[int, ...], label: str, axes: str | None 
         raise ImageError(
             "axes with names (T, C, Z)",
             f"{label} with {extra}",
-            "Save it as ImageJ TIFF or OME-TIFF with its axes named (Fiji: Image > Properties), or pass"
-            f' axes="{"TCZ"[3 - min(3, len(found) - 2) :]}YX" if you know that to be its order.',
+            "Save it as ImageJ TIFF or OME-TIFF with its axes named (Fiji: Image > Properties)."
+            f' In Python, axes="{"TCZ"[3 - min(3, len(found) - 2) :]}YX" states an order that you know.',
         )
     return found, lengths
 

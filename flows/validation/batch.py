@@ -10,12 +10,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cvdm.card import CARD_NAME, Card
+from cvdm.card import CARD_NAME, Card, Split
 from cvdm.dataset import split_of
 from cvdm.errors import DatasetError
 from cvdm.ledger import joined
 from flows.transfer import same_content
 from flows.validation.comparing import same_scenes
+from flows.validation.dealing import balanced_split
 from flows.validation.features import SIDES
 from flows.validation.measuring import Measurements, PairFiles
 from flows.validation.policy import ValidationPolicy
@@ -34,6 +35,8 @@ class BatchReport:
     """About accepted pairs, the dataset as a whole and, refusals included, pairs that are there already."""
     scenes: tuple[tuple[str, ...], ...]
     """Groups of accepted fields and present ones that show one scene, the one that leads first."""
+    split: Split
+    """By which the fields are dealt: the card's, or one with the seed that was chosen."""
     report: ValidationReport | None
     """Of the whole dataset with the accepted pairs; None where there is no pair at all."""
     everything: ValidationReport
@@ -124,34 +127,61 @@ def require_same_card(source: Path, card_file: Path) -> None:
 
 
 def judge_batch(
-    root: Path, card: Card, measured: Measurements, new: Collection[str], policy: ValidationPolicy
+    root: Path,
+    card: Card,
+    measured: Measurements,
+    new: Collection[str],
+    policy: ValidationPolicy,
+    *,
+    choose_seed: bool = False,
 ) -> BatchReport:
     """Judge present and new pairs, which were measured together. Raises ConfigError.
 
-    new: names of the batch's pairs.
+    new:         names of the batch's pairs.
+    choose_seed: whether all fields are new and nobody has said how they are dealt to the splits.
     """
     effective = policy.overridden(card.validation, f"{card.task}/card.yaml: validation")
-    scenes = _scenes_of_new_fields(card, measured, new, effective.near_duplicate_score)
-    grouped = replace(card, overlapping=joined((*card.overlapping, *scenes)))
-    kept = measured.dealt(grouped)
-    everything = report = judge(root, grouped, kept, policy, new=new)
-    rejected: list[Finding] = []
-    while refused := [*(one for one in report.rejected if one.name in new), *_copies(report, new)]:
+    found = _scenes_of_new_fields(card, measured, new, effective.near_duplicate_score)
+    everything, rejected, kept = None, list[Finding](), measured
+    while True:
+        scenes = _among(found, kept)
+        dealt_by = _grouped(card, kept, scenes, choose_seed=choose_seed)
+        kept = kept.dealt(dealt_by)
+        report = judge(root, dealt_by, kept, policy, new=new)
+        everything = everything or report
+        refused = [*(one for one in report.rejected if one.name in new), *_copies(report, new)]
+        if not refused:
+            break
         rejected += refused
         kept = kept.without({finding.name for finding in refused if finding.name})
         if not kept.rows:
-            return BatchReport((), tuple(rejected), (), (), None, everything)
-        report = judge(root, grouped, kept, policy, new=new)
-    fields = {row.field for row in kept.rows}
-    left = (tuple(field for field in scene if field in fields) for scene in scenes)
+            return BatchReport((), tuple(rejected), (), (), card.split, None, everything)
     return BatchReport(
         accepted=tuple(row.name for row in kept.rows if row.name in new),
         rejected=tuple(rejected),
         warnings=(*report.rejected, *report.warnings),
-        scenes=tuple(scene for scene in left if len(scene) > 1),
+        scenes=scenes,
+        split=dealt_by.split,
         report=report,
         everything=everything,
     )
+
+
+def _among(scenes: Iterable[tuple[str, ...]], kept: Measurements) -> tuple[tuple[str, ...], ...]:
+    """What is left of each scene when only some pairs are kept."""
+    fields = {row.field for row in kept.rows}
+    left = (tuple(field for field in scene if field in fields) for scene in scenes)
+    return tuple(scene for scene in left if len(scene) > 1)
+
+
+def _grouped(
+    card: Card, kept: Measurements, scenes: tuple[tuple[str, ...], ...], *, choose_seed: bool
+) -> Card:
+    """The card by which fields are dealt when these scenes stay together."""
+    if choose_seed:
+        fields = (row.field for row in kept.rows if row.field)
+        card = replace(card, split=balanced_split(card, fields, scenes))
+    return replace(card, overlapping=joined((*card.overlapping, *scenes)))
 
 
 def _copies(report: ValidationReport, new: Collection[str]) -> list[Finding]:

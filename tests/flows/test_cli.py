@@ -144,7 +144,14 @@ def test_numbers_that_are_not_finite_are_null_for_programs(capfd):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["validate"], ["retrain"], ["no-such-command"], ["reconstruct", "a.tif", "-o", "b.tif"]]
+    "arguments",
+    [
+        ["validate"],
+        ["validate", "--name-pattern", "(?P<field>.+)"],
+        ["retrain"],
+        ["no-such-command"],
+        ["reconstruct", "a.tif", "-o", "b.tif"],
+    ],
 )
 def test_a_wrong_call_ends_with_code_2(cvdm, project_settings, arguments):
     """Usage is shown on standard error."""
@@ -302,13 +309,29 @@ def test_validate_judges_a_batch_beside_the_task(cvdm, project_settings, cells_d
     assert len(list((home / "low").iterdir())) == 12
 
 
+def test_validate_judges_a_first_batch_of_a_new_task(cvdm, project_settings, cells_dataset, tmp_path):
+    """With no more than a pattern, as its ingest would; nothing is taken in."""
+    batch = Path(shutil.copytree(cells_dataset, tmp_path / "batch"))
+    (batch / "card.yaml").unlink()
+    (batch / "low" / "f03_c0.tif").write_bytes(b"")
+    pattern = r"(?P<field>f\d+)_c\d+"
+    code, out, _ = cvdm("validate", batch, "--task", "new-cells", "--name-pattern", pattern, "--json")
+    document = json.loads(out)
+    assert code == 1 and (document["pairs"], document["accepted"]) == (12, 11)
+    assert [(one["name"], one["check"]) for one in document["rejected"]] == [("f03_c0", "readable")]
+    assert "f03_c0" in Path(document["page"]).read_text()
+    assert not project_settings.dataset_dir("new-cells").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["nowhere"], "nothing at nowhere"),
         (["--task", "no-such-task"], "the tasks are: test-cells"),
-        (["empty"], "Name the task with --task (test-cells)"),
+        (["empty"], "Name the task with --task (test-cells, or the name of a new one)"),
         (["data/test-cells", "--task", "other"], "a dataset of test-cells"),
+        (["empty", "--task", "new-cells"], "a folder empty/high; got none"),
+        (["batch", "--task", "new-cells"], "For 'f00_c0', --name-pattern '(?P<field>f\\d+)_c\\d+'"),
     ],
 )
 def test_validate_says_what_it_cannot_find(
@@ -317,6 +340,9 @@ def test_validate_says_what_it_cannot_find(
     """A typo of a path, an unknown task and a folder that is no dataset, with what is known."""
     shutil.copytree(cells_dataset, project_settings.dataset_dir(TASK))
     (project_settings.home / "empty" / "low").mkdir(parents=True)
+    shutil.copytree(
+        cells_dataset, project_settings.home / "batch", ignore=shutil.ignore_patterns("card.yaml")
+    )
     monkeypatch.chdir(project_settings.home)
     code, _, err = cvdm("validate", *arguments)
     assert code == 1 and told in err

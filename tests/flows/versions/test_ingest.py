@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import yaml
 from specimens import cells, make_dataset, noisy
 from versions_project import TASK, empty_project, git
 
-from cvdm.card import load_card
+from cvdm.card import Card, Split, load_card
 from cvdm.dataset import dataset_digest, load_dataset, split_of
 from cvdm.errors import ConfigError, DatasetError, StorageError
 from cvdm.images import write_tiff
@@ -27,6 +28,7 @@ from flows.ingest_result import IngestOptions
 from flows.new_card import write_card
 from flows.settings import Settings
 from flows.staging import clear, staged, swap
+from flows.validation.dealing import balanced_split
 from flows.version import VersionError, data_version, one_ingest_at_a_time
 from flows.version_control import GitError
 
@@ -41,6 +43,12 @@ def files_of(*roots):
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
+
+
+def splits_in(root):
+    """By field, its split as training will see it."""
+    dataset = load_dataset(root)
+    return {pair.field: split_of(pair.field, dataset.card) for pair in dataset.pairs}
 
 
 def state(settings):
@@ -276,12 +284,39 @@ def test_a_scene_seen_again_follows_its_field_to_its_split(tmp_path):
     assert {field: split_of(field, card) for field in dealt} == dealt
 
 
+def test_a_scene_whose_first_field_is_refused_is_dealt_as_it_is_kept(tmp_path):
+    """What the result says of the splits is what the dataset does, with a seed that deals what is left."""
+    rng = np.random.default_rng(3)
+    batch = tmp_path / "batch"
+    scenes = {f"f{number:02d}_c0": scene(rng) for number in range(10)}
+    scenes |= {"f10_c0": scenes["f00_c0"][:, ::-1], "f11_c0": scenes["f00_c0"][::-1]}
+    for name, clean in scenes.items():
+        add_field(batch, name, clean, rng)
+    path = batch / "low" / "f00_c0.tif"
+    write_tiff(path, np.roll(tifffile.imread(path), 30, axis=0))
+    settings = Settings.read(home=empty_project(tmp_path / "project"))
+    options = IngestOptions(name_pattern=r"(?P<field>f\d+)_c\d+", commit=False, push=False)
+    result = ingest(batch, TASK, settings, options)
+    assert {one.name for one in result.rejected} == {"f00_c0"}, result.summary()
+    assert result.scenes == (("f10", "f11"),)
+    kept = load_dataset(settings.dataset_dir(TASK))
+    kept.require_splits()
+    assert splits_in(kept.root) == result.splits
+    assert result.splits["f10"] == result.splits["f11"]
+    counts = [len(kept.fields(name)) for name in ("train", "validation", "calibration", "test")]
+    assert all(
+        abs(count - 11 * share) < 2 for count, share in zip(counts, (0.6, 0.1, 0.15, 0.15), strict=True)
+    )
+
+
 def test_a_scene_that_would_join_two_splits_is_refused(tmp_path):
     """A field that overlaps a train field on its left and a test field on its right cannot be in either."""
     cells_of = sorted((DATA / "biosr-microtubules" / "high").glob("*.tif"))
     names = [f"f{number:02d}" for number in range(8)]
-    write_card(tmp_path / "card.yaml", TASK, "(?P<field>.+)", names)
-    dealt = {name: split_of(name, load_card(tmp_path)) for name in names}
+    card = Card(task=TASK, name_pattern="(?P<field>.+)", split=Split())
+    card = replace(card, split=balanced_split(card, names, ()))
+    write_card(tmp_path / "card.yaml", card)
+    dealt = {name: split_of(name, card) for name in names}
     one, other = (next(name for name in names if dealt[name] == split) for split in ("train", "test"))
     columns = {name: slice(0, 450) for name in names} | {one: slice(0, 500), other: slice(504, 1004)}
 
@@ -321,6 +356,7 @@ def test_a_new_task_needs_no_more_than_a_pattern(tmp_path):
     home = settings.dataset_dir("new-task")
     assert len(result.added) == 6 and result.commit
     load_dataset(home).require_splits()
+    assert splits_in(home) == result.splits
     assert yaml.safe_load((home / "card.yaml").read_text())["licence"] is None
     with pytest.raises(ConfigError, match="has a card"):
         ingest(batch, "new-task", settings, IngestOptions(name_pattern="(?P<field>.+)"))
