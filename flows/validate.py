@@ -25,7 +25,6 @@ from flows.progress import progress_bar
 from flows.settings import Settings
 from flows.validation import ValidationPolicy, ValidationReport, load_validation_policy, validate_dataset
 from flows.validation.batch import arrivals, judge_batch, require_same_card
-from flows.validation.data_docs import write_data_docs
 from flows.validation.drift import Drift
 from flows.validation.drift import drift as drift_between
 from flows.validation.measuring import PairFiles, files_of, measure
@@ -135,6 +134,8 @@ def keep(
     files: where the images are, if not in the report's folder (any more).
     docs:  whether to write Data Docs; a page that is stored elsewhere cannot link them. Raises StorageError.
     """
+    from flows.validation.data_docs import write_data_docs  # takes seconds, which a wrong path should not
+
     page = page_of(settings, name)
     with replacing(page.with_name(REPORT)) as temporary:
         temporary.write_text(plain_json(report.as_json()) + "\n", encoding="utf-8")
