@@ -138,6 +138,12 @@ def test_images_that_cannot_be_shown_have_a_placeholder_with_the_reason(report, 
     assert text.count("data:image/png") == 2 * len(report.table) - 2
 
 
+def test_what_a_card_leaves_open_reads_as_such(report, page):
+    """A card made from a name pattern states neither structure nor modality."""
+    text = page(replace(report, card=replace(report.card, structure=None, modality=None)))
+    assert "structure not stated, modality not stated" in text and "None" not in words(text)
+
+
 def test_a_folder_that_has_gone_still_has_a_page(report, page):
     """Numbers and findings are there, pictures are not."""
     text = page(replace(report, root=Path("/nowhere/at-all")))
