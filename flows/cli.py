@@ -257,7 +257,7 @@ def checkout(
     no_commit: NoCommit = False,
 ) -> Answer:
     """Bring a version of the data back."""
-    from flows.history import checkout as bring_back
+    from flows.checkout import checkout as bring_back
 
     found, commit = bring_back(_prepared(), version, commit=not no_commit)
     text = f"The data are at version {found.version}" + (f", committed as {commit[:12]}." if commit else ".")

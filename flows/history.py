@@ -1,16 +1,14 @@
-"""Versions of the data: list them, compare two, bring one back. Git keeps the records, DVC the content.
+"""Versions of the data: list them, compare two. Git keeps the records, DVC the content.
 
 A version is named by (the beginning of) its md5, by its tag, or by a commit.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
@@ -19,17 +17,13 @@ from cvdm.dataset import FOLDER_SUFFIXES, SUFFIXES
 from flows.settings import Settings
 from flows.version import (
     VersionError,
-    add_to_dvc,
-    changed_files,
     data_version,
-    find_remote,
-    one_ingest_at_a_time,
     record_file,
     run_dvc,
 )
-from flows.version_control import commit_record, git, is_checkout, require_clean_index
+from flows.version_control import git, is_checkout
 
-FEWEST, LISTED = 4, 5
+FEWEST = 4
 """Characters of a md5 or commit that may stand for it."""
 
 
@@ -120,9 +114,9 @@ def history_table(found: Sequence[DataVersion]) -> str:
 def difference(settings: Settings, before: str | None, after: str | None) -> Difference:
     """From one version (the one before, when left out) to another (the present one). Raises VersionError."""
     found = versions(settings)
-    new = _named(found, after) if after is not None else _present(found, settings)
-    old = _named(found, before) if before is not None else _one_before(found, new)
-    was, now = (_files(settings, one.commit) for one in (old, new))
+    new = named_version(found, after) if after is not None else present_version(found, settings)
+    old = named_version(found, before) if before is not None else _one_before(found, new)
+    was, now = (files_of_version(settings, one.commit) for one in (old, new))
     return Difference(
         before=old.version,
         after=new.version,
@@ -130,82 +124,6 @@ def difference(settings: Settings, before: str | None, after: str | None) -> Dif
         removed=_by_task(path for path in was if path not in now),
         changed=_by_task(path for path in now if was.get(path, now[path]) != now[path]),
     )
-
-
-def checkout(settings: Settings, which: str, *, commit: bool = True) -> tuple[DataVersion, str | None]:
-    """Bring a version back; returns it and the commit that records it, None where nothing had to change.
-
-    Refused while the data hold content that no version holds, so that nothing is lost. What is missing in the
-    cache is pulled from the remote. Raises VersionError, GitError.
-    """
-    with one_ingest_at_a_time(settings):
-        return _checked_out(settings, which, commit=commit)
-
-
-def _checked_out(settings: Settings, which: str, *, commit: bool) -> tuple[DataVersion, str | None]:
-    found = versions(settings)
-    wanted = _named(found, which)
-    _present(found, settings)
-    commit = commit and is_checkout(settings.home)
-    if commit:
-        require_clean_index(settings.home)
-    record = record_file(settings)
-    _require_kept(settings, found)
-    if not wanted.present or any(changed_files(settings).values()):
-        _replace(settings, wanted)
-    if not commit:
-        return wanted, None
-    made, _ = commit_record(settings.home, record, "all tasks, brought back", wanted.version, tagged=False)
-    return wanted, made
-
-
-def _replace(settings: Settings, wanted: DataVersion) -> None:
-    """Put a version into the place of the present one, which comes back where that cannot be done."""
-    record = record_file(settings)
-    before = record.read_bytes() if record.exists() else None
-    if settings.data_dir.exists():
-        add_to_dvc(settings)  # DVC replaces only what its cache holds
-    name = record.relative_to(settings.home).as_posix()
-    git(settings.home, "restore", "--source", wanted.commit, "--worktree", "--", name)
-    try:
-        # without a remote there is nothing to pull from
-        run_dvc(settings, "pull" if find_remote(settings) else "checkout", "--quiet", str(record))
-    except VersionError:
-        if before is not None:
-            record.write_bytes(before)
-            with suppress(VersionError):  # the first failure is the one to tell
-                run_dvc(settings, "checkout", "--quiet", str(record))
-        raise
-
-
-def _require_kept(settings: Settings, found: Sequence[DataVersion]) -> None:
-    """Raise VersionError unless every file of the data folder is, byte for byte, in some version.
-
-    What a checkout that was killed left behind is a mixture of two versions, and no obstacle.
-    """
-    if not settings.data_dir.exists():
-        return
-    changes = changed_files(settings)
-    new = {name: _md5(settings.home / name) for name in (*changes["added"], *changes["modified"])}
-    for commit in dict.fromkeys(one.commit for one in found):
-        if not new:
-            return
-        with suppress(VersionError):  # a version that cache and remote have lost holds nothing
-            held = set(_files(settings, commit).values())
-            new = {name: md5 for name, md5 in new.items() if md5 not in held}
-    if new:
-        listed = ", ".join(sorted(new)[:LISTED]) + (" and more" if len(new) > LISTED else "")
-        raise VersionError(
-            "data that some version holds",
-            f"{len(new)} files that none holds: {listed}",
-            "Ingest what is new, or set it aside; a checkout would overwrite it.",
-        )
-
-
-def _md5(path: Path) -> str:
-    """As DVC names content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _content(settings: Settings, commit: str, record: str) -> dict[str, Any] | None:
@@ -217,7 +135,7 @@ def _content(settings: Settings, commit: str, record: str) -> dict[str, Any] | N
     return content
 
 
-def _named(found: Sequence[DataVersion], which: str) -> DataVersion:
+def named_version(found: Sequence[DataVersion], which: str) -> DataVersion:
     """The newest commit of the version that a name fits. Raises VersionError with what there is."""
     fitting = [
         one
@@ -233,7 +151,8 @@ def _named(found: Sequence[DataVersion], which: str) -> DataVersion:
     )
 
 
-def _present(found: Sequence[DataVersion], settings: Settings) -> DataVersion:
+def present_version(found: Sequence[DataVersion], settings: Settings) -> DataVersion:
+    """The version that data.dvc holds. Raises VersionError where no commit holds it."""
     for one in found:
         if one.present:
             return one
@@ -251,7 +170,7 @@ def _one_before(found: Sequence[DataVersion], new: DataVersion) -> DataVersion:
     raise VersionError("an earlier version", "none", "Name two versions of `cvdm data log`.")
 
 
-def _files(settings: Settings, commit: str) -> dict[str, str]:
+def files_of_version(settings: Settings, commit: str) -> dict[str, str]:
     """The md5 of every file of a version by its path in the data folder. Raises VersionError.
 
     By `dvc list`, which asks the remote for what the cache has forgotten; `dvc diff` says nothing then.

@@ -18,9 +18,10 @@ import pandas as pd
 from great_expectations.checkpoint import UpdateDataDocsAction
 
 from cvdm.storage import storage_error
-from flows.validation.checks import Check, checks
+from flows.validation.checks import checks
 from flows.validation.expectations import SUITE, expectations, frame, table_definition
 from flows.validation.report import ValidationReport
+from flows.validation.rules import Check
 
 SITE = "report"
 UNUSED = ("static/images/*.gif", "static/images/iterative-dev-loop.png")

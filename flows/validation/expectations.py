@@ -18,9 +18,9 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.datasource.fluent.interfaces import Batch
 
 from cvdm.card import Card
-from flows.validation.checks import Absent, Check, Contains, OneOf, Present, Rows, Same, Within
 from flows.validation.features import SIDES, PairFeatures, SideFeatures
 from flows.validation.quantities import QUANTITIES
+from flows.validation.rules import Absent, Check, Contains, OneOf, Present, Rows, Same, Within
 
 SUITE = "image-pairs"
 CARD_METADATA = ("pixel_size_um", "numerical_aperture", "wavelength_nm")

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from cvdm.card import SPLITS, Card, load_card
 from cvdm.errors import DatasetError
 from flows.progress import progress_bar
-from flows.validation.checks import Check, Severity, checks
+from flows.validation.checks import checks
 from flows.validation.comparing import compare
 from flows.validation.features import PairFeatures
 from flows.validation.measuring import Measurements, files_of, measure
 from flows.validation.policy import ValidationPolicy
 from flows.validation.quantities import Quantity, require_order
+from flows.validation.rules import Check, Severity
 
 if TYPE_CHECKING:  # great_expectations takes seconds to import
     from flows.validation.expectations import Failure

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cvdm.card import load_card
-from flows.validation.checks import Check, OneOf, Within
 from flows.validation.expectations import Failure, failures
 from flows.validation.measuring import files_of, measure
 from flows.validation.report import findings_of
+from flows.validation.rules import Check, OneOf, Within
 
 
 @pytest.fixture(scope="module")

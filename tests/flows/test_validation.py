@@ -23,11 +23,12 @@ from flows.validation import (
     load_validation_policy,
     validate_dataset,
 )
-from flows.validation.checks import Check, Within, checks
+from flows.validation.checks import checks
 from flows.validation.comparing import compare
 from flows.validation.expectations import failures
 from flows.validation.measuring import files_of, measure
 from flows.validation.policy import Limits
+from flows.validation.rules import Check, Within
 
 ODD = Path(__file__).parents[1] / "data" / "odd"
 POLICY = ValidationPolicy()

@@ -8,7 +8,8 @@ import pytest
 from versions_project import TASK, git
 
 from cvdm.dataset import dataset_digest, load_dataset
-from flows.history import checkout, difference, history_table, versions
+from flows.checkout import checkout
+from flows.history import difference, history_table, versions
 from flows.ingest import ingest
 from flows.ingest_result import IngestOptions
 from flows.settings import Settings
