@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.audit import audit
+from flows.commands.data import NoCommit, data
 from flows.console import Answer, command, say, stop_on_sigterm
 from flows.settings import Settings
 
@@ -25,11 +27,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-data = typer.Typer(help="Versions of the data.", no_args_is_help=True)
 app.add_typer(data, name="data")
+app.add_typer(audit, name="audit")
 
 Task = Annotated[str, typer.Option("--task", help="Name of the task, a folder of the data directory.")]
-NoCommit = Annotated[bool, typer.Option("--no-commit", help="Leave git alone: no commit, no tag.")]
 Which = Annotated[str, typer.Option("--version", help="A version number, or an alias such as champion.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; written on the version.")]
 
@@ -55,7 +56,7 @@ def ingest(
     no_push: Annotated[bool, typer.Option("--no-push", help="Leave DVC's remote alone.")] = False,
 ) -> Answer:
     """Add the good pairs of a batch to a task, version and share them; set the others aside with reasons."""
-    settings = _prepared()
+    settings = Settings.prepared()
     from flows.ingest import ingest as take_in
     from flows.ingest_result import IngestOptions
     from flows.validate import keep
@@ -81,7 +82,7 @@ def validate(
     ] = False,
 ) -> Answer:
     """Check image pairs before anything is trained on them; writes a page to look at."""
-    settings = _prepared()
+    settings = Settings.prepared()
     from flows.validate import examine
 
     if path is None and task is None:
@@ -119,7 +120,7 @@ def models(
     task: Annotated[str | None, typer.Option("--task", help="One task; all when left out.")] = None,
 ) -> Answer:
     """List the versions of models with their aliases, verdicts and test scores."""
-    settings = _prepared()
+    settings = Settings.prepared()
     from flows.catalogue import catalogue, catalogue_table, known_task
     from flows.registry import Registry
 
@@ -132,7 +133,7 @@ def models(
 @command(app)
 def promote(task: Task, version: Annotated[int, typer.Option("--version")], reason: Reason) -> Answer:
     """Let a version serve, against or without the gate's word; it is verified first."""
-    settings = _prepared()
+    settings = Settings.prepared()
     from flows.promote import promote as move
     from flows.registry import Registry
 
@@ -149,7 +150,7 @@ def rollback(
     to: Annotated[int | None, typer.Option("--to", help="A version; the previous one when left out.")] = None,
 ) -> Answer:
     """Let the previous version serve again."""
-    settings = _prepared()
+    settings = Settings.prepared()
     from flows.promote import rollback as move
     from flows.registry import Registry
 
@@ -166,7 +167,7 @@ def export(
     version: Which = "champion",
 ) -> Answer:
     """Write the self-contained checkpoint directory of a registered version."""
-    settings = _prepared()
+    settings = Settings.prepared()
     from flows.catalogue import export as write
     from flows.registry import Registry
 
@@ -180,7 +181,7 @@ def serve() -> None:
     """Run the reconstruction service alone until Ctrl-C."""
     from flows.processes import serve as run
 
-    _until_interrupted(run, _prepared())
+    _until_interrupted(run, Settings.prepared())
 
 
 @command(app)
@@ -188,7 +189,7 @@ def up() -> None:
     """Run tracking server, orchestrator with its schedule, and service until Ctrl-C."""
     from flows.processes import up as run
 
-    _until_interrupted(run, _prepared())
+    _until_interrupted(run, Settings.prepared())
 
 
 @command(app)
@@ -204,7 +205,7 @@ def reconstruct(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws.")] = None,
 ) -> Answer:
     """Restore one image and write reconstruction, uncertainty and calibrated bounds."""
-    settings = _prepared()
+    settings = Settings.prepared()
     from flows.restore import Draws, restore_by_checkpoint, restore_by_service, restore_by_version
 
     draws = Draws(samples, steps, seed)
@@ -230,40 +231,6 @@ def demo() -> Answer:
     return Answer(result.as_json(), "")
 
 
-@command(data, "data")
-def log() -> Answer:
-    """List the versions of the data, the newest first."""
-    from flows.history import history_table, versions
-
-    found = versions(_prepared())
-    return Answer({"versions": [asdict(one) for one in found]}, history_table(found))
-
-
-@command(data, "data")
-def diff(
-    before: Annotated[str | None, typer.Argument(help="A version; the one before, when left out.")] = None,
-    after: Annotated[str | None, typer.Argument(help="A version; the present one, when left out.")] = None,
-) -> Answer:
-    """Show which pairs two versions of the data do not share."""
-    from flows.history import difference
-
-    found = difference(_prepared(), before, after)
-    return Answer(found.as_json(), found.summary())
-
-
-@command(data, "data")
-def checkout(
-    version: Annotated[str, typer.Argument(help="(The beginning of) a version, a tag or a commit.")],
-    no_commit: NoCommit = False,
-) -> Answer:
-    """Bring a version of the data back."""
-    from flows.checkout import checkout as bring_back
-
-    found, commit = bring_back(_prepared(), version, commit=not no_commit)
-    text = f"The data are at version {found.version}" + (f", committed as {commit[:12]}." if commit else ".")
-    return Answer({**asdict(found), "present": True, "committed_as": commit}, text)
-
-
 @command(app)
 def doctor() -> Answer:
     """Look whether everything is here that the platform needs, and say what to do where it is not."""
@@ -285,12 +252,6 @@ def _until_interrupted(run: Callable[[Settings, Callable[[str], None]], None], s
         run(settings, lambda table: print(f"{table}\nCtrl-C stops everything.", flush=True))
     except KeyboardInterrupt:
         say("Stopped.")
-
-
-def _prepared() -> Settings:
-    settings = Settings.read()
-    settings.prepare_environment()
-    return settings
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 A version is downloaded and replays its golden pair before an alias points to it, and again as everybody will
 find it, by its alias. If the second replay fails, the aliases go back. Every decision is written on the
-version: verdict, reasons, decided_at, decided_by.
+version: verdict, reasons, decided_at, decided_by; and, before it is carried out, in the audit log.
 
 The registry has no transactions, so a move is four writes of which every prefix is safe: the new champion is
 tagged with the `previous` it should get, becomes champion, `previous` moves, the tag is emptied. Before the
 second write the old aliases stand; after it the tag says what `previous` is, until a move completes it.
+Before these, the decision is in the audit log, and the version names its entry there.
 One move at a time per task, by a lock file; not covered: moves from another machine on the same server.
 """
 
@@ -22,12 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from cvdm.checkpoint import load_checkpoint, verify_golden
-from cvdm.errors import CheckpointError
+from cvdm.errors import CheckpointError, StorageError
+from flows.audit import Action
 from flows.gate import Decision
 from flows.registry import CHAMPION, PREVIOUS, Registry, RegistryError
 
 INTENT = "previous_intended"
 """Tag on a champion whose move is not complete: the version that `previous` should be, or `none`."""
+AUDIT = "audit"
+"""Tag on a version: number and hash of the latest entry about it in the audit log."""
 GATE = "gate"
 """Who decides when no person does."""
 ROLLED_BACK = "rolled_back"
@@ -69,7 +73,8 @@ def promote(registry: Registry, task: str, version: int, *, reasons: Sequence[st
 def _promote(registry: Registry, task: str, version: int, *, reasons: Sequence[str], by: str) -> None:
     verify(registry, task, version)
     before = standing(registry, task)
-    with reverting(registry, before, version):
+    enter(registry, "promote", before, version, reasons=reasons, by=by)
+    with reverting(registry, before, version, by=by):
         previous = before.previous if before.champion == version else before.champion
         move(registry, Standing(task, version, previous))
         verify(registry, task, CHAMPION)
@@ -99,7 +104,8 @@ def _rollback(registry: Registry, task: str, to: int | None, *, reason: str, by:
             f"Choose one of `cvdm models --task {task}` with --to.",
         )
     verify(registry, task, target)
-    with reverting(registry, before, target):
+    enter(registry, "rollback", before, target, reasons=(reason,), by=by)
+    with reverting(registry, before, target, by=by):
         move(registry, Standing(task, target, before.champion))
         verify(registry, task, CHAMPION)
     if before.champion is not None:
@@ -153,6 +159,8 @@ def settle(
                 return decision
             except CheckpointError as error:
                 decision = Decision("reject", (f"not servable: {error}", *decision.reasons), decision.tests)
+        now = standing(registry, task)
+        enter(registry, decision.verdict, now, version, reasons=decision.reasons, by=GATE)
         record(registry, task, version, verdict=decision.verdict, reasons=decision.reasons, by=GATE)
         return decision
 
@@ -188,17 +196,42 @@ def verify(registry: Registry, task: str, which: int | str) -> None:
         verify_golden(directory, load_checkpoint(directory))
 
 
+def enter(
+    registry: Registry, action: Action, before: Standing, version: int, *, reasons: Sequence[str], by: str
+) -> None:
+    """Write a decision into the audit log, and on the version which entry is the latest about it.
+
+    before: who serves until it is carried out. Raises StorageError, RegistryError.
+    """
+    details = {"champion": before.champion, "previous": before.previous}
+    entry = registry.audit.append(
+        action, task=before.task, version=version, by=by, reasons=reasons, details=details
+    )
+    registry.models.set_tags(before.task, version, {AUDIT: entry.reference})
+
+
+def audit_references(registry: Registry) -> dict[str, str]:
+    """By version, the entry that it names as the latest about it, for `AuditLog.verify`."""
+    return {
+        f"{task} version {version.number}": version.tags[AUDIT]
+        for task in registry.models.tasks()
+        for version in registry.models.versions(task)
+        if AUDIT in version.tags
+    }
+
+
 @contextmanager
-def reverting(registry: Registry, before: Standing, version: int) -> Iterator[None]:
+def reverting(registry: Registry, before: Standing, version: int, *, by: str) -> Iterator[None]:
     """Put the aliases back when the block fails, and write on the version why."""
     try:
         yield
     except BaseException as error:
-        why = {"reverted": f"{_now()}: {type(error).__name__}: {error}"}
+        why = f"{type(error).__name__}: {error}"
         try:
             move(registry, before)
-            registry.models.set_tags(before.task, version, why)
-        except RegistryError as unreachable:
+            enter(registry, "reverted", before, version, reasons=(why,), by=by)
+            registry.models.set_tags(before.task, version, {"reverted": f"{_now()}: {why}"})
+        except (RegistryError, StorageError) as unreachable:
             error.add_note(f"The aliases of {before.task} could not be put back: {unreachable}")
         raise
 

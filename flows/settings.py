@@ -82,6 +82,18 @@ class Settings(BaseSettings):
                 f"a valid {name}", f"{first['input']!r} ({message})", "Correct the environment variable."
             ) from error
 
+    @classmethod
+    def prepared(cls) -> Settings:
+        """The settings of this process, and its tools' environment. Raises ConfigError, StorageError."""
+        settings = cls.read()
+        settings.prepare_environment()
+        return settings
+
+    @property
+    def audit_file(self) -> Path:
+        """Where the decisions of this machine are kept; see flows/audit.py."""
+        return self.mlruns_dir / "audit.jsonl"
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.audit import AuditLog
 from flows.registry.connection import connect
 from flows.registry.models import Models
 from flows.registry.tracking import Runs
@@ -19,9 +20,13 @@ class Registry:
     models: Models
     locks: Path
     """Folder of the locks of whoever changes what is in here on this machine."""
+    audit: AuditLog
+    """Every decision about who serves that was made on this machine."""
 
     @classmethod
     def open(cls, settings: Settings) -> Registry:
         """Connect to the store that the settings name. Raises RegistryError."""
         connection = connect(settings)
-        return cls(Runs(connection), Models(connection), settings.mlruns_dir / "locks")
+        return cls(
+            Runs(connection), Models(connection), settings.mlruns_dir / "locks", AuditLog(settings.audit_file)
+        )

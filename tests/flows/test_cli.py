@@ -69,7 +69,7 @@ def test_every_command_of_the_platform_is_there(cvdm):
     _, text, _ = cvdm("--help")
     for name in (
         *("ingest", "validate", "data", "retrain", "models", "promote", "rollback"),
-        *("export", "serve", "up", "reconstruct", "demo", "doctor"),
+        *("export", "serve", "up", "reconstruct", "demo", "doctor", "audit"),
     ):
         assert f"\n  {name} " in text
 
@@ -247,6 +247,22 @@ def test_rollback_without_a_previous_version_says_so(cvdm, registered):
     """Nothing to go back to is a message, not a crash."""
     code, _, err = cvdm("rollback", "--task", TASK, "--reason", "looks odd")
     assert code == 1 and "no previous version" in err
+
+
+def test_the_audit_log_is_listed_and_proved(cvdm, registered, project_settings):
+    """Decisions in order; a changed line ends with 1 and is named, for people and programs."""
+    assert cvdm("promote", "--task", TASK, "--version", "1", "--reason", "seen by eye")[0] == 0
+    code, out, _ = cvdm("audit", "log", "--task", TASK, "--json")
+    entry = json.loads(out)["entries"][-1]
+    assert code == 0 and (entry["action"], entry["reasons"]) == ("promote", ["seen by eye"])
+    code, out, _ = cvdm("audit", "verify", "--json")
+    document = json.loads(out)
+    assert code == 0 and document["ok"]
+    assert cvdm("audit", "verify", "--head", document["head"])[0] == 0
+    path = project_settings.audit_file
+    path.write_bytes(path.read_bytes().replace(b"seen by eye", b"seen by two"))
+    code, out, _ = cvdm("audit", "verify")
+    assert code == 1 and "version 1 names: it was changed" in out
 
 
 def test_validate_ends_with_1_and_still_reports(cvdm, project_settings, cells_dataset, tmp_path):

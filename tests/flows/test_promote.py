@@ -12,9 +12,9 @@ import pytest
 from specimens import cells, make_checkpoint
 
 from cvdm.checkpoint import save_checkpoint
-from cvdm.errors import CheckpointError, CvdmError
+from cvdm.errors import CheckpointError, CvdmError, StorageError
 from flows.gate import Decision, GateTest
-from flows.promote import Standing, alone, promote, rollback, settle, standing
+from flows.promote import Standing, alone, audit_references, promote, rollback, settle, standing
 from flows.registry import CHAMPION, Registry, RegistryError
 
 TASK = "test-cells"
@@ -209,7 +209,7 @@ class Dying:
         return self._write(self._models.set_tags, *arguments)
 
 
-@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize("writes", range(5))
 def test_a_kill_between_any_two_writes_loses_no_version(registry, add, writes):
     """Either the old aliases stand or the new ones do, and the next command works from there."""
     first, second, third = add(0), add(1), add(2)
@@ -219,21 +219,21 @@ def test_a_kill_between_any_two_writes_loses_no_version(registry, add, writes):
     dying = replace(registry, models=Dying(registry.models, writes))
     with pytest.raises(Killed):
         promote(dying, TASK, third, **BY)
-    assert standing(registry, TASK) == (before if writes < 2 else after)
+    assert standing(registry, TASK) == (before if writes < 3 else after)
     assert promote(registry, TASK, third, **BY) == after
     assert registry.models.previous(TASK) == second
     dying = replace(registry, models=Dying(registry.models, writes))
     with pytest.raises(Killed):
         rollback(dying, TASK, reason="x", by="Ada")
     swapped = Standing(TASK, second, third)
-    assert standing(registry, TASK) == (after if writes < 2 else swapped)
-    assert rollback(registry, TASK, reason="x", by="Ada") == (swapped if writes < 2 else after)
+    assert standing(registry, TASK) == (after if writes < 3 else swapped)
+    assert rollback(registry, TASK, reason="x", by="Ada") == (swapped if writes < 3 else after)
 
 
 def test_a_store_that_is_down_while_reverting_does_not_hide_the_error(registry, add):
     """What failed first is raised, with a note that the aliases could not be put back."""
     number = add()
-    unreadable = Flaky(Dying(registry.models, 4, RegistryError), CheckpointError)
+    unreadable = Flaky(Dying(registry.models, 5, RegistryError), CheckpointError)
     with pytest.raises(CheckpointError) as failure:
         promote(replace(registry, models=unreadable), TASK, number, **BY)
     assert "could not be put back" in failure.value.__notes__[0]
@@ -282,4 +282,48 @@ def test_the_gate_does_not_undo_a_persons_promotion(registry, add):
     promote(registry, TASK, first, reasons=["edges are blurred in the other"], by="Ada")
     stands = settle(registry, TASK, second, Decision("promote", ("better",), ()), compared=first)
     assert stands.verdict == "undecided" and "edges are blurred" in stands.reasons[0]
+    assert registry.models.champion(TASK) == first
+
+
+def test_every_decision_has_an_entry_in_the_audit_log(registry, add, monkeypatch):
+    """Promotions, refusals, rollbacks and moves that were taken back; and each version names its latest."""
+    first, second, third = add(1), add(2), add(3)
+    promote(registry, TASK, first, **BY)
+    promote(registry, TASK, second, reasons=["seen by eye"], by="Ada")
+    rollback(registry, TASK, reason="blurred", by="Grace")
+    settle(registry, TASK, third, Decision("reject", ("worse",), ()), compared=first)
+    calls = []
+
+    def fails_at_the_second(registry, task, which):
+        calls.append(which)
+        if len(calls) == 2:
+            raise CheckpointError("a golden answer", "another", "Retrain.")
+
+    monkeypatch.setattr("flows.promote.verify", fails_at_the_second)
+    with pytest.raises(CheckpointError):
+        promote(registry, TASK, third, reasons=["again"], by="Ada")
+    told = [(one.action, one.version, one.by, one.details["champion"]) for one in registry.audit.entries()]
+    assert told == [
+        ("promote", first, "gate", None),
+        ("promote", second, "Ada", first),
+        ("rollback", first, "Grace", second),
+        ("reject", third, "gate", first),
+        ("promote", third, "Ada", first),
+        ("reverted", third, "Ada", first),
+    ]
+    assert registry.audit.verify(audit_references(registry)).sound
+    assert len(audit_references(registry)) == 3
+    lines = registry.audit.path.read_bytes().splitlines(keepends=True)
+    registry.audit.path.write_bytes(b"".join(lines[:-2]))
+    assert not registry.audit.verify(audit_references(registry)).sound
+
+
+def test_without_an_entry_nothing_moves(registry, add):
+    """A log that cannot be written stops a promotion before an alias changes."""
+    first, second = add(1), add(2)
+    promote(registry, TASK, first, **BY)
+    registry.audit.path.unlink()
+    registry.audit.path.mkdir()
+    with pytest.raises(StorageError):
+        promote(registry, TASK, second, **BY)
     assert registry.models.champion(TASK) == first

@@ -1,0 +1,1 @@
+"""Groups of commands: `cvdm data ...` and `cvdm audit ...`."""
