@@ -72,6 +72,7 @@ def train(options: argparse.Namespace) -> None:
     from cvdm.build import build_checkpoint, golden_input
     from cvdm.checkpoint import save_checkpoint
     from cvdm.dataset import load_dataset
+    from cvdm.fine_tuning import read_base
     from cvdm.params import load_recipe
     from cvdm.provenance import git_commit
     from cvdm.training import train as training_steps
@@ -80,16 +81,19 @@ def train(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.params, options.preset)
     if options.seed is not None:
         recipe = recipe.with_seed(options.seed)
+    base = None if options.base is None else read_base(options.base, recipe.model)
+    if base is not None:
+        recipe = recipe.for_fine_tuning()
     dataset = load_dataset(options.data)
     # Another recipe or other data begin anew beside the old state, the same ones continue.
     scratch = options.output.with_name(options.output.name + ".training")
-    state = options.state or scratch / f"state-{training_fingerprint(dataset, recipe)[:12]}.pt"
+    state = options.state or scratch / f"state-{training_fingerprint(dataset, recipe, base)[:12]}.pt"
     if options.output.exists():
         raise ConfigError(
             f"nothing yet at {options.output}", "a file or folder", "Choose another -o or remove it."
         )
     with _bar("train", "step") as progress:
-        for step in training_steps(dataset, recipe, state_path=state, device=options.device):
+        for step in training_steps(dataset, recipe, state_path=state, device=options.device, base=base):
             progress(step.step, step.total)
             if step.validation is not None:
                 scores = step.validation
@@ -104,6 +108,7 @@ def train(options: argparse.Namespace) -> None:
             git_commit=git_commit(Path.cwd()),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             device=options.device,
+            base=base,
             progress=progress,
         )
     save_checkpoint(options.output, checkpoint, golden_input(dataset))
@@ -205,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--params", type=Path, default=Path("params.yaml"))
     add("--preset", required=True, help="a preset of params.yaml")
     add("--seed", type=int, help="training seed (default: the preset's)")
+    add("--base", type=Path, metavar="DIR", help="fine-tune from this checkpoint")
     add("--state", type=Path, help="file of the resumable training state (default: beside the output)")
     add("-o", "--output", type=Path, required=True, help="checkpoint directory to write")
     add = command(evaluate, _add_data, _add_device, _add_sampling)

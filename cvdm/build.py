@@ -11,6 +11,7 @@ from cvdm.calibration import CalibrationImage, calibrate
 from cvdm.checkpoint import Checkpoint, Record
 from cvdm.config import Recipe, SamplingConfig
 from cvdm.dataset import Dataset, Pair, dataset_digest
+from cvdm.fine_tuning import Base
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
 from cvdm.patches import read_pair
@@ -29,11 +30,12 @@ def build_checkpoint(
     git_commit: str | None,
     created: str,
     device: str = "cpu",
+    base: Base | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
     """Calibrate the averaged weights of `state_path` on the calibration fields.
 
-    created: ISO time; progress: called with (done, total) calibration images.
+    created: ISO time; base: what the training started from; progress: called with (done, total) images.
     Raises CheckpointError when the state cannot be read.
     """
     content = read_state(state_path)
@@ -61,6 +63,7 @@ def build_checkpoint(
             created=created,
             pixel_size_um=dataset.card.pixel_size_um,
             modality=dataset.card.modality,
+            base_digest=None if base is None else base.digest,
         ),
     )
 

@@ -55,6 +55,8 @@ class Record:
     """ISO 8601 time, UTC."""
     pixel_size_um: float | None = None
     modality: str | None = None
+    base_digest: str | None = None
+    """SHA-256 of the weights that fine-tuning started from; None for a training from scratch."""
 
 
 @dataclass(frozen=True)

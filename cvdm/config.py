@@ -109,6 +109,10 @@ class TrainingConfig:
     """Gradients are rescaled to at most this global norm."""
     smoothness: float = 1e-3
     """alpha, the weight of (d^2 gamma / dt^2)^2, without which a learned schedule collapses."""
+    fine_tuning_steps: float = 0.25
+    """Share of `steps` that a fine-tuning takes."""
+    fine_tuning_rate: float = 0.3
+    """Share of `learning_rate` that a fine-tuning peaks at."""
     seed: int = 0
     validate_every: int = 1_000
     """Steps between validations on the held-out validation fields."""
@@ -120,7 +124,7 @@ class TrainingConfig:
             _require_at_least(f"training.{name}", getattr(self, name), 1)
         _require_at_least("training.warmup", self.warmup, 0)
         _require_seed("training.seed", self.seed)
-        for name in ("learning_rate", "clip_norm"):
+        for name in ("learning_rate", "clip_norm", "fine_tuning_steps", "fine_tuning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"training.{name} above 0", f"{getattr(self, name)}", "Raise it.")
         if not 0 <= self.ema < 1:
@@ -175,6 +179,13 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, as `cvdm.params.from_mapping` reads them."""
         return asdict(self)
+
+    def for_fine_tuning(self) -> Recipe:
+        """The recipe of a training that starts from a base: fewer steps, smaller ones."""
+        own = self.training
+        steps = max(1, round(own.steps * own.fine_tuning_steps))
+        rate = own.learning_rate * own.fine_tuning_rate
+        return replace(self, training=replace(own, steps=steps, learning_rate=rate))
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe with another training seed."""

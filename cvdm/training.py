@@ -23,6 +23,7 @@ from torch import Tensor
 from cvdm.config import Recipe, TrainingConfig
 from cvdm.dataset import Dataset, dataset_digest
 from cvdm.errors import CheckpointError, StorageError, TrainingError
+from cvdm.fine_tuning import Base
 from cvdm.losses import Losses, batch_losses
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation, fit_normalisation
@@ -54,9 +55,11 @@ class Step:
 class TrainingState:
     """Everything that changes during training."""
 
-    def __init__(self, recipe: Recipe, device: str) -> None:
+    def __init__(self, recipe: Recipe, device: str, base: Base | None = None) -> None:
         torch.manual_seed(recipe.training.seed)
         self.model = CVDM(recipe.model).to(device)
+        if base is not None:
+            self.model.load_state_dict(base.weights)
         self.average = CVDM(recipe.model).to(device).eval()
         self.average.load_state_dict(self.model.state_dict())
         self.average.requires_grad_(False)
@@ -111,17 +114,19 @@ def train(
     *,
     state_path: Path,
     device: str = "cpu",
+    base: Base | None = None,
 ) -> Iterator[Step]:
     """Train on the training fields to `recipe.training.steps`, continuing from `state_path` if it exists.
 
+    base: what a fine-tuning starts from (`Recipe.for_fine_tuning` is its recipe); None for random weights.
     Yields one `Step` per step; the state is on disk before the step that completes it is yielded.
     Raises DatasetError when a split is empty, TrainingError when loss or gradient is no longer finite or the
     state belongs to another training, StorageError when the state cannot be written.
     """
     dataset.require_splits()
     config = recipe.training
-    fingerprint = training_fingerprint(dataset, recipe)
-    state = TrainingState(recipe, device)
+    fingerprint = training_fingerprint(dataset, recipe, base)
+    state = TrainingState(recipe, device, base)
     if state_path.exists():
         state.load(state_path, fingerprint)
     normalisation = training_normalisation(dataset, recipe)
@@ -140,13 +145,16 @@ def training_normalisation(dataset: Dataset, recipe: Recipe) -> Normalisation:
     return fit_normalisation(recipe.model.normalisation, (read_pair(p).low for p in dataset.split("train")))
 
 
-def training_fingerprint(dataset: Dataset, recipe: Recipe) -> str:
-    """Identity of a training: data and everything in the recipe that shapes the weights."""
+def training_fingerprint(dataset: Dataset, recipe: Recipe, base: Base | None = None) -> str:
+    """Identity of a training: data, base and everything in the recipe that shapes the weights."""
     content = recipe.as_dict()
     del content["sampling"]
     for name in ("validate_every", "checkpoint_every"):
         del content["training"][name]
-    text = json.dumps({"data": dataset_digest(dataset), "recipe": content}, sort_keys=True)
+    identity = {"data": dataset_digest(dataset), "recipe": content}
+    if base is not None:
+        identity["base"] = base.digest
+    text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -99,15 +99,19 @@ def validate(
 def retrain(
     task: Task,
     preset: Annotated[str, typer.Option("--preset", help="A preset of params.yaml.")] = "cpu",
+    init: Annotated[
+        str, typer.Option("--init", help="Where weights start: auto, scratch, base or champion.")
+    ] = "auto",
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Training seed.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Train anew even when nothing has changed.")] = False,
 ) -> Answer:
     """Validate, train, evaluate, judge and, if it is better, promote a model; run again to continue."""
     from flows.launch import launch
 
-    result = launch(Settings.read(), task, preset, seed=seed, force=force)
+    result = launch(Settings.read(), task, preset, init=init, seed=seed, force=force)
     lines = [
         f"{task} version {result.version}: {result.verdict}",
+        f"  weights from {result.init}: {result.init_reason}",
         *(f"  {reason}" for reason in result.reasons),
     ]
     if result.repeated:

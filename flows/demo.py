@@ -86,7 +86,7 @@ def run_demo(settings: Settings, say: Callable[[str], None]) -> DemoResult:
     say("[1/4] data: from the DVC remote inside this repository")
     pull_data(settings)
     say(f"[2/4] model: validate, train, evaluate, gate, promote ({TASK}, preset {PRESET})")
-    result = launch(settings, TASK, PRESET)
+    result = launch(settings, TASK, PRESET, init="scratch")  # the whole way, not from the shipped base
     require_champion(settings, result)
     say("[3/4] service: start it and send it a test image that no training has seen")
     pair = load_dataset(settings.dataset_dir(TASK)).split("test")[0]

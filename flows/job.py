@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,9 @@ from cvdm.params import load_recipe
 from cvdm.provenance import git_commit
 from flows.gate import GatePolicy, load_policy
 from flows.settings import Settings
+from flows.start import FROM_SCRATCH, Start
 from flows.validation import ValidationPolicy, load_validation_policy
 
-INIT = "scratch"
-"""Where the weights of a candidate start."""
 SCIENCE, FLOWS = Path(cvdm.__file__).parent, Path(__file__).parent
 INSPECTION = SCIENCE / "inspection"
 """Measures that validation judges by; no weight and no score depends on them."""
@@ -44,7 +43,8 @@ class Job:
 
     task: str
     preset: str
-    recipe: Recipe
+    preset_recipe: Recipe
+    """As params.yaml has it, apart from the seed."""
     policy: GatePolicy
     validation: ValidationPolicy
     dataset: Dataset
@@ -52,6 +52,8 @@ class Job:
     """Over every byte of the data: seconds of work, so pass the job on rather than plan it again."""
     device: str
     settings: Settings
+    start: Start = FROM_SCRATCH
+    """Where the weights start; see flows/start.py."""
 
     @classmethod
     def plan(cls, task: str, preset: str, *, seed: int | None, settings: Settings) -> Job:
@@ -67,7 +69,7 @@ class Job:
         return cls(
             task=task,
             preset=preset,
-            recipe=recipe if seed is None else recipe.with_seed(seed),
+            preset_recipe=recipe if seed is None else recipe.with_seed(seed),
             policy=load_policy(settings.params_file),
             validation=load_validation_policy(settings.params_file),
             dataset=dataset,
@@ -75,6 +77,15 @@ class Job:
             device=chosen_device(settings.device),
             settings=settings,
         )
+
+    def starting_from(self, start: Start) -> Job:
+        """The same retraining of weights that start elsewhere."""
+        return replace(self, start=start)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What is trained by; from a base it takes fewer steps."""
+        return self.preset_recipe.for_fine_tuning() if self.start.base else self.preset_recipe
 
     @cached_property
     def code_digest(self) -> str:
@@ -88,13 +99,14 @@ class Job:
 
     @cached_property
     def evidence(self) -> str:
-        """SHA-256 over data, recipe and science code: equal evidence teaches the same."""
+        """SHA-256 over data, recipe, base and science code: equal evidence teaches the same."""
         return _digest_of(
             {
                 "task": self.task,
                 "data": self.dataset_digest,
                 "recipe": self.recipe.as_dict(),
                 "code": self.code_digest,
+                "base": self.start.base.digest if self.start.base else None,
             }
         )
 
@@ -127,7 +139,7 @@ class Job:
         """What a run and a version are searched by."""
         return {
             "preset": self.preset,
-            "init": INIT,
+            **self.start.tags(),
             "evidence": self.evidence,
             "judgement": self.judgement,
             "dataset_digest": self.dataset_digest,

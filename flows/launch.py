@@ -12,7 +12,13 @@ if TYPE_CHECKING:  # prefect and mlflow take seconds to import
 
 
 def launch(
-    settings: Settings, task: str, preset: str, *, seed: int | None = None, force: bool = False
+    settings: Settings,
+    task: str,
+    preset: str,
+    *,
+    init: str = "auto",
+    seed: int | None = None,
+    force: bool = False,
 ) -> RetrainResult:
     """Run the flow `retrain` in this process; at once the earlier result where nothing has changed."""
     settings.prepare_environment()
@@ -20,8 +26,10 @@ def launch(
     from flows.retrain import earlier_result, retrain
 
     if not force:
-        earlier = earlier_result(Registry.open(settings), task, preset, seed, settings)
+        earlier = earlier_result(
+            Registry.open(settings), task, preset, init=init, seed=seed, settings=settings
+        )
         if earlier is not None:
             return earlier
     with orchestrator(settings):
-        return retrain(task, preset, seed=seed, force=force)
+        return retrain(task, preset, init=init, seed=seed, force=force)

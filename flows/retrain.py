@@ -29,8 +29,9 @@ from flows.job import Job, chosen_device
 from flows.promote import settle
 from flows.registry import Registry, Run
 from flows.settings import Settings
+from flows.start import choose_start, unless_shifted
 from flows.train import RUN_NOTE, Candidate, closing, open_run, train
-from flows.validate import log_validation, page_of, validate
+from flows.validate import drift_of, log_validation, page_of, validate
 
 RESULT = "result.json"
 """The result among the artifacts of its run."""
@@ -57,6 +58,9 @@ class RetrainResult:
     """Wall time of the whole flow; of the first one where `repeated`."""
     repeated: bool = False
     """True when an earlier retraining of equal data, parameters and code had this result."""
+    init: str = "scratch"
+    """Where the weights started."""
+    init_reason: str = ""
     champion_version: int | None = None
     """The version that it was judged against; None for the first model of a task."""
 
@@ -73,9 +77,12 @@ def step(function: Callable[Arguments, Outcome]) -> Callable[Arguments, Outcome]
 
 
 @prefect.flow(name="retrain", flow_run_name="{task} {preset}")
-def retrain(task: str, preset: str = "cpu", *, seed: int | None = None, force: bool = False) -> RetrainResult:
+def retrain(
+    task: str, preset: str = "cpu", *, init: str = "auto", seed: int | None = None, force: bool = False
+) -> RetrainResult:
     """Retrain one task by a preset of params.yaml and promote the candidate if the gate says so.
 
+    init: where the weights start, `auto`, `scratch`, `base` or `champion`; see flows/start.py.
     seed: training seed instead of the preset's. force: train anew even when nothing has changed.
     Raises CvdmError, whose message says what to do; run again, it goes on where it stopped.
     """
@@ -83,7 +90,7 @@ def retrain(task: str, preset: str = "cpu", *, seed: int | None = None, force: b
     with device_lock(settings.mlruns_dir / "locks", chosen_device(settings.device), f"retrain {task}"):
         registry = Registry.open(settings)
         try:
-            job = Job.plan(task, preset, seed=seed, settings=settings)
+            job = planned(registry, task, preset, init=init, seed=seed, settings=settings)
         except DatasetError:
             step(validate)(settings, task)  # says it better, with every problem
             raise
@@ -95,6 +102,11 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
     """The five steps; what was trained on equal evidence is judged again, unless `force` drops it."""
     began = time.monotonic()
     report = step(validate)(job.settings, job.task)
+    start = unless_shifted(job.start, drift_of(registry, report))
+    if start is not job.start:
+        job = job.starting_from(start)
+        if not force and (earlier := finished(registry, job)):
+            return earlier
     if force:
         shutil.rmtree(job.folder, ignore_errors=True)
     else:
@@ -113,12 +125,20 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
     return result
 
 
+def planned(
+    registry: Registry, task: str, preset: str, *, init: str, seed: int | None, settings: Settings
+) -> Job:
+    """The retraining that is asked for, with its start. Raises ConfigError, DatasetError."""
+    job = Job.plan(task, preset, seed=seed, settings=settings)
+    return job.starting_from(choose_start(init, registry, job))
+
+
 def earlier_result(
-    registry: Registry, task: str, preset: str, seed: int | None, settings: Settings
+    registry: Registry, task: str, preset: str, *, init: str, seed: int | None, settings: Settings
 ) -> RetrainResult | None:
     """The result that a retraining would repeat, before it is started."""
     try:
-        return finished(registry, Job.plan(task, preset, seed=seed, settings=settings))
+        return finished(registry, planned(registry, task, preset, init=init, seed=seed, settings=settings))
     except DatasetError:
         return None  # validation says it better
 
@@ -181,5 +201,7 @@ def _result(
             for name, metrics in scores.baselines.items()
         },
         seconds=round(seconds, 1),
+        init=job.start.kind,
+        init_reason=job.start.reason,
         champion_version=comparison.champion_version,
     )

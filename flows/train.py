@@ -97,7 +97,9 @@ def train(job: Job, registry: Registry, run: Run) -> Candidate:
 def follow_training(job: Job, registry: Registry, run: Run) -> None:
     """Run the training loop to its end and write what it yields."""
     log = StepLog(registry, run, job.state_path)
-    steps = training_steps(job.dataset, job.recipe, state_path=job.state_path, device=job.device)
+    steps = training_steps(
+        job.dataset, job.recipe, state_path=job.state_path, device=job.device, base=job.start.base
+    )
     with progress_bar("train", "step") as progress:
         try:
             for step in steps:
@@ -120,6 +122,7 @@ def build(job: Job) -> Path:
             git_commit=job.git_commit,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             device=job.device,
+            base=job.start.base,
             progress=progress,
         )
     save_checkpoint(directory, checkpoint, golden_input(job.dataset))
