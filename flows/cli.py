@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from flows.alerts import Alert, send
 from flows.commands.audit import audit
 from flows.commands.data import NoCommit, data
 from flows.console import Answer, command, say, stop_on_sigterm
@@ -141,7 +142,9 @@ def promote(task: Task, version: Annotated[int, typer.Option("--version")], reas
     from flows.promote import promote as move
     from flows.registry import Registry
 
-    standing = move(Registry.open(settings), task, version, reasons=[reason], by=getpass.getuser())
+    who = getpass.getuser()
+    standing = move(Registry.open(settings), task, version, reasons=[reason], by=who)
+    send(settings, Alert("promoted", task, f"version {standing.champion}, by {who}: {reason}"))
     return Answer(
         standing.as_json(), f"{task}: version {standing.champion} serves; before: {standing.previous}"
     )
@@ -158,7 +161,9 @@ def rollback(
     from flows.promote import rollback as move
     from flows.registry import Registry
 
-    standing = move(Registry.open(settings), task, to, reason=reason, by=getpass.getuser())
+    who = getpass.getuser()
+    standing = move(Registry.open(settings), task, to, reason=reason, by=who)
+    send(settings, Alert("rolled back", task, f"to version {standing.champion}, by {who}: {reason}"))
     return Answer(
         standing.as_json(), f"{task}: version {standing.champion} serves; before: {standing.previous}"
     )

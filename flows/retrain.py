@@ -22,9 +22,10 @@ from prefect.cache_policies import NO_CACHE
 
 from cvdm.errors import DatasetError
 from cvdm.storage import replacing
+from flows.alerts import Alert, Event, require_valid, send, telling_of_failure
 from flows.device_lock import device_lock
 from flows.evaluate import Comparison, evaluate
-from flows.gate import Decision, decide
+from flows.gate import Decision, Verdict, decide
 from flows.job import Job, chosen_device
 from flows.promote import settle
 from flows.registry import Registry, Run
@@ -33,6 +34,8 @@ from flows.start import choose_start, unless_shifted
 from flows.train import RUN_NOTE, Candidate, closing, open_run, train
 from flows.validate import drift_of, log_validation, page_of, validate
 
+EVENTS: dict[Verdict, Event] = {"promote": "promoted", "reject": "rejected", "undecided": "undecided"}
+"""How a verdict is told."""
 RESULT = "result.json"
 """The result among the artifacts of its run."""
 
@@ -87,7 +90,12 @@ def retrain(
     Raises CvdmError, whose message says what to do; run again, it goes on where it stopped.
     """
     settings = Settings.read()
-    with device_lock(settings.mlruns_dir / "locks", chosen_device(settings.device), f"retrain {task}"):
+    require_valid(settings)
+    device = chosen_device(settings.device)
+    with (
+        device_lock(settings.mlruns_dir / "locks", device, f"retrain {task}"),
+        telling_of_failure(settings, task),
+    ):
         registry = Registry.open(settings)
         try:
             job = planned(registry, task, preset, init=init, seed=seed, settings=settings)
@@ -102,7 +110,10 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
     """The five steps; what was trained on equal evidence is judged again, unless `force` drops it."""
     began = time.monotonic()
     report = step(validate)(job.settings, job.task)
-    start = unless_shifted(job.start, drift_of(registry, report))
+    drift = drift_of(registry, report)
+    if drift is not None and drift.shifted:
+        send(job.settings, Alert("drift", job.task, drift.summary()))
+    start = unless_shifted(job.start, drift)
     if start is not job.start:
         job = job.starting_from(start)
         if not force and (earlier := finished(registry, job)):
@@ -122,6 +133,8 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
         registry.runs.log_json(run.run_id, result.as_json(), RESULT)
         registry.runs.set_tags(run.run_id, {"judgement": job.judgement})
     shutil.rmtree(job.folder, ignore_errors=True)
+    told = f"version {result.version}: {'; '.join(result.reasons)}"
+    send(job.settings, Alert(EVENTS[decision.verdict], job.task, told))
     return result
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import available_timezones
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cvdm.errors import ConfigError
@@ -64,6 +64,10 @@ class Settings(BaseSettings):
     schedule_cron: str = Field("0 2 * * *", description="When `cvdm up` retrains, as a cron expression.")
     schedule_timezone: str = Field("UTC", description="Time zone of the schedule, an IANA name.")
     schedule_preset: str = Field("cpu", description="Preset of params.yaml that scheduled retrainings use.")
+    alerts: SecretStr = Field(
+        SecretStr(""),
+        description="Where decisions and failures are told: Apprise addresses, file:///path.jsonl.",
+    )
     http_timeout_seconds: int = Field(
         10, ge=1, description="Longest wait for one answer of a tracking server."
     )
@@ -218,7 +222,7 @@ def settings_table() -> str:
     """The settings as a Markdown table, as the README shows it."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = f"`{field.default}`" if field.default != () else "empty"
+        default = f"`{field.default}`" if str(field.default) not in ("()", "") else "empty"
         rows.append(f"| `CVDM_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows)
 
