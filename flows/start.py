@@ -144,8 +144,8 @@ def learned_fields(registry: Registry, task: str, number: int) -> set[str] | Non
     learned: set[str] = set()
     version: int | None = number
     while version is not None:
-        found = registry.models.version(task, version)
-        if not registry.runs.holds(found.run_id, VALIDATION_REPORT):
+        found = _version(registry, task, version)
+        if found is None or not registry.runs.holds(found.run_id, VALIDATION_REPORT):
             return None
         table = registry.runs.read_json(found.run_id, VALIDATION_REPORT)["table"]
         learned |= {row["field"] for row in table if row["split"] == "train" and row["field"]}
@@ -154,7 +154,14 @@ def learned_fields(registry: Registry, task: str, number: int) -> set[str] | Non
     return learned
 
 
+def _version(registry: Registry, task: str, number: int) -> Version | None:
+    """A version; None for one that was removed from the registry."""
+    return next((one for one in registry.models.versions(task) if one.number == number), None)
+
+
 def _champion_base(registry: Registry, job: Job, number: int) -> Base:
+    if _version(registry, job.task, number) is None:
+        raise _Unfit(f"version {number} is not in the registry any more")
     copy = job.settings.mlruns_dir / "training" / f"{job.task}-version-{number}"
     if not copy.is_dir():
         registry.models.download(job.task, number, copy)

@@ -136,6 +136,17 @@ def test_on_the_champion_s_own_data_a_candidate_starts_as_it_did(registry, job, 
     assert start.kind == "scratch" and "another one by now" in start.reason
 
 
+def test_a_version_that_was_removed_is_no_start(registry, job, tmp_path):
+    """Neither as a start nor as the record of what a later one has learned."""
+    training, own = job.dataset.fields("train"), {"dataset_digest": job.dataset_digest}
+    gone = {"init": "champion", "init_version": "77", "init_digest": "a" * 64}
+    version = serve(registry, job, training, tmp_path, **gone, **own)
+    assert "version 77 is not in the registry" in choose_start("auto", registry, job).reason
+    assert learned_fields(registry, TASK, version) is None
+    with pytest.raises(ConfigError, match="not on record"):
+        choose_start("champion", registry, job)
+
+
 def test_a_model_of_another_size_is_no_start(registry, job, tmp_path):
     """By rule scratch, and why; when asked for, an error."""
     serve(registry, job, job.dataset.fields("train"), tmp_path)
