@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cvdm.card import CARD_NAME, load_card
-from cvdm.dataset import dataset_digest, load_dataset
+from cvdm.dataset import dataset_digest, load_dataset, split_of
 from cvdm.errors import ConfigError, DatasetError
 from cvdm.ledger import Ledger, joined, load_ledger, write_ledger
 from flows.ingest_result import IngestOptions, IngestResult
@@ -129,9 +129,23 @@ def _take_in(batch: Batch, verdict: BatchReport, home: Path, session: str | None
     batch.remove(set(batch.added) - set(verdict.accepted))
     ledger = load_ledger(batch.folder)
     sessions = dict.fromkeys(verdict.accepted, session) if session is not None else {}
-    scenes = joined((*ledger.scenes, *verdict.scenes))
+    # new scenes first: they are led as the groups are that they touch
+    scenes = joined((*verdict.scenes, *ledger.scenes))
     write_ledger(batch.folder, Ledger({**ledger.sessions, **sessions}, scenes))
+    _require_as_judged(batch.folder, verdict)
     swap(batch.folder, home)
+
+
+def _require_as_judged(folder: Path, verdict: BatchReport) -> None:
+    """Raise before anything is taken in unless each field will be in the split that it was judged in."""
+    card = load_card(folder)
+    moved = {
+        row.field: (row.split, split_of(row.field, card))
+        for row in (verdict.report.table if verdict.report else ())
+        if row.field and row.split != split_of(row.field, card)
+    }
+    if moved:
+        raise AssertionError(f"fields in other splits than they were judged in: {moved}")
 
 
 def _set_aside(

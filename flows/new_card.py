@@ -58,8 +58,10 @@ def card_for(
                 raise ConfigError(
                     f"a card at {brought}", error.strerror or str(error), "Check the path."
                 ) from error
+            _require_pattern(card, name_pattern)
             yield LentCard(card)
         elif (source / CARD_NAME).is_file():
+            _require_pattern(source / CARD_NAME, name_pattern)
             yield LentCard(source / CARD_NAME)
         else:
             names = sorted({name for side in SIDES for name in image_files(source / side)})
@@ -81,6 +83,17 @@ def _says_the_same(home: Path, brought: Path | None, name_pattern: str | None) -
     if brought is not None:
         return brought.is_file() and same_content(brought, home / CARD_NAME)
     return name_pattern in (None, load_card(home).name_pattern)
+
+
+def _require_pattern(card: Path, name_pattern: str | None) -> None:
+    """Raise ConfigError where a card and what was said beside it name fields in two ways."""
+    own = load_card(card.parent).name_pattern
+    if name_pattern not in (None, own):
+        raise ConfigError(
+            "no other --name-pattern, because there is a card",
+            f"'{name_pattern}', where the card has '{own}'",
+            "Leave it out, or correct the card.",
+        )
 
 
 def _require_fit(name_pattern: str, names: Sequence[str]) -> None:
@@ -127,7 +140,8 @@ def example(names: Sequence[str]) -> str:
 
 def _guess(name: str) -> tuple[str, str]:
     """The part of a name up to its first separator as the field, its numbers generalised."""
-    stem, separator, rest = re.fullmatch(r"([^_\-. ]+)([_\-. ]?)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]  # matches any name
+    parts = re.fullmatch(r"([_\-. ]*[^_\-. ]+)([_\-. ]?)(.*)", name, re.DOTALL)
+    stem, separator, rest = parts.groups() if parts else (name, "", "")
 
     def general(text: str) -> str:
         return re.sub(r"\d+", lambda _: r"\d+", re.escape(text))

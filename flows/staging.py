@@ -61,7 +61,7 @@ def staged(source: Path, home: Path, folder: Path, card_file: Path) -> Iterator[
     shutil.rmtree(folder, ignore_errors=True)  # of an ingest that was killed
     card = load_card(card_file.parent)
     batch = arrivals(files_of(source, card), files_of(home, card) if home.is_dir() else ())
-    require_same_card(source, card_file)
+    require_same_card(source, card_file, home.name)
     try:
         try:
             came = _fill(folder, home if home.is_dir() else None, batch.new)

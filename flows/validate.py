@@ -89,7 +89,10 @@ def examine(
 
 def _is_batch(settings: Settings, path: Path, task: str) -> bool:
     """Whether a folder is for a task, known or new, and no dataset of its own."""
-    return settings.dataset_dir(task).is_dir() or (path.is_dir() and not (path / CARD_NAME).is_file())
+    home = settings.dataset_dir(task)
+    if home.is_dir():
+        return path.resolve() != home.resolve()
+    return path.is_dir() and not (path / CARD_NAME).is_file()
 
 
 def _require_dataset(settings: Settings, root: Path, task: str | None) -> None:
@@ -175,7 +178,7 @@ def _examine_batch(
     """A batch beside the task's data, as an ingest would judge it; nothing is taken in."""
     home = settings.dataset_dir(task)
     with card_for(path, home, name_pattern=name_pattern) as lent:
-        require_same_card(path, lent.file)
+        require_same_card(path, lent.file, task)
         card = load_card(lent.file.parent)
     present = files_of(home, card) if home.is_dir() else ()
     batch = arrivals(files_of(path, card), present)

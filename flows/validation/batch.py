@@ -11,16 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cvdm.card import CARD_NAME, Card, Split
-from cvdm.dataset import split_of
 from cvdm.errors import DatasetError
-from cvdm.ledger import joined
 from flows.transfer import same_content
-from flows.validation.comparing import same_scenes
 from flows.validation.dealing import balanced_split
 from flows.validation.features import SIDES
 from flows.validation.measuring import Measurements, PairFiles
 from flows.validation.policy import ValidationPolicy
 from flows.validation.report import Finding, ValidationReport, judge
+from flows.validation.scenes import among, grouped, scenes_of_new_fields
 
 
 @dataclass(frozen=True)
@@ -115,12 +113,12 @@ def _closed(pair: PairFiles) -> str | None:
     return None
 
 
-def require_same_card(source: Path, card_file: Path) -> None:
-    """Raise DatasetError where a batch brings another card than the task has."""
+def require_same_card(source: Path, card_file: Path, task: str) -> None:
+    """Raise DatasetError where a batch brings another card than the one that a task has or gets."""
     brought = source / CARD_NAME
     if brought.is_file() and not same_content(brought, card_file):
         raise DatasetError(
-            f"the card of {card_file.parent.name} as it is",
+            f"the card of {task} as it is",
             f"another card in {source}",
             "Remove it from the batch; to change what is known of the task, edit the card of the task.",
         )
@@ -141,11 +139,14 @@ def judge_batch(
     choose_seed: whether all fields are new and nobody has said how they are dealt to the splits.
     """
     effective = policy.overridden(card.validation, f"{card.task}/card.yaml: validation")
-    found = _scenes_of_new_fields(card, measured, new, effective.near_duplicate_score)
+    found = scenes_of_new_fields(card, measured, new, effective.near_duplicate_score)
+    fields_of_batch = {row.field for row in measured.rows if row.name in new and row.field}
     everything, rejected, kept = None, list[Finding](), measured
     while True:
-        scenes = _among(found, kept)
-        dealt_by = _grouped(card, kept, scenes, choose_seed=choose_seed)
+        fields = {row.field for row in kept.rows if row.field}
+        scenes = among(found, card, kept, fields_of_batch - fields)
+        own = replace(card, split=balanced_split(card, fields, scenes)) if choose_seed else card
+        dealt_by = grouped(own, scenes)
         kept = kept.dealt(dealt_by)
         report = judge(root, dealt_by, kept, policy, new=new)
         everything = everything or report
@@ -167,23 +168,6 @@ def judge_batch(
     )
 
 
-def _among(scenes: Iterable[tuple[str, ...]], kept: Measurements) -> tuple[tuple[str, ...], ...]:
-    """What is left of each scene when only some pairs are kept."""
-    fields = {row.field for row in kept.rows}
-    left = (tuple(field for field in scene if field in fields) for scene in scenes)
-    return tuple(scene for scene in left if len(scene) > 1)
-
-
-def _grouped(
-    card: Card, kept: Measurements, scenes: tuple[tuple[str, ...], ...], *, choose_seed: bool
-) -> Card:
-    """The card by which fields are dealt when these scenes stay together."""
-    if choose_seed:
-        fields = (row.field for row in kept.rows if row.field)
-        card = replace(card, split=balanced_split(card, fields, scenes))
-    return replace(card, overlapping=joined((*card.overlapping, *scenes)))
-
-
 def _copies(report: ValidationReport, new: Collection[str]) -> list[Finding]:
     """Warnings about new inputs that equal a present one, as refusals: the dataset has them already."""
     copied = {row.name for row in report.table if row.low.twin_in_split and row.low.twin_in_split not in new}
@@ -192,22 +176,3 @@ def _copies(report: ValidationReport, new: Collection[str]) -> list[Finding]:
         for one in report.warnings
         if one.check == "copy" and one.name in new and one.name in copied
     ]
-
-
-def _scenes_of_new_fields(
-    card: Card, measured: Measurements, new: Collection[str], score: float
-) -> tuple[tuple[str, ...], ...]:
-    """Scenes that new fields share with each other or with present fields of one split."""
-    present = {row.field for row in measured.rows if row.name not in new}
-    found = []
-    for scene in same_scenes(measured.rows, measured.fingerprints, score):
-        there = [field for field in scene if field in present]
-        coming = [field for field in scene if field not in present]
-        # fields that are in two splits already cannot be brought together
-        if coming and len({split_of(field, card) for field in there}) <= 1:
-            # whoever leads a present field goes first, so that no present field moves
-            leader = [
-                next((group[0] for group in card.overlapping if one in group), one) for one in there[:1]
-            ]
-            found.append(tuple(dict.fromkeys((*leader, *there, *coming))))
-    return tuple(found)

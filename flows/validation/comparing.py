@@ -38,7 +38,8 @@ def compare(
         splits[row.field].add(row.split)
     rows = [replace(row, splits_of_field=len(splits[row.field]) if row.field else None) for row in rows]
     for side in SIDES:
-        rows = [row.with_side(side, image) for row, image in zip(rows, _with_twins(rows, side), strict=True)]
+        twins = _with_twins(rows, side, new)
+        rows = [row.with_side(side, image) for row, image in zip(rows, twins, strict=True)]
         rows = _with_focus_loss(rows, side, new)
         rows = _with_background_drift(rows, side)
     rows = _with_vignetting(rows, measured.changes)
@@ -68,13 +69,14 @@ def _fields_by_digest(rows: Sequence[PairFeatures]) -> dict[str, set[str]]:
     return fields
 
 
-def _with_twins(rows: Sequence[PairFeatures], side: str) -> Iterator[SideFeatures]:
+def _with_twins(rows: Sequence[PairFeatures], side: str, new: Collection[str]) -> Iterator[SideFeatures]:
     """Each image with the name of an equal one in another split, or in the same split where it should not be.
 
-    Captures of a field may share their target; two equal inputs are a copy even within a field.
+    Present ones are named before new ones. Captures of a field may share their target; two equal inputs are a
+    copy even within a field.
     """
     same = defaultdict(list)
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.name in new):
         if row.side(side).digest and row.split:
             same[row.side(side).digest].append(row)
     for row in rows:
@@ -102,8 +104,12 @@ def _with_lookalikes(
             None,
         )
         # equal images are reported as such, and once
-        known_twin = row.high.twin_across or row.high.twin_in_split
-        yield row if known_twin else replace(row, lookalike_across=across, lookalike_in_split=inside)
+        twin = row.high.twin_across or row.high.twin_in_split
+        yield replace(
+            row,
+            lookalike_across=None if row.high.twin_across else across,
+            lookalike_in_split=None if twin else inside,
+        )
 
 
 def _with_focus_loss(rows: Sequence[PairFeatures], side: str, new: Collection[str]) -> list[PairFeatures]:

@@ -325,6 +325,15 @@ def test_validate_judges_a_batch_beside_the_task(cvdm, project_settings, cells_d
     assert len(list((home / "low").iterdir())) == 12
 
 
+def test_a_task_s_own_folder_is_no_batch(cvdm, project_settings, cells_dataset):
+    """Named with its task it is judged as a dataset: a pair that was damaged there is not `known`."""
+    home = project_settings.dataset_dir(TASK)
+    shutil.copytree(cells_dataset, home)
+    (home / "low" / "f03_c0.tif").write_bytes(b"")
+    code, out, _ = cvdm("validate", home, "--task", TASK, "--json")
+    assert code == 1 and json.loads(out)["rejected"][0]["name"] == "f03_c0"
+
+
 def test_validate_judges_a_first_batch_of_a_new_task(cvdm, project_settings, cells_dataset, tmp_path):
     """With no more than a pattern, as its ingest would; nothing is taken in."""
     batch = Path(shutil.copytree(cells_dataset, tmp_path / "batch"))

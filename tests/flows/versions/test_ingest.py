@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from cvdm.images import write_tiff
 from cvdm.ledger import load_ledger
 from flows.ingest import ingest
 from flows.ingest_result import IngestOptions
-from flows.new_card import write_card
+from flows.new_card import example, write_card
 from flows.settings import Settings
 from flows.staging import clear, staged, swap
 from flows.validation.dealing import balanced_split
@@ -362,6 +363,28 @@ def test_a_new_task_needs_no_more_than_a_pattern(tmp_path):
         ingest(batch, "new-task", settings, IngestOptions(name_pattern="(?P<field>.+)"))
     again = ingest(batch, "new-task", settings, IngestOptions(name_pattern=pattern, push=False))
     assert (again.known, again.added, again.commit) == (6, (), None)
+
+
+@pytest.mark.parametrize("name", ["_001", "-a", " b", "_", "a", "pos1_t2.x"])
+def test_any_name_has_a_pattern_that_fits_it(name):
+    """The one that the message shows names a field, wherever separators are."""
+    pattern = example([name]).split("'")[3]
+    assert re.fullmatch(pattern, name)["field"]
+
+
+def test_a_card_and_another_pattern_are_not_guessed_between(tmp_path):
+    """Whether the card comes with the batch or by --card; the batch's own card is named by the task."""
+    batch = make_dataset(tmp_path / "batch", fields=6, size=64, task="new-task")
+    settings = Settings.read(home=empty_project(tmp_path / "project"))
+    other = IngestOptions(name_pattern="(?P<field>.+)")
+    with pytest.raises(ConfigError, match="no other --name-pattern"):
+        ingest(batch, "new-task", settings, other)
+    card = Path(shutil.copy(batch / "card.yaml", tmp_path / "our.yaml"))
+    with pytest.raises(ConfigError, match="no other --name-pattern"):
+        ingest(batch, "new-task", settings, replace(other, card=card))
+    card.write_text(card.read_text().replace("seed: 2", "seed: 3"))
+    with pytest.raises(DatasetError, match="the card of new-task as it is"):
+        ingest(batch, "new-task", settings, IngestOptions(card=card))
 
 
 def test_a_card_may_come_from_elsewhere(tmp_path):
