@@ -19,6 +19,7 @@ from flows.version import (
     VersionError,
     data_version,
     record_file,
+    require_in_project,
     run_dvc,
 )
 from flows.version_control import git, is_checkout
@@ -68,7 +69,8 @@ class Difference:
 
 
 def versions(settings: Settings) -> tuple[DataVersion, ...]:
-    """Every version, the newest first. Raises VersionError, GitError."""
+    """Every version, the newest first. Raises VersionError, GitError, ConfigError."""
+    require_in_project(settings)
     if not is_checkout(settings.home):
         raise VersionError(
             "a git checkout, which keeps the versions' records",

@@ -25,6 +25,7 @@ from flows.settings import Settings
 from flows.staging import Batch, clear, staged, swap
 from flows.validation import Finding, load_validation_policy
 from flows.validation.batch import BatchReport, judge_batch
+from flows.validation.features import SIDES
 from flows.validation.measuring import PairFiles, files_of, measure
 from flows.version import (
     Remote,
@@ -35,6 +36,7 @@ from flows.version import (
     push_data,
     record_file,
     require_held,
+    require_in_project,
 )
 from flows.version_control import commit_record, is_checkout, require_clean_index
 
@@ -53,10 +55,13 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
         raise ConfigError(
             "a session name of letters, digits, '.', '_' and '-'", f"'{options.session}'", "Use its date."
         )
-    if source.resolve().is_relative_to(settings.data_dir.resolve()):
+    require_in_project(settings)
+    # what is refused is moved away: neither the batch nor a folder that it links may be data
+    places = {place.resolve() for place in (source, *(source / side for side in SIDES))}
+    if any(place.is_relative_to(settings.data_dir.resolve()) for place in places):
         raise ConfigError(
             "a batch outside of the data folder",
-            f"{source}",
+            f"{source}, which is or links a part of it",
             "Copy what is to be ingested elsewhere: what is refused is moved away from a batch.",
         )
     commits = options.commit and is_checkout(settings.home)
@@ -161,7 +166,8 @@ def _set_aside(
         return None
     pairs = [pair for pair in (*batch.arrivals.new, *batch.arrivals.clashing) if pair.name in names]
     place = settings.home / "quarantine" / task
-    return quarantine(place, session or source.resolve().name, pairs, rejected)
+    moved = quarantine(place, session or source.resolve().name, pairs, rejected)
+    return replace(moved, left=(*moved.left, *(pair.name for pair, _ in batch.arrivals.closed)))
 
 
 def _places(home: Path, moved: Quarantined | None) -> dict[str, PairFiles]:

@@ -12,6 +12,9 @@ from flows.validation import Finding, ValidationReport
 from flows.validation.one_pair import PairFiles
 from flows.validation.report import listed
 
+LISTED = 5
+"""Pairs that a line names."""
+
 
 @dataclass(frozen=True)
 class IngestOptions:
@@ -98,12 +101,13 @@ class IngestResult:
         ]
         lines += listed(self.rejected, self.warnings)
         if self.quarantined is not None:
-            lines.append(
-                f"The refused pairs were moved to {self.quarantined.folder}, with their reasons; "
-                "mend them there and ingest that folder."
-            )
-            if self.quarantined.left:
-                lines.append(f"{len(self.quarantined.left)} of them may not be removed from the batch.")
+            if self.quarantined.pairs:
+                lines.append(
+                    f"The refused pairs were moved to {self.quarantined.folder}, with their reasons; "
+                    "mend them there and ingest that folder."
+                )
+            if left := self.quarantined.left:
+                lines.append(f"Still in the batch, not to be opened or removed: {', '.join(left[:LISTED])}.")
         if self.commit:
             tag = f", tag {self.tag}" if self.tag else ""
             lines.append(f"Committed as {self.commit[:12]}{tag}; `git push --follow-tags` shares it.")

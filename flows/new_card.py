@@ -44,6 +44,7 @@ def card_for(
     with tempfile.TemporaryDirectory(prefix="cvdm-card-") as own:
         card = Path(own) / CARD_NAME
         if home.is_dir():
+            _require_card(home)
             if not _says_the_same(home, brought, name_pattern):
                 raise ConfigError(
                     f"no other --card or --name-pattern, because {task} has a card",
@@ -83,6 +84,13 @@ def _says_the_same(home: Path, brought: Path | None, name_pattern: str | None) -
     if brought is not None:
         return brought.is_file() and same_content(brought, home / CARD_NAME)
     return name_pattern in (None, load_card(home).name_pattern)
+
+
+def _require_card(home: Path) -> None:
+    if not (home / CARD_NAME).is_file():
+        raise DatasetError(
+            f"{CARD_NAME} in {home}", "none", "Write one there, or move the folder away and ingest it anew."
+        )
 
 
 def _require_pattern(card: Path, name_pattern: str | None) -> None:

@@ -33,7 +33,7 @@ class Quarantined:
     pairs: tuple[PairFiles, ...]
     """The pairs where they are now."""
     left: tuple[str, ...]
-    """Pairs of which an original could not be removed, as on a read-only share; copies are in `folder`."""
+    """Pairs with an original that is still in the batch: on a read-only share, or not to be opened."""
 
 
 def quarantine(
@@ -109,8 +109,11 @@ def _removed(folder: Path, pair: PairFiles) -> bool:
 
 
 def _note(path: Path, findings: Iterable[Finding]) -> None:
-    """Add reasons to those that are there; half a pair that a killed move left behind has its own already."""
+    """Add reasons to those of images that are there: half a pair that a killed move left has its own."""
+    there = [file.name for side in SIDES for file in path.with_name(side).glob("*")]
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    # what a person has taken out again has no reason any more
+    known = [entry for entry in known if any(name.startswith(f"{entry['name']}.") for name in there)]
     explained = {entry["name"] for entry in known}
     new = [finding.as_json() for finding in findings if finding.name not in explained]
     with replacing(path) as temporary:

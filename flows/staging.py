@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cvdm.card import CARD_NAME, load_card
+from cvdm.ledger import LEDGER_NAME
 from cvdm.storage import storage_error
 from flows.transfer import copied, linked, removed
 from flows.validation.batch import Arrivals, arrivals, require_same_card
@@ -66,8 +67,10 @@ def staged(source: Path, home: Path, folder: Path, card_file: Path) -> Iterator[
         try:
             came = _fill(folder, home if home.is_dir() else None, batch.new)
             if not home.is_dir():
-                for extra in (*source.glob("LICENSE*"), *source.glob("ATTRIBUTION*")):
-                    shutil.copyfile(extra, folder / extra.name)
+                # with a dataset comes what its ingests found out: sessions, and scenes that share a split
+                for extra in (*source.glob("LICENSE*"), *source.glob("ATTRIBUTION*"), source / LEDGER_NAME):
+                    if extra.is_file():
+                        shutil.copyfile(extra, folder / extra.name)
                 shutil.copyfile(card_file, folder / CARD_NAME)
         except OSError as error:
             raise storage_error(error, folder) from error

@@ -20,7 +20,8 @@ from typing import Any
 
 import yaml
 
-from cvdm.errors import CvdmError
+from cvdm.errors import ConfigError, CvdmError
+from cvdm.ledger import LEDGER_NAME
 from flows.settings import Settings
 
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 20, 3.0
@@ -61,7 +62,7 @@ def require_held(settings: Settings) -> None:
         return
     changes = changed_files(settings)
     lost = list(changes["deleted"])
-    lost += [name for name in changes["modified"] if PurePosixPath(name).parent.name in IMAGE_FOLDERS]
+    lost += [name for name in changes["modified"] if _is_ours(name)]
     if lost or not settings.data_dir.exists():
         listed = ", ".join(lost[:LISTED]) + (f" and {len(lost) - LISTED} more" if len(lost) > LISTED else "")
         raise VersionError(
@@ -160,8 +161,12 @@ def run_dvc(settings: Settings, *arguments: str) -> str:
 
 @contextmanager
 def one_ingest_at_a_time(settings: Settings) -> Iterator[None]:
-    """Hold the lock of the data folder. Raises VersionError at once when somebody else holds it."""
-    lock = settings.mlruns_dir / "locks" / "ingest.lock"
+    """Hold the lock of the data folder. Raises VersionError at once when somebody else holds it.
+
+    It lies with DVC's own, which git ignores: whoever shares the data folder shares the lock.
+    """
+    dvc = settings.home / ".dvc"
+    lock = (dvc / "tmp" if dvc.is_dir() else settings.mlruns_dir / "locks") / "ingest.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         try:
@@ -171,6 +176,22 @@ def one_ingest_at_a_time(settings: Settings) -> Iterator[None]:
                 "no other ingest or checkout", "one that is running", "Wait for it to end."
             ) from error
         yield
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file is an image, a part of one or a ledger: nobody edits these; cards are a person's."""
+    path = PurePosixPath(name)
+    return path.name == LEDGER_NAME or not set(path.parts[:-1]).isdisjoint(IMAGE_FOLDERS)
+
+
+def require_in_project(settings: Settings) -> None:
+    """Raise ConfigError for a data folder outside of the project, of which git can keep no record."""
+    if not settings.data_dir.is_relative_to(settings.home):
+        raise ConfigError(
+            f"a data folder within {settings.home}, for its versions",
+            f"CVDM_DATA_DIR={settings.data_dir}",
+            "Move it there, or train from it without versions.",
+        )
 
 
 def _record(settings: Settings) -> dict[str, Any] | None:

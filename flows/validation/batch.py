@@ -15,7 +15,7 @@ from cvdm.errors import DatasetError
 from flows.transfer import same_content
 from flows.validation.dealing import balanced_split
 from flows.validation.features import SIDES
-from flows.validation.measuring import Measurements, PairFiles
+from flows.validation.measuring import Measurements, PairFiles, dealt_rows
 from flows.validation.policy import ValidationPolicy
 from flows.validation.report import Finding, ValidationReport, judge
 from flows.validation.scenes import among, grouped, scenes_of_new_fields
@@ -38,7 +38,7 @@ class BatchReport:
     report: ValidationReport | None
     """Of the whole dataset with the accepted pairs; None where there is no pair at all."""
     everything: ValidationReport
-    """Of the whole dataset with all pairs of the batch, for the page."""
+    """Of the whole dataset with all pairs of the batch, for the page; fields in the splits that they got."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,10 @@ def _closed(pair: PairFiles) -> str | None:
     for path in (path for path in (pair.low, pair.high) if path is not None):
         try:
             if path.is_dir():
-                if any(part.is_symlink() for part in path.rglob("*")):
-                    return f"{path.name}: links inside of a folder"
+                if any(
+                    part.is_symlink() or not (part.is_dir() or part.is_file()) for part in path.rglob("*")
+                ):
+                    return f"{path.name}: a folder with links or devices in it"
             elif not path.is_file():
                 return f"{path.name}: {'a link that leads nowhere' if path.is_symlink() else 'no file'}"
             else:
@@ -164,7 +166,7 @@ def judge_batch(
         scenes=scenes,
         split=dealt_by.split,
         report=report,
-        everything=everything,
+        everything=replace(everything, card=dealt_by, table=dealt_rows(everything.table, dealt_by)),
     )
 
 

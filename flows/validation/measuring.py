@@ -56,8 +56,7 @@ class Measurements:
 
     def dealt(self, card: Card) -> Measurements:
         """The same with each pair in the split that a card deals its field to."""
-        rows = (replace(row, split=split_of(row.field, card) if row.field else None) for row in self.rows)
-        return replace(self, rows=tuple(rows))
+        return replace(self, rows=dealt_rows(self.rows, card))
 
     def plus(self, other: Measurements) -> Measurements:
         """These and those of other pairs."""
@@ -87,6 +86,11 @@ def files_of(root: Path, card: Card, sessions: Mapping[str, str] | None = None) 
         low, high = (files[side].get(name) for side in SIDES)
         found.append(PairFiles(name, groups.get("field") or None, session, low, high))
     return tuple(found)
+
+
+def dealt_rows(rows: Iterable[PairFeatures], card: Card) -> tuple[PairFeatures, ...]:
+    """Rows with each pair in the split that a card deals its field to."""
+    return tuple(replace(row, split=split_of(row.field, card) if row.field else None) for row in rows)
 
 
 def measure(

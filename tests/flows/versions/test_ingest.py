@@ -17,19 +17,23 @@ import pytest
 import tifffile
 import yaml
 from specimens import cells, make_dataset, noisy
-from versions_project import TASK, empty_project, git
+from versions_project import TASK, dvc, empty_project, git
 
 from cvdm.card import Card, Split, load_card
 from cvdm.dataset import dataset_digest, load_dataset, split_of
 from cvdm.errors import ConfigError, DatasetError, StorageError
 from cvdm.images import write_tiff
-from cvdm.ledger import load_ledger
+from cvdm.ledger import Ledger, load_ledger, write_ledger
+from flows.history import versions
 from flows.ingest import ingest
 from flows.ingest_result import IngestOptions
 from flows.new_card import example, write_card
+from flows.quarantine import quarantine
 from flows.settings import Settings
 from flows.staging import clear, staged, swap
+from flows.validation import Finding
 from flows.validation.dealing import balanced_split
+from flows.validation.one_pair import PairFiles
 from flows.version import VersionError, data_version, one_ingest_at_a_time
 from flows.version_control import GitError
 
@@ -232,7 +236,7 @@ def test_a_read_only_batch_is_copied_and_said_so(settings, second, monkeypatch):
 
     monkeypatch.setattr(Path, "unlink", refusing)
     result = ingest(second, TASK, settings, IngestOptions(commit=False, push=False))
-    assert set(result.quarantined.left) == {"f12_c0", "f14_c0"} and "may not be removed" in result.summary()
+    assert set(result.quarantined.left) == {"f12_c0", "f14_c0"} and "Still in the batch" in result.summary()
     assert (second / "low" / "f12_c0.tif").exists()
     assert (result.quarantined.folder / "low" / "f12_c0.tif").read_bytes() == b"II*\0 cut off"
 
@@ -387,6 +391,90 @@ def test_a_card_and_another_pattern_are_not_guessed_between(tmp_path):
         ingest(batch, "new-task", settings, IngestOptions(card=card))
 
 
+def test_with_a_dataset_comes_what_its_ingests_found_out(tmp_path):
+    """Sessions and scenes of its ledger are those of the new task: its fields are dealt as they were."""
+    batch = make_dataset(tmp_path / "batch", fields=8, size=64, task="new-task")
+    scenes = (("f05", "f00", "f01"),)
+    write_ledger(batch, Ledger({"f00_c0": "day-1"}, scenes))
+    before = splits_in(batch)
+    (batch / "LICENSES").mkdir()
+    settings = Settings.read(home=empty_project(tmp_path / "project"))
+    result = ingest(batch, "new-task", settings, IngestOptions(push=False, commit=False))
+    home = settings.dataset_dir("new-task")
+    assert result.accepted and splits_in(home) == before == result.splits
+    assert load_ledger(home) == Ledger({"f00_c0": "day-1"}, scenes)
+    assert before["f00"] == before["f05"]
+
+
+def test_a_folder_that_links_the_data_is_no_batch(settings, tmp_path):
+    """What is refused of it would be moved out of another task's data."""
+    (tmp_path / "batch").mkdir()
+    for side in ("low", "high"):
+        (tmp_path / "batch" / side).symlink_to(settings.dataset_dir(TASK) / side)
+    before = files_of(settings.data_dir)
+    with pytest.raises(ConfigError, match="outside of the data folder"):
+        ingest(tmp_path / "batch", "another", settings, IngestOptions(name_pattern="(?P<field>.+)"))
+    assert files_of(settings.data_dir) == before
+
+
+def test_data_outside_of_the_project_have_no_versions(settings, second, tmp_path):
+    """Said before anything is copied, by ingest and log alike."""
+    elsewhere = Settings.read(home=settings.home, data_dir=tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="a data folder within"):
+        ingest(second, TASK, elsewhere)
+    with pytest.raises(ConfigError, match="CVDM_DATA_DIR"):
+        versions(elsewhere)
+    assert not elsewhere.data_dir.exists()
+
+
+def test_a_task_folder_without_a_card_is_named(settings, second):
+    """With what to do, also where a card is brought."""
+    card = Path(shutil.copy(settings.dataset_dir(TASK) / "card.yaml", second.parent / "card.yaml"))
+    (settings.data_dir / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"card\.yaml in .*empty"):
+        ingest(second, "empty", settings, IngestOptions(card=card))
+
+
+def test_what_cannot_be_opened_stays_and_is_said_to(settings, second):
+    """A pipe among the parts of a folder stops neither the batch nor the truth about where things are."""
+    for side in ("low", "high"):
+        (second / side / "f30_c0.zarr" / "0").mkdir(parents=True)
+    os.mkfifo(second / "low" / "f30_c0.zarr" / "0" / "pipe")
+    result = ingest(second, TASK, settings, IngestOptions(push=False, commit=False))
+    assert [(one.name, one.check) for one in result.rejected] == [("f30_c0", "readable")]
+    assert result.added and result.as_json()["left_in_place"] == ["f30_c0"]
+    assert "Still in the batch" in result.summary() and "were moved" not in result.summary()
+    assert (second / "low" / "f30_c0.zarr" / "0" / "pipe").exists()
+
+
+def test_a_pair_that_is_refused_anew_has_its_new_reason(tmp_path):
+    """After it was taken out of quarantine by hand and exported again."""
+    place, low = tmp_path / "quarantine", tmp_path / "low"
+    low.mkdir()
+
+    def refuse(check):
+        (low / "a.tif").write_bytes(b"pixels")
+        pair = PairFiles("a", "a", None, low / "a.tif", None)
+        return quarantine(place, "batch", [pair], [Finding(check, "a", "error", "x", "y", "z")]).folder
+
+    folder = refuse("saturated")
+    (folder / "low" / "a.tif").unlink()
+    assert refuse("readable") == folder
+    assert [one["check"] for one in json.loads((folder / "reasons.json").read_text())] == ["readable"]
+
+
+def test_a_part_of_an_image_that_has_changed_is_not_versioned(settings, second):
+    """A chunk of an OME-Zarr among the data counts like an image, and so does the ledger."""
+    chunk = settings.dataset_dir(TASK) / "low" / "f40_c0.zarr" / "0" / "0"
+    chunk.parent.mkdir(parents=True)
+    chunk.write_bytes(b"pixels")
+    dvc(settings.home, "add", "data")
+    chunk.unlink()  # DVC may have linked it
+    chunk.write_bytes(b"others")
+    with pytest.raises(VersionError, match="f40_c0"):
+        ingest(second, TASK, settings, IngestOptions(commit=False))
+
+
 def test_a_card_may_come_from_elsewhere(tmp_path):
     """--card FILE; one that is not there, or of another task, is said so and leaves nothing behind."""
     batch = make_dataset(tmp_path / "batch", fields=6, size=64, task="new-task")
@@ -510,8 +598,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import {module} as module
+from flows.history import versions
 from flows.ingest import ingest
 from flows.ingest_result import IngestOptions
+from flows.quarantine import quarantine
 from flows.settings import Settings
 
 calls = 0
