@@ -91,12 +91,13 @@ def follow(name: str, dataset: Dataset, recipe: Recipe, base: Base | None) -> Cu
 
 
 def show(curve: Curve, scratch: Curve) -> None:
-    """A line for the end of a training, and when it was as good as the one from scratch."""
-    reached = curve.reaches(scratch.crps[-1])
-    told = "never" if reached is None else f"step {reached} ({reached / scratch.steps[-1]:.0%})"
+    """A line for the end of a training: when it was as good as the one from scratch, and the reverse."""
+    reached, matched = curve.reaches(scratch.crps[-1]), scratch.reaches(curve.crps[-1])
+    told = "never" if reached is None else f"at step {reached} ({reached / scratch.steps[-1]:.0%})"
+    reverse = "never" if matched is None else f"at step {matched}"
     print(
         f"{curve.name:40} {curve.steps[-1]:6} steps: CRPS {curve.crps[-1]:.5f}, "
-        f"PSNR {curve.psnr[-1]:.2f} dB; as good as {scratch.steps[-1]} steps from scratch: {told}"
+        f"PSNR {curve.psnr[-1]:.2f} dB; as good as all of scratch {told}; scratch as good as this {reverse}"
     )
 
 
