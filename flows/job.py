@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -16,11 +16,11 @@ import cvdm
 from cvdm.config import Recipe
 from cvdm.dataset import Dataset, dataset_digest, load_dataset
 from cvdm.errors import ConfigError
+from cvdm.fine_tuning import Base
 from cvdm.params import load_recipe
 from cvdm.provenance import git_commit
 from flows.gate import GatePolicy, load_policy
 from flows.settings import Settings
-from flows.start import FROM_SCRATCH, Start
 from flows.validation import ValidationPolicy, load_validation_policy
 
 SCIENCE, FLOWS = Path(cvdm.__file__).parent, Path(__file__).parent
@@ -35,6 +35,32 @@ JUDGES = (
     INSPECTION,
 )
 """Sources that shape a verdict, beside those that shape weights and scores."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the weights of one candidate start, and why."""
+
+    kind: Literal["scratch", "base", "champion"]
+    reason: str
+    base: Base | None = None
+    """None from scratch."""
+    version: int | None = None
+    """Of the champion that it starts from."""
+    by_rule: bool = False
+    """Whether nobody asked for it."""
+
+    def tags(self) -> dict[str, str]:
+        """What a run and a version are searched by."""
+        found = {"init": self.kind, "init_reason": self.reason}
+        if self.base is not None:
+            found["init_digest"] = self.base.digest
+        if self.version is not None:
+            found["init_version"] = str(self.version)
+        return found
+
+
+FROM_SCRATCH = Start("scratch", "asked for")
 
 
 @dataclass(frozen=True)

@@ -17,51 +17,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cvdm.card import SPLITS
 from cvdm.errors import ConfigError
 from cvdm.fine_tuning import Base, read_base
+from flows.job import FROM_SCRATCH, Job, Start
 
 if TYPE_CHECKING:
-    from flows.job import Job
     from flows.registry import Registry, Version
     from flows.validation.drift import Drift
 
-Kind = Literal["scratch", "base", "champion"]
 CHOICES = ("auto", "scratch", "base", "champion")
 MOST_NEW = 0.5
 """Share of training fields new to the champion, above which there is more to learn than to keep."""
 VALIDATION_REPORT = "validation/report.json"
 """Artifact of a run that holds the table of its data, with each field's split."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where the weights of one candidate start, and why."""
-
-    kind: Kind
-    reason: str
-    base: Base | None = None
-    """None from scratch."""
-    version: int | None = None
-    """Of the champion that it starts from."""
-    by_rule: bool = False
-    """Whether nobody asked for it."""
-
-    def tags(self) -> dict[str, str]:
-        """What a run and a version are searched by."""
-        found = {"init": self.kind, "init_reason": self.reason}
-        if self.base is not None:
-            found["init_digest"] = self.base.digest
-        if self.version is not None:
-            found["init_version"] = str(self.version)
-        return found
-
-
-FROM_SCRATCH = Start("scratch", "asked for")
 
 
 class _Unfit(Exception):

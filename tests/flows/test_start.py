@@ -17,10 +17,10 @@ from cvdm.dataset import load_dataset
 from cvdm.errors import ConfigError
 from cvdm.inspection.shift import FeatureShift
 from cvdm.manifest import write_manifest
-from flows.job import Job
+from flows.job import Job, Start
 from flows.registry import CHAMPION, Registry
 from flows.retrain import retrain
-from flows.start import VALIDATION_REPORT, Start, choose_start, learned_fields, unless_shifted
+from flows.start import VALIDATION_REPORT, choose_start, learned_fields, unless_shifted
 from flows.validation.drift import Drift
 
 TASK = "test-cells"
