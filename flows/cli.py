@@ -36,6 +36,7 @@ Which = Annotated[str, typer.Option("--version", help="A version number, or an a
 Reason = Annotated[str, typer.Option("--reason", help="Why; written on the version.")]
 
 
+NewCard = Annotated[Path | None, typer.Option("--card", help="Card of a new task.")]
 NamePattern = Annotated[
     str | None,
     typer.Option(
@@ -51,7 +52,7 @@ def ingest(
     session: Annotated[
         str | None, typer.Option("--session", help="Name of the acquisition session, e.g. its date.")
     ] = None,
-    card: Annotated[Path | None, typer.Option("--card", help="Card of a new task.")] = None,
+    card: NewCard = None,
     name_pattern: NamePattern = None,
     no_commit: NoCommit = False,
     no_push: Annotated[bool, typer.Option("--no-push", help="Leave DVC's remote alone.")] = False,
@@ -77,6 +78,7 @@ def validate(
     task: Annotated[
         str | None, typer.Option("--task", help="A task of the data directory, or a new one.")
     ] = None,
+    card: NewCard = None,
     name_pattern: NamePattern = None,
     drift: Annotated[
         bool, typer.Option("--drift", help="Compare new fields with the champion's data, too.")
@@ -88,11 +90,11 @@ def validate(
 
     if path is None and task is None:
         raise typer.BadParameter("Give a folder, an image or --task.")
-    if name_pattern is not None and (path is None or task is None):
-        raise typer.BadParameter("--name-pattern tells the fields of a folder that is for a new --task.")
+    if (card or name_pattern) and (path is None or task is None):
+        raise typer.BadParameter("--card and --name-pattern are for a folder that is for a new --task.")
     if drift and (task is None or path is not None):
         raise typer.BadParameter("--drift needs --task, and compares what that task holds.")
-    result = examine(settings, path, task, name_pattern=name_pattern, drift=drift)
+    result = examine(settings, path, task, new_card=card, name_pattern=name_pattern, drift=drift)
     return Answer(result.document, result.text, 0 if result.passed else 1)
 
 

@@ -54,13 +54,14 @@ def examine(
     path: Path | None,
     task: str | None,
     *,
+    new_card: Path | None = None,
     name_pattern: str | None = None,
     drift: bool = False,
 ) -> Examined:
     """Look at one image, at a batch for a task, at a dataset folder or at a task's data, and keep the report.
 
     path, task:   one of them at least; both for a batch that a task's data do not hold yet.
-    name_pattern: how names tell the field in a batch for a new task; see `cvdm.card.Card`.
+    new_card, name_pattern: the card of a new task, or how names tell the field; see `cvdm.card.Card`.
     drift:        compare a task's data with the champion's, too. Raises CvdmError.
     """
     policy = load_validation_policy(settings.params_file)
@@ -68,7 +69,7 @@ def examine(
         single = examine_file(path, policy)
         return Examined(single.as_json(), description(single), single.passed)
     if path is not None and task is not None and _is_batch(settings, path, task):
-        return _examine_batch(settings, path, task, policy, name_pattern)
+        return _examine_batch(settings, path, task, policy, new_card, name_pattern)
     root = path or settings.dataset_dir(task or "")
     _require_dataset(settings, root, task)
     report = validate_dataset(root, policy)
@@ -173,11 +174,16 @@ def drift_of(registry: Registry, report: ValidationReport) -> Drift | None:
 
 
 def _examine_batch(
-    settings: Settings, path: Path, task: str, policy: ValidationPolicy, name_pattern: str | None
+    settings: Settings,
+    path: Path,
+    task: str,
+    policy: ValidationPolicy,
+    new_card: Path | None,
+    name_pattern: str | None,
 ) -> Examined:
     """A batch beside the task's data, as an ingest would judge it; nothing is taken in."""
     home = settings.dataset_dir(task)
-    with card_for(path, home, name_pattern=name_pattern) as lent:
+    with card_for(path, home, new_card, name_pattern) as lent:
         require_same_card(path, lent.file, task)
         card = load_card(lent.file.parent)
     present = files_of(home, card) if home.is_dir() else ()

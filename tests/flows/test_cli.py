@@ -345,6 +345,10 @@ def test_validate_judges_a_first_batch_of_a_new_task(cvdm, project_settings, cel
     assert code == 1 and (document["pairs"], document["accepted"]) == (12, 11)
     assert [(one["name"], one["check"]) for one in document["rejected"]] == [("f03_c0", "readable")]
     assert "f03_c0" in Path(document["page"]).read_text()
+    card = Path(shutil.copy(cells_dataset / "card.yaml", tmp_path / "our.yaml"))
+    card.write_text(card.read_text().replace("task: test-cells", "task: new-cells"))
+    code, out, _ = cvdm("validate", batch, "--task", "new-cells", "--card", card, "--json")
+    assert code == 1 and json.loads(out)["accepted"] == 11
     assert not project_settings.dataset_dir("new-cells").exists()
 
 
