@@ -5,6 +5,8 @@ Not covered: clusters of hot pixels that touch each other, a fixed pattern of th
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from cvdm.inspection.blocks import block_means, median
@@ -19,6 +21,7 @@ CELL = 4  # px, side of the squares whose means are tested for signal
 SIGNAL_DEVIATIONS = 5.0
 DIFFERENCES = 2**16  # of neighbouring squares, up to twice as many: for the noise
 FITTED = 2048  # squares that the background is fitted to, up to twice as many
+RIDGE = 1e-10  # of the fit: what the cells leave open, as in a single column of them, comes out as 0
 SETTLED = 0.002  # of them, that may still change sides when the fit ends
 
 
@@ -34,28 +37,28 @@ def hot_pixels(pixels: np.ndarray) -> float | None:
     if min(pixels.shape) < side or np.ptp(pixels) == 0:
         return None
     excess = _excess(pixels)
-    some = excess[:: max(1, excess.size // HEIGHTS)]
-    heights = some[some > 0]
-    if heights.size == 0:
-        heights = excess[excess > 0]
+    heights = _heights(excess)
     if heights.size == 0:
         return 0.0
-    found = np.flatnonzero(excess > TAIL_FACTOR * median(heights))
+    limit = TAIL_FACTOR * median(heights)
+    # whole numbers are compared with a whole one, lest all of them are turned into fractions
+    found = np.flatnonzero(excess > (math.floor(limit) if excess.dtype.kind == "u" else limit))
     suspects = np.stack(np.divmod(found, excess.shape[1]), axis=1) + 1
     looked_at = suspects[:: max(1, -(-len(suspects) // SUSPECTS))]
     if len(looked_at) == 0:
         return 0.0
     windows = _windows(pixels, looked_at)
     quarter = windows.shape[1] // 4
-    windows.partition((quarter, 3 * quarter), axis=1)
-    spread = (windows[:, 3 * quarter] - windows[:, quarter]) / 1.349  # a Gaussian's standard deviation
+    windows.sort(axis=1)  # so few values are sorted quicker than they are parted
+    quartiles = windows[:, 3 * quarter] - windows[:, quarter]
+    spread = quartiles.astype(np.float32) / 1.349  # a Gaussian's standard deviation
     rows, columns = (looked_at - 1).T
     hot = excess[rows, columns] > LOCAL_FACTOR * spread
     return float(hot.mean() * len(suspects) / excess.size * 1e6)
 
 
 def _excess(pixels: np.ndarray) -> np.ndarray:
-    """How far each inner pixel (H-2, W-2) exceeds the brightest of its 8 neighbours."""
+    """How far each inner pixel (H-2, W-2) exceeds the brightest of its 8 neighbours; 0 where it does not."""
     excess = np.empty((pixels.shape[0] - 2, pixels.shape[1] - 2), dtype=pixels.dtype)
     for top in range(0, len(excess), STRIP):  # strips that stay in the processor's cache
         part = pixels[top : top + STRIP + 2]
@@ -63,8 +66,23 @@ def _excess(pixels: np.ndarray) -> np.ndarray:
         triples = np.maximum(sides, part[:, 1:-1])
         neighbours = np.maximum(triples[:-2], triples[2:])
         np.maximum(neighbours, sides[1:-1], out=neighbours)
-        np.subtract(part[1:-1, 1:-1], neighbours, out=excess[top : top + STRIP])
+        highest = np.maximum(part[1:-1, 1:-1], neighbours)
+        np.subtract(highest, neighbours, out=excess[top : top + STRIP])
     return excess
+
+
+def _heights(excess: np.ndarray) -> np.ndarray:
+    """How far local maxima exceed their neighbours (N,); those of some rows where these hold any."""
+    every = excess.size // HEIGHTS
+    if every > 1:
+        some = excess[::every]
+        heights = some[some > 0]
+        if heights.size:
+            return heights
+    # no two local maxima touch: the larger of two rows loses none, and is half as much to look through
+    even = len(excess) // 2 * 2
+    parts = np.maximum(excess[:even:2], excess[1:even:2]), excess[even:]
+    return np.concatenate([part.ravel()[np.flatnonzero(part > 0)] for part in parts])
 
 
 def _windows(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -96,7 +114,7 @@ def dark_noise(cells: np.ndarray) -> float:
     """Standard deviation of neighbouring means in the darker half, from the median difference."""
     cells = cells[:: max(1, cells.size // DIFFERENCES)]
     pairs = cells[:, 1:] + cells[:, :-1]
-    dark = np.abs(np.diff(cells, axis=1))[pairs <= median(pairs)]
+    dark = np.abs(np.diff(cells, axis=1)).ravel()[np.flatnonzero(pairs <= median(pairs))]
     middle = median(dark)
     # coarse grey levels: most differences are 0, so that only their mean tells
     return 1.4826 / np.sqrt(2) * middle if middle > 0 else float(np.sqrt(np.mean(dark**2) / 2))
@@ -111,11 +129,14 @@ def _background(cells: np.ndarray) -> np.ndarray:
     kept = values <= median(values)
     surface = np.zeros(len(terms))
     for _ in range(8):
-        used = terms * kept
-        surface = np.linalg.lstsq(used @ terms.T, used @ values, rcond=None)[0]
+        places = np.flatnonzero(kept)
+        used = terms.take(places, axis=1)
+        normal = used @ used.T
+        normal.flat[:: len(normal) + 1] += RIDGE * np.trace(normal)
+        surface = np.linalg.solve(normal, used @ values[places])
         residual = values - surface @ terms
         below = residual[kept & (residual < 0)]
-        spread = 1.4826 * median(-below) if below.size else 0.0
+        spread = -1.4826 * median(below) if below.size else 0.0
         again = residual <= 3 * spread
         changed = np.count_nonzero(again != kept)
         if changed <= SETTLED * len(values) or np.count_nonzero(again) < 16:

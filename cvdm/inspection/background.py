@@ -17,7 +17,8 @@ def background_offset(pixels: np.ndarray) -> float:
     few are left. Neither bright structure nor a tail of dark outliers moves it, unlike a mean or a minimum.
     """
     some = pixels.ravel()[:: max(1, -(-pixels.size // MODE_SAMPLE))]
-    values = np.sort(some)[: some.size // 2 + 1].astype(np.float64)
+    # NumPy's stable sort of short whole numbers is a radix sort, quicker than any other
+    values = np.sort(some, stable=some.dtype.kind == "u")[: some.size // 2 + 1].astype(np.float64)
     while len(values) > 3:
         half = (len(values) + 1) // 2
         widths = values[half - 1 :] - values[: len(values) - half + 1]

@@ -1,4 +1,4 @@
-"""Means over squares of pixels, which several measures look at instead of the pixels; medians of groups."""
+"""Means over squares of pixels, which several measures look at instead of these; medians and percentiles."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ def block_means(image: np.ndarray, side: int) -> np.ndarray:
     if side == 1 or height == 0 or width == 0:
         return np.asarray(image[:height, :width], dtype=np.float32)
     field = image[: height * side, : width * side]
-    if side == 2:
-        rows = field[::2] + field[1::2]
-        sums = rows[:, ::2] + rows[:, 1::2]
-    else:
-        rows = field.reshape(height, side, width * side).sum(axis=1)
-        # a product is many times quicker than a sum over a short axis
-        sums = (rows.reshape(-1, side) @ np.ones(side, dtype=rows.dtype)).reshape(height, width)
+    rows = field.reshape(height, side, width * side)
+    rows = rows[:, 0] + rows[:, 1] if side == 2 else rows.sum(axis=1)
+    # a product is many times quicker than a sum over a short axis
+    sums = (rows.reshape(-1, side) @ np.ones(side, dtype=rows.dtype)).reshape(height, width)
     return np.asarray(sums / np.float32(side**2), dtype=np.float32)
 
 
@@ -39,3 +36,19 @@ def median(values: np.ndarray) -> float:
         return float(np.partition(values, middle, axis=None)[middle])
     parted = np.partition(values, (middle - 1, middle), axis=None)
     return (float(parted[middle - 1]) + float(parted[middle])) / 2
+
+
+def percentiles(values: np.ndarray, *percents: float) -> tuple[float, ...]:
+    """Percentiles of finite values (N,), interpolated as NumPy's are; quicker for a few thousand of them."""
+    ordered = np.sort(values).astype(np.float64, copy=False)
+    places = [percent / 100 * (len(ordered) - 1) for percent in percents]
+    return tuple(_between(ordered, place) for place in places)
+
+
+def _between(ordered: np.ndarray, place: float) -> float:
+    """The value at a place that may lie between two."""
+    lower = int(place)
+    below, above = float(ordered[lower]), float(ordered[min(lower + 1, len(ordered) - 1)])
+    part = place - lower
+    # from the nearer end, so that nothing is lost in rounding
+    return below + (above - below) * part if part < 0.5 else above - (above - below) * (1 - part)

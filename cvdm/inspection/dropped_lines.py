@@ -13,6 +13,7 @@ LINE_SHARE = 0.05  # of its length, likewise
 PADDING_SHARE = 0.5  # of a line's length, by which it must vary to show that those up to the border are lost
 DARK_LEVEL = 0.25  # of its neighbours' level, of a line that has lost its signal
 DARK_DEVIATIONS = 8.0
+FEW_PIXELS = 64  # of a line, up to twice as many, that are looked at first
 BACKGROUND_LINES = 128  # in each direction, up to twice as many: where the background is read
 
 
@@ -42,23 +43,39 @@ def dropped_rows(pixels: np.ndarray) -> DroppedLines:
     least 20 of its pixels, and 5 %, differ from the pixel before; beside lines that are lost up to the border
     (padding) it must be half of them.
     """
-    changes = np.count_nonzero(pixels[:, 1:] != pixels[:, :-1], axis=1)
-    telling = changes >= max(LINE_CHANGES, LINE_SHARE * pixels.shape[1])
+    # a few pixels clear most rows: look at the others in full
+    few = pixels[:, :: max(1, pixels.shape[1] // FEW_PIXELS)]
+    flat = (few == few[:, :1]).all(axis=1)
     repeated = np.zeros(len(pixels), dtype=bool)
-    # most rows differ in their first pixels: compare the few others in full
-    first = min(pixels.shape[1], 64)
-    alike = 1 + np.flatnonzero((pixels[1:, :first] == pixels[:-1, :first]).all(axis=1))
+    alike = 1 + np.flatnonzero((few[1:] == few[:-1]).all(axis=1))
     repeated[alike] = (pixels[alike] == pixels[alike - 1]).all(axis=1)
+    dark = _dark(pixels)
+    changes = _changes(pixels, flat | repeated | dark)
+    telling = changes >= max(LINE_CHANGES, LINE_SHARE * pixels.shape[1])
     return DroppedLines(
         constant=_bounded_runs(changes == 0, telling, changes > PADDING_SHARE * pixels.shape[1]),
         duplicated=int((repeated & telling).sum()),
-        dark=int((_dark(pixels) & (changes > 0)).sum()),
+        dark=int((dark & (changes > 0)).sum()),
     )
 
 
 def dropped_columns(pixels: np.ndarray) -> DroppedLines:
     """The same for columns."""
     return dropped_rows(pixels.T)
+
+
+def _changes(pixels: np.ndarray, suspect: np.ndarray) -> np.ndarray:
+    """How many pixels of each row differ from the one before, where the row or one beside it is suspect.
+
+    Other rows count as changing everywhere; nothing depends on them.
+    """
+    changes = np.full(len(pixels), pixels.shape[1])
+    asked = suspect.copy()
+    asked[1:] |= suspect[:-1]
+    asked[:-1] |= suspect[1:]
+    rows = pixels[asked]
+    changes[asked] = np.count_nonzero(rows[:, 1:] != rows[:, :-1], axis=1)
+    return changes
 
 
 def _bounded_runs(flat: np.ndarray, telling: np.ndarray, busy: np.ndarray) -> int:
@@ -78,7 +95,9 @@ def _dark(pixels: np.ndarray) -> np.ndarray:
     dark = np.zeros(len(pixels), dtype=bool)
     if len(pixels) < 8:
         return dark
-    profile = pixels.mean(axis=1, dtype=np.float64)
+    # sums of short whole numbers need no fractions
+    sums = pixels.sum(axis=1, dtype=np.uint32 if pixels.dtype == np.uint8 else np.float64)
+    profile = sums / pixels.shape[1]
     # the background: no single dark line may set it
     rows, columns = (max(1, length // BACKGROUND_LINES) for length in pixels.shape)
     some = pixels[::rows, ::columns]

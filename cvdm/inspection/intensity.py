@@ -85,6 +85,10 @@ def intensity(pixels: np.ndarray, *, full_range: float | None) -> Intensity | No
 
 def _histogram(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The values that occur, ascending, and how often."""
+    if pixels.dtype in (np.uint8, np.uint16):
+        occurring = _short_counts(pixels.ravel())
+        levels = np.flatnonzero(occurring)
+        return levels.astype(np.float64), occurring[levels]
     lowest, highest = float(pixels.min()), float(pixels.max())
     if highest - lowest < LARGEST_HISTOGRAM and lowest == round(lowest):
         counts = _counts(pixels.ravel(), lowest, int(highest - lowest) + 1)
@@ -94,6 +98,15 @@ def _histogram(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(
         pixels.ravel()[:: max(1, -(-pixels.size // SAMPLE))].astype(np.float64), return_counts=True
     )
+
+
+def _short_counts(values: np.ndarray) -> np.ndarray:
+    """How often each value from 0 up occurs among values (N,) of uint8 or uint16."""
+    if values.dtype != np.uint8 or values.size % 2:
+        return np.bincount(values)
+    # two bytes at a time, which takes half as long
+    pairs = np.bincount(values.view(np.uint16), minlength=2**16).reshape(2**8, 2**8)
+    return np.asarray(pairs.sum(axis=0) + pairs.sum(axis=1))
 
 
 def _counts(values: np.ndarray, lowest: float, length: int) -> np.ndarray | None:

@@ -20,15 +20,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cvdm.inspection.blocks import group_medians
+from cvdm.inspection.blocks import group_medians, percentiles
 from cvdm.inspection.numeric_range import moderate
 
 BLOCK = 8  # px
 REACH = 3  # px that the third difference looks ahead
 GROUPS = 24  # of blocks of like brightness
+UNIT_GAIN = 1 / 20  # one over the sum of squares of (-1, 3, -3, 1)
 MEDIAN_TO_MEAN = 1.063  # of the block variances of white noise, for blocks of 8 x 8 third differences
 MAX_BLOCKS = 2048  # blocks looked at, about; bands of rows of larger images are left out
 AT_ONCE = 2**12  # px of a row of pixels in all bands together: stay in the processor's cache
+# Pairs of places to bring into order, one after another, which sorts 8 values.
+SORTING_NETWORK = (
+    *((0, 2), (1, 3), (4, 6), (5, 7), (0, 4), (1, 5), (2, 6), (3, 7), (0, 1), (2, 3)),
+    *((4, 5), (6, 7), (2, 4), (3, 5), (1, 4), (3, 6), (1, 2), (3, 4), (5, 6)),
+)
 SNR_RANGE_DB = (-20.0, 80.0)  # outside, nothing but noise or nothing but signal is seen
 
 
@@ -70,11 +76,11 @@ def measure_noise(image: np.ndarray) -> Noise | None:
     typical = group_medians(variance[order], group) * MEDIAN_TO_MEAN
     level = float(np.average(typical, weights=counts))
     gain, offset = _line(means, typical)
-    dim, bright = np.percentile(brightness, (10, 99))
+    dim, bright = percentiles(brightness, 10, 99)
     above = np.maximum(means - dim, 0) * counts
     at_signal = float(np.average(typical, weights=above)) if above.sum() > 0 else level
     # of the spread of block means, noise alone makes some 3.6 of its own standard deviations
-    signal = math.sqrt(max(float(bright - dim) ** 2 - (3.6 / BLOCK) ** 2 * at_signal, 0.0))
+    signal = math.sqrt(max((bright - dim) ** 2 - (3.6 / BLOCK) ** 2 * at_signal, 0.0))
     return Noise(
         level=math.sqrt(level),
         background=math.sqrt(float(typical[0])),
@@ -103,37 +109,35 @@ def _blocks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = np.unique(np.linspace(0, height - 1, max(1, MAX_BLOCKS // width)).astype(int))
     some = max(1, AT_ONCE // image.shape[1])
     parts = [_of_bands(image, rows[start : start + some], width) for start in range(0, len(rows), some)]
-    brightness, variance = (np.concatenate(values).astype(np.float64) for values in zip(*parts, strict=True))
-    return brightness, variance
+    lines, variance = (np.concatenate(values, axis=-1) for values in zip(*parts, strict=True))
+    return _middle_mean(lines).astype(np.float64), variance.astype(np.float64)
 
 
 def _of_bands(image: np.ndarray, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same of `width` blocks in each of some rows of blocks."""
+    """Means of the 8 rows (8, N) and variance (N,) of `width` blocks in each of some rows of blocks."""
     bands = image[rows[:, None] * BLOCK + np.arange(BLOCK + REACH)]  # (rows, 8 + 3, W)
     columns = width * BLOCK
-    down = _third_difference(bands, axis=1)  # (rows, 8, W)
-    across = _third_difference(down, axis=2)[:, :, :columns]
+    down = np.diff(bands, REACH, axis=1)  # (rows, 8, W)
+    across = np.diff(down, REACH, axis=2)[:, :, :columns]
     squares = np.einsum("ryx,ryx->rx", across, across)  # sums over the rows of a block
     # products are many times quicker than sums over a short axis
     ones = np.ones(BLOCK, dtype=np.float32)
-    variance = squares.reshape(-1, BLOCK) @ ones / BLOCK**2
-    # of a block's rows the middle half: a hot pixel must not count as brightness
+    variance = squares.reshape(-1, BLOCK) @ ones * np.float32(UNIT_GAIN**2 / BLOCK**2)
     pieces = bands[:, :BLOCK, :columns].reshape(-1, BLOCK)
     means = (pieces @ ones / BLOCK).reshape(len(rows), BLOCK, width)
-    brightness = np.sort(means, axis=1)[:, BLOCK // 4 : -BLOCK // 4].mean(1)
-    return brightness.ravel(), variance
+    return means.swapaxes(0, 1).reshape(BLOCK, -1), variance
 
 
-def _third_difference(values: np.ndarray, *, axis: int) -> np.ndarray:
-    """(-1, 3, -3, 1) along an axis of 3-D values, with unit gain for white noise."""
-    length = values.shape[axis] - REACH
-    a, b, c, d = (values[(slice(None),) * axis + (slice(k, k + length),)] for k in range(REACH + 1))
-    inner = b - c
-    inner *= 3
-    inner += d
-    inner -= a
-    inner *= np.float32(1 / math.sqrt(20))
-    return np.asarray(inner)
+def _middle_mean(lines: np.ndarray) -> np.ndarray:
+    """Mean (N,) of the middle half of 8 values (8, N): a hot pixel in one of them must not count.
+
+    A sorting network, since NumPy sorts many short lists slowly.
+    """
+    for lower, upper in SORTING_NETWORK:
+        smaller = np.minimum(lines[lower], lines[upper])
+        np.maximum(lines[lower], lines[upper], out=lines[upper])
+        lines[lower] = smaller
+    return np.asarray(lines[BLOCK // 4 : -BLOCK // 4].mean(axis=0))
 
 
 def _line(brightness: np.ndarray, variance: np.ndarray) -> tuple[float, float]:

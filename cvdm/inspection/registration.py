@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-from cvdm.inspection.blocks import block_means
+from cvdm.inspection.blocks import block_means, median
 from cvdm.inspection.numeric_range import moderate
 from cvdm.inspection.similarity import Motion, fit_motion
 from cvdm.inspection.windows import Field, Matches, band_of, grid, hann, square
@@ -92,7 +92,7 @@ def register(low: np.ndarray, high: np.ndarray) -> Registration | None:
         error_px=error * factor,
         rotation_deg=math.degrees(motion.rotation) if fitted else None,
         scale=motion.scale if fitted else None,
-        residual_px=factor * 1.2 * float(np.median(left)) if fitted else None,
+        residual_px=factor * 1.2 * median(left) if fitted else None,
         confidence=field.agreement(matches),
         significance=matches.common_significance,
         windows=int(counted.sum()),
@@ -148,13 +148,17 @@ def _coarse(low: np.ndarray, high: np.ndarray) -> Motion:
     cross = a.conj() * b
     band = band_of(low.shape)
     size = np.abs(cross)
-    soft = np.exp(-((band.fy**2 + band.fx**2) / 0.3**2)) / np.sqrt(size + 1e-12 * size.max() + 1e-30)
+    low_pass = np.exp(-((band.fy / 0.3) ** 2)) * np.exp(-((band.fx / 0.3) ** 2))
+    soft = low_pass / np.sqrt(size + 1e-12 * size.max() + 1e-30)
     candidates = [(0, 0)]
     for spectrum in (cross, cross * soft):
         surface = fft.irfft2(spectrum, s=low.shape)
         peak = np.unravel_index(np.argmax(surface), surface.shape)
         y, x = (int((p + n // 2) % n - n // 2) for p, n in zip(peak, low.shape, strict=True))
         candidates.append((y, x))
+    different = list(dict.fromkeys(candidates))
+    if len(different) == 1:
+        return Motion(*different[0])
     power = band.sums(square(a)) * band.sums(square(b))
 
     def explained(candidate: tuple[int, int]) -> float:
@@ -163,5 +167,4 @@ def _coarse(low: np.ndarray, high: np.ndarray) -> Motion:
         common = np.maximum(band.sums(turned.real), 0)
         return float(np.sum(band.counts * common**2 / np.maximum(power, 1e-300)))
 
-    dy, dx = max(dict.fromkeys(candidates), key=explained)
-    return Motion(dy, dx)
+    return Motion(*max(different, key=explained))

@@ -17,9 +17,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
-from cvdm.inspection.blocks import block_means, group_medians
+from cvdm.inspection.blocks import block_means, group_medians, median, percentiles
 from cvdm.inspection.numeric_range import moderate
 
 BLOCK = 16  # px; less in small images
@@ -79,8 +78,8 @@ def measure_relation(
     if span_x == 0 or span_y == 0:
         return None
     gain, offset = _theil_sen(group_x, group_y)
-    scatter = 1.4826 * float(np.median(np.abs(group_y - gain * group_x - offset))) / span_y
-    dim = float(np.percentile(x, 5) - np.percentile(y, 5)) / span_y
+    scatter = 1.4826 * median(np.abs(group_y - gain * group_x - offset)) / span_y
+    dim = (percentiles(x, 5)[0] - percentiles(y, 5)[0]) / span_y
     departure = max(abs(math.log(gain)) if gain > 0 else math.inf, abs(dim))
     departure = min(departure, 10.0)
     fill = None if full_range is None else _fills(low, full_range) and _fills(high, full_range)
@@ -99,7 +98,7 @@ def measure_relation(
 
 def _brightness_group(values: np.ndarray) -> np.ndarray:
     """The group (N,) of each value among GROUPS equal steps of the values' span."""
-    low, high = np.percentile(values, SPAN_PERCENTILES)
+    low, high = percentiles(values, *SPAN_PERCENTILES)
     if high <= low:
         low, high = values.min(), values.max()
     step = (high - low) / GROUPS or 1.0
@@ -109,19 +108,26 @@ def _brightness_group(values: np.ndarray) -> np.ndarray:
 def _balanced(x: np.ndarray) -> np.ndarray:
     """Indices of at most PER_GROUP blocks of each brightness, spread evenly over the field."""
     group = _brightness_group(x)
+    order = np.argsort(group, kind="stable")
     chosen = []
-    for g in range(GROUPS):
-        members = np.flatnonzero(group == g)
-        take = min(len(members), PER_GROUP)
-        chosen.append(members[np.linspace(0, len(members) - 1, take).astype(int)] if take else members)
+    for members in np.split(order, np.cumsum(np.bincount(group, minlength=GROUPS))[:-1]):
+        if len(members) > PER_GROUP:
+            members = members[np.linspace(0, len(members) - 1, PER_GROUP).astype(int)]
+        chosen.append(members)
     return np.concatenate(chosen)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    a, b = rankdata(x), rankdata(y)
+    a, b = _ranks(x), _ranks(y)
     a, b = a - a.mean(), b - b.mean()
     size = math.sqrt(float(a @ a) * float(b @ b))
     return float(a @ b) / size if size > 0 else 0.0
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Twice the rank (N,) of each value from 0, equal values sharing their mean rank."""
+    ordered = np.sort(values)
+    return np.searchsorted(ordered, values) + np.searchsorted(ordered, values, side="right") - 1
 
 
 def _group_medians(x: np.ndarray, y: np.ndarray, sign: float) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +148,7 @@ def _theil_sen(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     order = np.argsort(slopes)
     share = np.cumsum(np.abs(run)[order])
     gain = float(slopes[order][np.searchsorted(share, share[-1] / 2)])
-    return gain, float(np.median(y - gain * x))
+    return gain, median(y - gain * x)
 
 
 def _curvature(x: np.ndarray, y: np.ndarray) -> float:

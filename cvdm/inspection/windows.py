@@ -52,11 +52,27 @@ class Band:
         self.used = (radius > 0) & (radius <= TOP_FREQUENCY)
         self.ring = np.where(self.used, np.rint(radius * min(shape)), 0).astype(int)
         self.counts = self.sums(np.ones(self.ring.shape))
+        self.stands_for = np.where(self.fx > 0, np.float32(2), np.float32(1))  # columns of the full spectrum
         self.radius = np.arange(len(self.counts)) / min(shape)
+        # i times angular frequency to the powers 0, 1, 2: derivatives of a wave by its shift
+        powers = np.arange(3)[:, None]
+        self.down = ((2j * np.pi * self.fy[:, 0]) ** powers).astype(np.complex64)  # (3, H)
+        self.across = ((2j * np.pi * self.fx[0]) ** powers).astype(np.complex64)  # (3, W/2 + 1)
+
+    def turns(self, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """exp(2 pi i f shift) of shifts (N, 2): (N, H) of the rows and (N, W/2 + 1) of the columns.
+
+        Of square images of even sides only: their rows have the columns' frequencies and the negatives.
+        """
+        waves = np.exp(2j * np.pi * shifts[:, :, None] * self.fx).astype(np.complex64)
+        down, across = waves[:, 0], waves[:, 1]
+        return np.concatenate((down[:, :-1], down[:, :0:-1].conj()), axis=1), across
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sum of (H, W/2 + 1) over each ring; ring 0 holds what is not used."""
-        return np.bincount(self.ring.ravel(), (values * self.used).ravel())
+        """Sum of (H, W/2 + 1) over each ring; 0 for ring 0, which stands for what is not used."""
+        found = np.bincount(self.ring.ravel(), values.ravel())
+        found[0] = 0
+        return found
 
 
 @functools.lru_cache(maxsize=8)
@@ -82,18 +98,22 @@ class Field:
     def _windows(self, image: np.ndarray, corners: np.ndarray, fractions: np.ndarray) -> np.ndarray:
         """Windows (N, side, side) without their mean, tapered about points `fractions` off their centres."""
         n = self.side
-        windows = np.stack([image[y : y + n, x : x + n] for y, x in corners])
+        windows = np.empty((len(corners), n, n), dtype=image.dtype)
+        for window, (y, x) in zip(windows, corners.tolist(), strict=True):
+            window[:] = image[y : y + n, x : x + n]
         rows, columns = hann(n, fractions[:, :1]), hann(n, fractions[:, 1:])
         sums = (rows[:, None, :] @ windows @ columns[:, :, None])[:, 0]
         windows -= (sums / (rows.sum(1) * columns.sum(1))[:, None])[:, :, None]
-        windows *= rows[:, :, None] * columns[:, None, :]
-        return np.asarray(windows)
+        windows *= rows[:, :, None]
+        windows *= columns[:, None, :]
+        return windows
 
     def _centroids(self, high: np.ndarray) -> np.ndarray:
         """Points (N, 2) at which the structure lies that each pair of windows has in common."""
         shared = self.low_windows * high
         position = np.arange(self.side) + 0.5 - self.side / 2
-        down, across = shared.sum(2), shared.sum(1)
+        ones = np.ones(self.side, dtype=np.float32)
+        down, across = shared @ ones, ones @ shared
         total = np.maximum(down.sum(1), 1e-30)
         off = np.stack((down @ position, across @ position), axis=1) / total[:, None]
         return self.points + np.clip(off, -self.side / 4, self.side / 4)
@@ -108,13 +128,14 @@ class Field:
         high = fft.rfft2(windows)
         points = self._centroids(windows)
         expected = motion.at(points)
-        turned = 2j * np.pi * (expected - offsets)
+        down, across = self.band.turns(expected - offsets)
         cross = self.low.conj() * high
-        cross *= np.exp(turned[:, :1] * self.band.fy[:, 0]).astype(np.complex64)[:, :, None]
-        cross *= np.exp(turned[:, 1:] * self.band.fx[0]).astype(np.complex64)[:, None, :]
+        cross *= down[:, :, None]
+        cross *= across[:, None, :]
         # what is left in the phases is what the prediction missed
         weighted = cross * self._weights(cross, high, whitened=whitened).astype(np.float32)
-        variance = 0.5 * square(weighted).sum((1, 2))
+        parts = weighted.view(np.float32).reshape(len(weighted), -1)  # real and imaginary
+        variance = 0.5 * np.einsum("np,np->n", parts, parts)
         tiny = 1e-30 + 1e-6 * math.sqrt(float(variance.max(initial=0)))
         left, heights, bends = _peaks(np.concatenate((weighted, weighted.sum(0)[None])), self.band)
         common = left[-1]
@@ -150,13 +171,14 @@ class Field:
         band = self.band
         power = np.sqrt(self.low_power * band.sums(square(high).sum(0)))
         tiny = 1e-6 * float(power.max(initial=0)) + 1e-30
-        twice = np.where(band.fx > 0, 2.0, 1.0) * band.used  # most columns stand for two
+        counted = band.stands_for * band.used
         if whitened:
-            return twice * (np.exp(-((band.radius / 0.2) ** 2)) / (power + tiny))[band.ring]
+            return counted * (np.exp(-((band.radius / 0.2) ** 2)) / (power + tiny))[band.ring]
         common = np.maximum(band.sums(cross.real.sum(0)), 0)
         coherence = np.minimum((common / (power + tiny)) ** 2, 0.99)
         coherence = np.where(len(cross) * band.counts * coherence > 6, coherence, 0)  # less is chance
-        return twice * (coherence / (1 - coherence) / (common / np.maximum(band.counts, 1) + tiny))[band.ring]
+        mean = common / np.maximum(band.counts, 1)
+        return counted * (coherence / (1 - coherence) / (mean + tiny))[band.ring]
 
 
 def square(values: np.ndarray) -> np.ndarray:
@@ -170,28 +192,27 @@ def _peaks(spectra: np.ndarray, band: Band) -> tuple[np.ndarray, np.ndarray, np.
     d within a sixth of the side. The best whole pixel, then Newton's method on the band-limited surface.
     """
     side = spectra.shape[1]
-    surface = fft.irfft2(spectra * np.where(band.fx > 0, 0.5, 1.0).astype(np.float32), s=(side, side))
+    surface = fft.irfft2(spectra * (1 / band.stands_for), s=(side, side))
     reach = max(side // 6, 1)
     near = np.r_[0 : reach + 1, -reach:0]
     surface = surface[:, near][:, :, near]
     best = np.argmax(surface.reshape(len(spectra), -1), axis=1)
     whole = np.stack((near[best // len(near)], near[best % len(near)]), axis=1).astype(float)
     shift = whole
-    py, px = 2j * np.pi * band.fy[:, 0], 2j * np.pi * band.fx[0]
     for step in range(3):
-        ey, ex = np.exp(shift[:, :1] * py), np.exp(shift[:, 1:] * px)
-        rows = np.stack((ey, ey * py, ey * py**2), axis=1).astype(np.complex64)  # (N, 3, side)
-        columns = np.stack((ex, ex * px, ex * px**2), axis=2).astype(np.complex64)
-        table = (rows @ spectra @ columns).real.astype(float)  # derivatives of order (y, x)
+        rows, columns = band.turns(shift)
+        # derivatives of order (y, x)
+        table = (rows[:, None, :] * band.down) @ spectra @ (columns[:, None, :] * band.across).swapaxes(1, 2)
+        table = table.real.astype(float)
         height, hyy, hxx, hxy = table[:, 0, 0], table[:, 2, 0], table[:, 0, 2], table[:, 1, 1]
         determinant = hyy * hxx - hxy**2
         bent = (hyy < 0) & (determinant > 0)
         if step == 2:
             break
-        scale = np.where(bent, determinant, 1)
-        dy = np.where(bent, (hxx * table[:, 1, 0] - hxy * table[:, 0, 1]) / scale, 0)
-        dx = np.where(bent, (hyy * table[:, 0, 1] - hxy * table[:, 1, 0]) / scale, 0)
-        shift = np.clip(shift - np.stack((dy, dx), axis=1), whole - 1, whole + 1)
+        hy, hx = table[:, 1, 0], table[:, 0, 1]
+        move = np.stack((hxx * hy - hxy * hx, hyy * hx - hxy * hy), axis=1)
+        move *= (bent / np.where(bent, determinant, 1))[:, None]
+        shift = np.minimum(np.maximum(shift - move, whole - 1), whole + 1)
     return shift, height, np.where(bent, np.sqrt(np.maximum(determinant, 0)), 0)
 
 

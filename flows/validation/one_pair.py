@@ -19,6 +19,7 @@ from cvdm.inspection.fingerprints import Fingerprint, fingerprint
 from cvdm.inspection.focus import measure_focus
 from cvdm.inspection.intensity import intensity
 from cvdm.inspection.noise import measure_noise
+from cvdm.inspection.numeric_range import shortened
 from cvdm.inspection.registration import register
 from cvdm.inspection.relation import measure_relation
 from cvdm.inspection.stagger import scan_stagger
@@ -141,15 +142,16 @@ def _described(stack: Stack) -> SideFeatures:
 
 def _measured(features: SideFeatures, pixels: np.ndarray, full_range: float | None) -> SideFeatures:
     """What the pixels (H, W) say."""
-    digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels).data)
+    short = shortened(pixels)  # for what does no arithmetic with them
+    digest = hashlib.sha256(repr((short.shape, short.dtype.name)).encode())
+    digest.update(np.ascontiguousarray(short).data)
     features = replace(
         features,
-        lowest=float(pixels.min()),
-        highest=float(pixels.max()),
+        lowest=float(short.min()),
+        highest=float(short.max()),
         digest=digest.hexdigest(),
     )
-    use = intensity(pixels, full_range=full_range)
+    use = intensity(short, full_range=full_range)
     if use is None:  # a constant image says nothing else
         return features
     noise, focus, stagger = measure_noise(pixels), measure_focus(pixels), scan_stagger(pixels)
@@ -160,12 +162,12 @@ def _measured(features: SideFeatures, pixels: np.ndarray, full_range: float | No
         range_share=use.range_share,
         span=use.span,
         grey_levels=use.levels,
-        background=background_offset(pixels),
+        background=background_offset(short),
         noise=noise.level if noise else None,
         snr_db=noise.snr_db if noise else None,
         focus_db=focus.focus_db if focus else None,
-        hot_pixels=hot_pixels(pixels),
-        dropped_lines=dropped_rows(pixels).total + dropped_columns(pixels).total,
+        hot_pixels=hot_pixels(short),
+        dropped_lines=dropped_rows(short).total + dropped_columns(short).total,
         stagger_px=None if stagger is None else max(0.0, abs(stagger.shift) - 2 * stagger.error),
         signal_share=signal_share(pixels),
     )
