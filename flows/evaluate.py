@@ -104,7 +104,8 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
         scores |= {f"champion/{name}": theirs.mean(name) for name in theirs.metrics}
         document = {"version": comparison.champion_version, **theirs.as_json()}
         registry.runs.log_json(run.run_id, document, "evaluation/champion.json")
-    registry.runs.log_series(run, [(0, scores)])
+    held = registry.runs.metrics(run.run_id)  # of an attempt that was killed after this
+    registry.runs.log_series(run, [(0, {k: v for k, v in scores.items() if held.get(k) != v})])
 
 
 def _log_pictures(

@@ -23,3 +23,8 @@ def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], N
             bar.update(done - bar.n)
 
         yield show
+
+
+def progress_note(text: str) -> None:
+    """A line above a bar that is being drawn."""
+    tqdm.write(text, file=sys.stderr)

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import prefect
 from prefect.cache_policies import NO_CACHE
+from prefect.states import State
 
 from cvdm.errors import DatasetError
 from cvdm.storage import replacing
@@ -28,7 +29,7 @@ from flows.evaluate import Comparison, evaluate
 from flows.gate import Decision, Verdict, decide
 from flows.job import Job, chosen_device
 from flows.promote import settle
-from flows.registry import Registry, Run
+from flows.registry import AwayError, Registry, Run
 from flows.settings import Settings
 from flows.start import choose_start, unless_shifted
 from flows.train import RUN_NOTE, Candidate, closing, open_run, train
@@ -36,6 +37,8 @@ from flows.validate import drift_of, log_validation, page_of, validate
 
 EVENTS: dict[Verdict, Event] = {"promote": "promoted", "reject": "rejected", "undecided": "undecided"}
 """How a verdict is told."""
+RETRY_SECONDS = (10, 30, 60, 120, 300, 600)
+"""Pauses before a step is tried again while the tracking server is away."""
 RESULT = "result.json"
 """The result among the artifacts of its run."""
 
@@ -73,10 +76,22 @@ class RetrainResult:
 
 
 def step(function: Callable[Arguments, Outcome]) -> Callable[Arguments, Outcome]:
-    """A plain function as a task of the flow: shown in the orchestrator, never cached or stored by it."""
-    return prefect.task(name=function.__name__.strip("_"), cache_policy=NO_CACHE, persist_result=False)(
-        function
-    )
+    """A plain function as a task of the flow: shown in the orchestrator, never cached or stored by it.
+
+    While the tracking server is away it is tried again: every step goes on where it stopped.
+    """
+    return prefect.task(
+        name=function.__name__.strip("_"),
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=len(RETRY_SECONDS),
+        retry_delay_seconds=list(RETRY_SECONDS),
+        retry_condition_fn=_server_was_away,
+    )(function)
+
+
+def _server_was_away(_task: Any, _run: Any, state: State) -> bool:
+    return isinstance(state.result(raise_on_failure=False), AwayError)
 
 
 @prefect.flow(name="retrain", flow_run_name="{task} {preset}")

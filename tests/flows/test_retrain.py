@@ -14,8 +14,8 @@ import pytest
 from specimens import make_dataset
 
 from cvdm.errors import ConfigError
-from cvdm.training import read_state
 from cvdm.training import train as training_steps
+from cvdm.training_state import read_state
 from flows import job as jobs
 from flows.device_lock import BusyError, device_lock
 from flows.job import Job, chosen_device
@@ -111,7 +111,7 @@ def interrupt(settings: Settings, registry: Registry) -> str:
     with pytest.raises(KeyboardInterrupt), closing(registry, run):
         for step in islice(training_steps(job.dataset, job.recipe, state_path=job.state_path), 2):
             log.add(step)
-        log.flush()
+        log.deliver()
         raise KeyboardInterrupt
     return run.run_id
 
