@@ -14,9 +14,9 @@ from cvdm.evaluation import evaluate as measure
 from cvdm.patches import ImagePair, read_pair
 from cvdm.posterior import Reconstruction, reconstruct
 from flows import pictures
+from flows.aliases import standing
 from flows.job import Job
 from flows.progress import progress_bar
-from flows.promote import standing
 from flows.registry import Registry
 from flows.train import Candidate
 

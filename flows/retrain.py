@@ -24,6 +24,7 @@ from prefect.states import State
 from cvdm.errors import DatasetError
 from cvdm.storage import replacing
 from flows.alerts import Alert, Event, require_valid, send, telling_of_failure
+from flows.deployment import deployment_of
 from flows.device_lock import device_lock
 from flows.evaluate import Comparison, evaluate
 from flows.gate import Decision, Verdict, decide
@@ -206,7 +207,14 @@ def promote(
 ) -> Decision:
     """Carry the decision out and write it on run and version; returns the decision that stands."""
     compared = comparison.champion_version
-    standing = settle(registry, job.task, candidate.version, decision, compared=compared)
+    standing = settle(
+        registry,
+        job.task,
+        candidate.version,
+        decision,
+        compared=compared,
+        deployment=deployment_of(job.settings, registry),
+    )
     registry.runs.set_tags(
         candidate.run.run_id, {"verdict": standing.verdict, "reasons": "; ".join(standing.reasons)}
     )
