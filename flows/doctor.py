@@ -22,7 +22,7 @@ from cvdm.params import load_recipe, load_section
 from flows.processes import SERVICE_LIVES, orchestrates_locally, tracks_locally
 from flows.servers import answers, port_is_free, reachable
 from flows.settings import PROJECT, Settings
-from flows.version import record_file
+from flows.version import ingest_note, record_file
 from flows.version_control import is_checkout
 
 Status = Literal["ok", "warning", "broken"]
@@ -88,7 +88,9 @@ def as_table(findings: tuple[Finding, ...]) -> str:
         if finding.remedy:
             lines.append(f"{'':26} -> {finding.remedy}")
     broken = sum(finding.status == "broken" for finding in findings)
-    lines.append("All is well." if not broken else f"{broken} broken; mend what the arrows say.")
+    warned = any(finding.status == "warning" for finding in findings)
+    well = "Nothing is broken; the arrows say what to look at." if warned else "All is well."
+    lines.append(f"{broken} broken; mend what the arrows say." if broken else well)
     return "\n".join(lines)
 
 
@@ -198,6 +200,11 @@ def data(settings: Settings) -> Iterator[Finding]:
         return
     recorded = yaml.safe_load(record.read_text(encoding="utf-8"))["outs"][0].get("nfiles")
     present = sum(path.is_file() for path in settings.data_dir.rglob("*"))
+    if ingest_note(settings).is_file():
+        yield Finding(
+            "data version", "warning", "an ingest was interrupted", "Run the same `cvdm ingest` again."
+        )
+        return
     same = recorded in (None, present)
     found = f"{present} files, {record.name} records {recorded}"
     yield Finding("data version", "ok" if same else "warning", found, "" if same else pull)

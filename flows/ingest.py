@@ -16,7 +16,8 @@ from pathlib import Path
 from cvdm.card import CARD_NAME, load_card
 from cvdm.dataset import dataset_digest, load_dataset, split_of
 from cvdm.errors import ConfigError, DatasetError
-from cvdm.ledger import Ledger, joined, load_ledger, write_ledger
+from cvdm.ledger import LEDGER_NAME, Ledger, joined, load_ledger, write_ledger
+from flows.ingest_note import announce
 from flows.ingest_result import IngestOptions, IngestResult
 from flows.new_card import card_for, write_card
 from flows.progress import progress_bar
@@ -31,7 +32,9 @@ from flows.version import (
     Remote,
     VersionError,
     add_to_dvc,
+    data_version,
     find_remote,
+    ingest_note,
     one_ingest_at_a_time,
     push_data,
     record_file,
@@ -80,9 +83,10 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
                 if card.made:
                     chosen = replace(load_card(batch.folder), split=verdict.split)
                     write_card(batch.folder / CARD_NAME, chosen)
-                _take_in(batch, verdict, home, options.session)
+                _take_in(batch, verdict, home, options.session, settings)
         # the block is left first: what lies beside the dataset would be recorded with it
         version = add_to_dvc(settings) if home.is_dir() else None
+        ingest_note(settings).unlink(missing_ok=True)
         remote = find_remote(settings) if version and options.push else None
         pushed, problem = _pushed(settings, remote) if version and options.push else (False, None)
         sha, tag = None, None
@@ -129,7 +133,7 @@ def _splits_of_new(verdict: BatchReport) -> dict[str, str]:
     return {row.field: row.split for row in rows if row.name in verdict.accepted and row.field and row.split}
 
 
-def _take_in(batch: Batch, verdict: BatchReport, home: Path, session: str | None) -> None:
+def _take_in(batch: Batch, verdict: BatchReport, home: Path, session: str | None, settings: Settings) -> None:
     """Put the future dataset, without what was refused, into the place of the present one."""
     batch.remove(set(batch.added) - set(verdict.accepted))
     ledger = load_ledger(batch.folder)
@@ -138,6 +142,10 @@ def _take_in(batch: Batch, verdict: BatchReport, home: Path, session: str | None
     scenes = joined((*verdict.scenes, *ledger.scenes))
     write_ledger(batch.folder, Ledger({**ledger.sessions, **sessions}, scenes))
     _require_as_judged(batch.folder, verdict)
+    new = batch.folder / LEDGER_NAME
+    if new.is_file():
+        name = (home / LEDGER_NAME).relative_to(settings.home).as_posix()
+        announce(ingest_note(settings), data_version(settings), {name: new})
     swap(batch.folder, home)
 
 

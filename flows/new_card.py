@@ -140,18 +140,27 @@ def write_card(path: Path, card: Card) -> None:
 
 
 def example(names: Sequence[str]) -> str:
-    """How a pattern for these names could look."""
-    name = names[0]
-    stem, pattern = _guess(name)
-    return f"For '{name}', --name-pattern '{pattern}' makes the field '{stem}'."
+    """How a pattern for these names could look: the most telling of those that fit the most names."""
+    fits = {
+        pattern: sum(re.fullmatch(pattern, name) is not None for name in names)
+        for pattern in _guesses(names[0])
+    }
+    pattern = max(fits, key=lambda one: fits[one])
+    field = re.fullmatch(pattern, names[0])["field"]  # type: ignore[index]  # made from this name
+    return (
+        f"For '{names[0]}', --name-pattern '{pattern}' makes the field '{field}'; "
+        f"it fits {fits[pattern]} of {len(names)} names."
+    )
 
 
-def _guess(name: str) -> tuple[str, str]:
-    """The part of a name up to its first separator as the field, its numbers generalised."""
+def _guesses(name: str) -> tuple[str, ...]:
+    """Patterns for a name, the most telling first: its first part, numbers or all generalised; all of it."""
     parts = re.fullmatch(r"([_\-. ]*[^_\-. ]+)([_\-. ]?)(.*)", name, re.DOTALL)
     stem, separator, rest = parts.groups() if parts else (name, "", "")
 
     def general(text: str) -> str:
-        return re.sub(r"\d+", lambda _: r"\d+", re.escape(text))
+        return re.sub(r"\d+", lambda _: r"\d+", re.escape(text).replace(r"\-", "-"))
 
-    return stem, f"(?P<field>{general(stem)}){general(separator + rest)}"
+    telling = f"(?P<field>{general(stem)}){general(separator + rest)}"
+    loose = rf"(?P<field>[^{separator}]+){general(separator + rest)}" if separator else telling
+    return telling, loose, "(?P<field>.+)"

@@ -2,6 +2,7 @@
 
     quarantine/TASK/BATCH/low, high     the images under their own names
     quarantine/TASK/BATCH/reasons.json  what was expected of each, what it is instead, what to do
+    quarantine/TASK/BATCH/page.html     the batch as it was judged, for people; written by `cvdm ingest`
 
 Moving is copying, comparing byte for byte, and only then removing the original; a rerun after an interruption
 finds what is there already and goes on. Originals that may not be removed stay where they are, too.

@@ -100,10 +100,12 @@ def _require_dataset(settings: Settings, root: Path, task: str | None) -> None:
     """Raise DatasetError, with what is known, where there is no dataset folder, or one of another task."""
     known = ", ".join(settings.known_tasks()) or "none yet"
     if not root.is_dir():
+        recorded = not settings.known_tasks() and settings.data_dir.with_suffix(".dvc").is_file()
+        hint = "`dvc pull` brings the data that are on record" if recorded else f"the tasks are: {known}"
         raise DatasetError(
             "a folder with low/ and high/, an image, or --task with a known task",
             f"nothing at {root}",
-            f"Check the path; the tasks are: {known}.",
+            f"Check the path; {hint}.",
         )
     if not (root / CARD_NAME).is_file():
         raise DatasetError(
@@ -132,11 +134,14 @@ def keep(
     *,
     files: Mapping[str, PairFiles] | None = None,
     docs: bool = True,
+    also_in: Path | None = None,
 ) -> Path:
     """Write page, document and Data Docs in the place of earlier ones of this name; returns the page.
 
-    files: where the images are, if not in the report's folder (any more).
-    docs:  whether to write Data Docs; a page that is stored elsewhere cannot link them. Raises StorageError.
+    files:   where the images are, if not in the report's folder (any more).
+    also_in: a folder that keeps the page when the next one of this name takes its place.
+    docs:    whether to write Data Docs; a page that is stored elsewhere cannot link them.
+             Raises StorageError.
     """
     from flows.validation.data_docs import write_data_docs  # takes seconds, which a wrong path should not
 
@@ -144,7 +149,10 @@ def keep(
     with replacing(page.with_name(REPORT)) as temporary:
         temporary.write_text(plain_json(report.as_json()) + "\n", encoding="utf-8")
     first = write_data_docs(report, page.with_name(DOCS)) if docs else None
-    write_page(report, page, date=datetime.now(UTC), docs=first, files=files)
+    now = datetime.now(UTC)
+    write_page(report, page, date=now, docs=first, files=files)
+    if also_in is not None:
+        write_page(report, also_in / PAGE, date=now, files=files)
     return page
 
 

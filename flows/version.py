@@ -22,6 +22,7 @@ import yaml
 
 from cvdm.errors import ConfigError, CvdmError
 from cvdm.ledger import LEDGER_NAME
+from flows.ingest_note import announced
 from flows.settings import Settings
 
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 20, 3.0
@@ -55,20 +56,23 @@ def require_held(settings: Settings) -> None:
     """Raise VersionError where data of the recorded version are missing or are other ones.
 
     So it is before the first `dvc pull`, and after a `git pull` of somebody else's version: to record the
-    folder as it is would drop what is missing from the next version. More than the record holds is what an
-    interrupted ingest leaves; cards are a person's to edit.
+    folder as it is would drop what is missing from the next version. More than the record holds, and a ledger
+    that was announced, are what an interrupted ingest leaves; cards are a person's to edit.
     """
     if _record(settings) is None:
         return
     changes = changed_files(settings)
     lost = list(changes["deleted"])
-    lost += [name for name in changes["modified"] if _is_ours(name)]
+    changed = [name for name in changes["modified"] if _is_ours(name)]
+    left = announced(ingest_note(settings), data_version(settings), settings.home, changed)
+    lost += [name for name in changed if name not in left]
     if lost or not settings.data_dir.exists():
         listed = ", ".join(lost[:LISTED]) + (f" and {len(lost) - LISTED} more" if len(lost) > LISTED else "")
         raise VersionError(
             f"the data of version {data_version(settings)} in {settings.data_dir}",
-            f"{len(lost)} files missing or changed: {listed}" if lost else "no such folder",
-            "Run `dvc pull`; to give data up for good, remove them and run `dvc add data`.",
+            f"missing or changed: {listed}" if lost else "no such folder",
+            "Run `dvc pull`, with --force if what was changed may go; to give data up for good, remove them "
+            "and run `dvc add data`.",
         )
 
 
@@ -165,8 +169,7 @@ def one_ingest_at_a_time(settings: Settings) -> Iterator[None]:
 
     It lies with DVC's own, which git ignores: whoever shares the data folder shares the lock.
     """
-    dvc = settings.home / ".dvc"
-    lock = (dvc / "tmp" if dvc.is_dir() else settings.mlruns_dir / "locks") / "ingest.lock"
+    lock = _beside_dvc(settings) / "ingest.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         try:
@@ -176,6 +179,16 @@ def one_ingest_at_a_time(settings: Settings) -> Iterator[None]:
                 "no other ingest or checkout", "one that is running", "Wait for it to end."
             ) from error
         yield
+
+
+def ingest_note(settings: Settings) -> Path:
+    """Where an ingest announces what it changes; see flows/ingest_note.py."""
+    return _beside_dvc(settings) / "ingest.json"
+
+
+def _beside_dvc(settings: Settings) -> Path:
+    dvc = settings.home / ".dvc"
+    return dvc / "tmp" if dvc.is_dir() else settings.mlruns_dir / "locks"
 
 
 def _is_ours(name: str) -> bool:

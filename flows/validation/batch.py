@@ -158,7 +158,7 @@ def judge_batch(
         rejected += refused
         kept = kept.without({finding.name for finding in refused if finding.name})
         if not kept.rows:
-            return BatchReport((), tuple(rejected), (), (), card.split, None, everything)
+            return BatchReport((), tuple(rejected), (), (), card.split, None, _told(everything, rejected))
     return BatchReport(
         accepted=tuple(row.name for row in kept.rows if row.name in new),
         rejected=tuple(rejected),
@@ -166,8 +166,18 @@ def judge_batch(
         scenes=scenes,
         split=dealt_by.split,
         report=report,
-        everything=replace(everything, card=dealt_by, table=dealt_rows(everything.table, dealt_by)),
+        everything=replace(
+            _told(everything, rejected), card=dealt_by, table=dealt_rows(everything.table, dealt_by)
+        ),
     )
+
+
+def _told(everything: ValidationReport, rejected: Collection[Finding]) -> ValidationReport:
+    """The first look at all pairs, with what was refused in it and after it."""
+    refused = {(one.name, one.check) for one in rejected}
+    others = [one for one in everything.rejected if (one.name, one.check) not in refused]
+    warnings = [one for one in everything.warnings if (one.name, one.check) not in refused]
+    return replace(everything, rejected=(*rejected, *others), warnings=tuple(warnings))
 
 
 def _copies(report: ValidationReport, new: Collection[str]) -> list[Finding]:

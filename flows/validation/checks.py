@@ -29,7 +29,7 @@ def checks(
     established: pairs that set the usual type of numbers; all where there are none.
     """
     return (
-        *_of_files(rows),
+        *_of_files(rows, card),
         *_of_formats(established or rows),
         *_of_metadata(card, policy),
         *_of_quantities(policy),
@@ -37,7 +37,7 @@ def checks(
     )
 
 
-def _of_files(rows: Sequence[PairFeatures]) -> Iterator[Check]:
+def _of_files(rows: Sequence[PairFeatures], card: Card) -> Iterator[Check]:
     """Is there a readable pair at all?"""
     yield Check(
         "row-count",
@@ -60,7 +60,7 @@ def _of_files(rows: Sequence[PairFeatures]) -> Iterator[Check]:
         "name",
         "field",
         Present(),
-        "a name that tells its field of view by the card's name_pattern",
+        f"a name that tells its field of view by the card's name_pattern {card.name_pattern}",
         lambda row: f"'{row.name}'",
         "Rename both files, or correct name_pattern in card.yaml.",
         blocks=True,
@@ -228,7 +228,7 @@ def _of_splits() -> Iterator[Check]:
             Absent(),
             f"every {who} once",
             lambda row, side=side: f"the same image as {row.side(side).twin_in_split}",  # type: ignore[misc]
-            "Remove one of the two.",
+            "Remove one of the two; if it is one field under two names, give both names the same field.",
             severity="warning",
         )
     yield Check(

@@ -13,6 +13,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -135,20 +136,31 @@ def _in_parallel(
         waiting: set[Future[list[tuple[PairFeatures, Target | None]]]] = set()
         try:
             for piece in work:
-                waiting.add(pool.submit(measured, piece))
+                with _interrupts_held_back():  # the first one starts the workers
+                    waiting.add(pool.submit(measured, piece))
                 if len(waiting) >= AHEAD * workers:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
-        finally:
-            for future in waiting:
-                future.cancel()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let processes that start in the block be deaf to Ctrl-C from the first; this one hears it after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:
-    """Ctrl-C is the parent's to handle; a parent that is killed takes its workers along."""
+    """A parent that is killed takes its workers along; Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from flows.tether import die_with_parent
 

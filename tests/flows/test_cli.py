@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 from specimens import cells
@@ -361,6 +365,7 @@ def test_validate_judges_a_first_batch_of_a_new_task(cvdm, project_settings, cel
         (["data/test-cells", "--task", "other"], "a dataset of test-cells"),
         (["empty", "--task", "new-cells"], "a folder empty/high; got none"),
         (["batch", "--task", "new-cells"], "For 'f00_c0', --name-pattern '(?P<field>f\\d+)_c\\d+'"),
+        (["batch", "--task", "new-cells"], "it fits 12 of 12 names"),
     ],
 )
 def test_validate_says_what_it_cannot_find(
@@ -393,3 +398,21 @@ def test_drift_is_told_against_the_champion_s_data(cvdm, registered, cells_datas
     assert (drift["reference_fields"], drift["new_fields"], drift["shifted"]) == (6, 6, [])
     code, _, _ = cvdm("validate", home, "--drift")
     assert code == 2
+
+
+def test_ctrl_c_while_workers_start_leaves_no_stacks(tmp_path):
+    """The terminal interrupts every process at once: workers are silent, the command says it in a line."""
+    data = Path(__file__).parents[2] / "data" / "fmd-confocal-nuclei"
+    command = [sys.executable, "-m", "flows.cli", "validate", str(data)]
+    environment = {**os.environ, "CVDM_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    (tmp_path / "params.yaml").write_text("presets: {}\ngate: {}\nvalidation: {}\n")
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+    own = psutil.Process(process.pid)
+    deadline = time.monotonic() + 120
+    while not [child for child in own.children() if "spawn_main" in " ".join(child.cmdline())]:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    told = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 130
+    assert "interrupted; run it again" in told and "Traceback" not in told

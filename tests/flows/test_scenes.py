@@ -124,6 +124,9 @@ def test_every_copy_of_a_present_pair_is_refused(make, names, tmp_path):
     measured = measure(files_of(tmp_path, card), card, workers=1)
     verdict = judge_batch(tmp_path, card, measured, set(names), ValidationPolicy())
     assert {one.name for one in verdict.rejected if one.check == "copy"} == set(names)
+    # what the page shows says the same
+    assert set(names) <= verdict.everything.rejected_names
+    assert not [one for one in verdict.everything.warnings if one.name in names and one.check == "copy"]
 
 
 def test_a_twin_in_its_split_hides_no_scene_in_another(make, tmp_path):

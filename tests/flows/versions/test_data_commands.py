@@ -36,6 +36,8 @@ def test_a_batch_comes_in_is_listed_and_goes_again(settings, second):
     assert "f12_c0" in page and first["rejected"][0]["remedy"] in page
     code, again, _ = cvdm(home, "ingest", second, "--task", TASK, "--session", "day-2")
     assert code == 0 and again["known"] == 1 and again["commit"] is None
+    assert "f12_c0" not in Path(again["page"]).read_text()
+    assert first["rejected"][0]["remedy"] in (Path(first["quarantine"]) / "page.html").read_text()
     assert again["data_version"] == first["data_version"]
     code, log, _ = cvdm(home, "data", "log")
     assert code == 0 and [one["present"] for one in log["versions"]] == [True, False]

@@ -13,11 +13,14 @@ from versions_project import TASK, files_of, git, spoil
 
 from cvdm.dataset import load_dataset
 from cvdm.errors import StorageError
+from cvdm.ledger import load_ledger
+from flows.doctor import data as data_findings
 from flows.ingest import ingest
+from flows.ingest_note import announce
 from flows.ingest_result import IngestOptions
 from flows.settings import Settings
 from flows.staging import clear, staged, swap
-from flows.version import VersionError, data_version, one_ingest_at_a_time
+from flows.version import VersionError, data_version, ingest_note, one_ingest_at_a_time
 
 
 def test_what_an_interrupted_ingest_left_is_mended_by_a_rerun(settings, second):
@@ -29,6 +32,44 @@ def test_what_an_interrupted_ingest_left_is_mended_by_a_rerun(settings, second):
     result = ingest(second, TASK, settings)
     assert (result.known, result.added) == (2, ()) and result.commit
     assert result.data_version == data_version(settings) != old
+
+
+def test_a_ledger_that_was_changed_already_does_not_stop_the_rerun(settings, second, monkeypatch):
+    """Killed after the swap where the version has a ledger: the rerun knows what it left, and records it."""
+    first = ingest(keep_one(second), TASK, settings, IngestOptions(session="day-2"))
+    assert first.added and (settings.dataset_dir(TASK) / "ledger.json").is_file()
+
+    def killed(_settings):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("flows.ingest.add_to_dvc", killed)
+        ingest(second, TASK, settings, IngestOptions(session="day-3"))
+    assert data_version(settings) == first.data_version
+    assert any("interrupted" in finding.found for finding in data_findings(settings))
+    again = ingest(second, TASK, settings, IngestOptions(session="day-3"))
+    assert again.commit and again.data_version != first.data_version and not again.added
+    assert load_ledger(settings.dataset_dir(TASK)).sessions.keys() >= {"f12_c0", "f13_c0"}
+    assert not ingest_note(settings).exists()
+
+
+def test_a_ledger_that_somebody_else_changed_still_does(settings, second):
+    """Planted: another content than the interrupted ingest announced."""
+    ingest(keep_one(second), TASK, settings, IngestOptions(session="day-2"))
+    ledger = settings.dataset_dir(TASK) / "ledger.json"
+    announce(ingest_note(settings), data_version(settings), {f"data/{TASK}/ledger.json": ledger})
+    ledger.write_text(ledger.read_text().replace("day-2", "day-9"))
+    with pytest.raises(VersionError, match=r"ledger\.json.*--force"):
+        ingest(second, TASK, settings)
+
+
+def keep_one(batch: Path) -> Path:
+    """A batch of one of two pairs, beside the whole one."""
+    one = batch.with_name("one")
+    for side in ("low", "high"):
+        (one / side).mkdir(parents=True)
+        shutil.copy(batch / side / "f12_c0.tif", one / side)
+    return one
 
 
 def test_a_commit_that_was_left_without_its_tag_gets_it(settings, second):

@@ -151,6 +151,20 @@ def test_any_name_has_a_pattern_that_fits_it(name):
     assert re.fullmatch(pattern, name)["field"]
 
 
+@pytest.mark.parametrize(
+    ("names", "pattern", "fitting"),
+    [
+        (["pos1_t1", "pos1_t2", "pos12_t1"], r"(?P<field>pos\d+)_t\d+", 3),
+        (["nucleus_t1", "actin_t1", "actin_t2"], r"(?P<field>[^_]+)_t\d+", 3),
+        (["actin-20x-noise1", "membrane", "mito"], "(?P<field>.+)", 3),
+    ],
+)
+def test_the_pattern_that_is_shown_fits_most_names(names, pattern, fitting):
+    """Fields that are numbered, that are named, and names that have nothing in common."""
+    told = example(names)
+    assert told.split("'")[3] == pattern and f"fits {fitting} of 3 names" in told
+
+
 def test_a_card_and_another_pattern_are_not_guessed_between(tmp_path):
     """Whether the card comes with the batch or by --card; the batch's own card is named by the task."""
     batch = make_dataset(tmp_path / "batch", fields=6, size=64, task="new-task")
