@@ -11,9 +11,12 @@ import numpy as np
 from cvdm.checkpoint import Checkpoint, load_checkpoint
 from cvdm.evaluation import Evaluation
 from cvdm.evaluation import evaluate as measure
+from cvdm.metrics import sparsification
 from cvdm.patches import ImagePair, read_pair
 from cvdm.posterior import Reconstruction, reconstruct
-from flows import pictures
+from cvdm.schedule_drift import schedule_drift
+from cvdm.validation import validation_crops
+from flows import pictures, schedule_pictures
 from flows.job import Job
 from flows.progress import progress_bar
 from flows.promote import standing
@@ -22,6 +25,7 @@ from flows.train import Candidate
 
 PICTURED_FIELDS = 4
 """Test fields that are shown as pictures."""
+DRIFT_METRIC = "schedule/drift_from_champion"
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Nominal coverages of the calibration plot."""
 
@@ -45,6 +49,7 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
     if version is not None:
         champion = _downloaded(job, registry, version)
         theirs = _measure(job, champion, f"version {version}", with_baselines=False)
+        _log_drift(job, registry, candidate, checkpoint, champion, version)
     comparison = Comparison(ours, theirs, version)
     _log_scores(registry, candidate, comparison)
     _log_pictures(job, registry, candidate, checkpoint, comparison)
@@ -121,6 +126,15 @@ def _log_pictures(
             calibration_curve(checkpoint, shown), f"Calibration of {name}"
         ),
     }
+    ranked = {
+        field: sparsification(result.std, np.abs(image.high - result.mean))
+        for field, (image, result) in shown.items()
+    }
+    files[Path("evaluation/sparsification.png")] = pictures.sparsification(
+        ranked, f"Does {name} know where it errs?"
+    )
+    document = {field: curves.as_json() for field, curves in ranked.items()}
+    registry.runs.log_json(candidate.run.run_id, document, "evaluation/sparsification.json")
     for field, (image, result) in shown.items():
         files[Path(f"panels/test-{field}.png")] = pictures.image_panel(
             image.low,
@@ -132,6 +146,18 @@ def _log_pictures(
         )
     for path, content in files.items():
         registry.runs.log_bytes(candidate.run.run_id, content, path.as_posix())
+
+
+def _log_drift(
+    job: Job, registry: Registry, candidate: Candidate, ours: Checkpoint, theirs: Checkpoint, version: int
+) -> None:
+    """How far the learned schedule is from the champion's, as `cvdm.schedule_drift` defines it."""
+    crops, run = validation_crops(job.dataset), candidate.run
+    drift = schedule_drift(ours, theirs, crops)
+    registry.runs.log_series(run, [(0, {DRIFT_METRIC: drift.value})])
+    names = (f"version {candidate.version}", f"version {version}")
+    picture = schedule_pictures.schedule_drift(drift, crops, names)
+    registry.runs.log_bytes(run.run_id, picture, "schedule/drift-from-champion.png")
 
 
 def _pictured(job: Job, checkpoint: Checkpoint) -> dict[str, tuple[ImagePair, Reconstruction]]:

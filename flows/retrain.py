@@ -24,6 +24,7 @@ from cvdm.errors import DatasetError
 from cvdm.storage import replacing
 from flows.alerts import Alert, Event, require_valid, send, telling_of_failure
 from flows.device_lock import device_lock
+from flows.energy import metering, require_known_country
 from flows.evaluate import Comparison, evaluate
 from flows.gate import Decision, Verdict, decide
 from flows.job import Job, chosen_device
@@ -91,6 +92,7 @@ def retrain(
     """
     settings = Settings.read()
     require_valid(settings)
+    require_known_country(settings)
     device = chosen_device(settings.device)
     with (
         device_lock(settings.mlruns_dir / "locks", device, f"retrain {task}"),
@@ -124,7 +126,7 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
         take_up(registry, job)
     run = open_run(job, registry)
     log_validation(registry, run, report, page_of(job.settings, job.task))
-    with closing(registry, run):
+    with closing(registry, run), metering(job, registry, run):
         candidate = step(train)(job, registry, run)
         comparison = step(evaluate)(job, registry, candidate)
         decision = step(gate)(job, registry, run, comparison)

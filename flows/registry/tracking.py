@@ -124,11 +124,21 @@ class Runs:
             run_id, tags=[RunTag(key, value[:LONGEST_VALUE]) for key, value in tags.items()]
         )
 
-    def log_dataset(self, run_id: str, *, name: str, digest: str, folder: Path, context: str) -> None:
-        """Record the dataset that a run used as its input."""
-        source = json.dumps({"uri": folder.as_uri()})
-        dataset = Dataset(name, digest[:LONGEST_DIGEST], source_type="local", source=source)
-        tags = [InputTag(MLFLOW_DATASET_CONTEXT, context)]
+    def log_dataset(
+        self, run_id: str, *, name: str, digest: str, source: Mapping[str, Any], profile: Mapping[str, Any]
+    ) -> None:
+        """Record the dataset that a run learned from as its input.
+
+        source: where it is and its version there. profile: its size in numbers.
+        """
+        dataset = Dataset(
+            name,
+            digest[:LONGEST_DIGEST],
+            source_type="dvc",
+            source=json.dumps(source),
+            profile=json.dumps(profile),
+        )
+        tags = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
         self._client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=tags)])
 
     def log_bytes(self, run_id: str, content: bytes, path: str) -> None:
