@@ -1,10 +1,10 @@
 """What a retraining costs: energy, CO2e, device time, memory.
 
 The numbers are estimates, by codecarbon in its offline mode: it asks nobody and writes no file. Where the
-processor has an energy counter (RAPL) that is read, which covers everything that runs on the machine; elsewhere
-the power is this process's share of the processor's nominal power (TDP), a constant for its model. Memory is a
-constant per size, a GPU is read from its own counter. Screens, fans and cooling are not in it. CO2e is energy
-times the yearly mean of the country's grid (CVDM_COUNTRY_ISO), or of the world's.
+processor has an energy counter (RAPL) that is read, which covers everything that runs on the machine;
+elsewhere the power is this process's share of the processor's nominal power (TDP), a constant for its model.
+Memory is a constant per size, a GPU is read from its own counter. Screens, fans and cooling are not in it.
+CO2e is energy times the yearly mean of the country's grid (CVDM_COUNTRY_ISO), or of the world's.
 
 A retraining that is interrupted goes on adding where it stopped: what its attempts cost so far lies in its
 folder, at most `MEASURE_SECONDS` old. Not covered: the seconds in which codecarbon looks at the hardware.
@@ -24,17 +24,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from cvdm.errors import ConfigError, StorageError
 from cvdm.storage import replacing
+from flows.registry import Registry, RegistryError, Run
 
 if TYPE_CHECKING:
     from codecarbon import OfflineEmissionsTracker
     from codecarbon.output_methods.emissions_data import EmissionsData
 
     from flows.job import Job
-    from flows.registry import Registry, Run
     from flows.settings import Settings
 
 MEASURE_SECONDS = 10
@@ -105,6 +103,8 @@ class Meter:
         self._ended: float | None = None
         self._total: EmissionsData | None = None
         if device.startswith("cuda"):
+            import torch  # takes seconds, and whoever only reads energies needs none of it
+
             torch.cuda.reset_peak_memory_stats(device)
         self._tracker = _tracker(device, country, self)
         # It looks at the processor's name for seconds, which training need not wait for.
@@ -124,13 +124,12 @@ class Meter:
         """What all attempts have cost together until the latest measurement."""
         ended = time.monotonic() if self._ended is None else self._ended
         kwh, co2e_kg = self._energy()
-        gpu = self._device.startswith("cuda")
         attempt = Usage(
             kwh=kwh,
             co2e_kg=co2e_kg,
             device_hours=(ended - self._began) / 3600,
             peak_rss_mib=_peak_rss_mib(),
-            peak_device_mib=torch.cuda.max_memory_allocated(self._device) / MIB if gpu else None,
+            peak_device_mib=_peak_device_mib(self._device),
             method=self._method(),
             grid=self._grid,
         )
@@ -175,10 +174,13 @@ def metering(job: Job, registry: Registry, run: Run) -> Iterator[Meter]:
     meter = Meter(job.device, job.settings.country_iso, _earlier(note, registry, run), note)
     try:
         yield meter
-    finally:
-        usage = meter.stop()
-        registry.runs.log_series(run, [(0, usage.metrics())])
-        registry.runs.set_tags(run.run_id, {"energy_method": usage.method, "energy_grid": usage.grid})
+    except BaseException as error:
+        try:
+            _log(registry, run, meter.stop())
+        except RegistryError as unreachable:
+            error.add_note(f"The energy could not be written: {unreachable}")
+        raise
+    _log(registry, run, meter.stop())
 
 
 def require_known_country(settings: Settings) -> None:
@@ -193,6 +195,11 @@ def require_known_country(settings: Settings) -> None:
             f"'{settings.country_iso}'",
             "Correct the environment variable.",
         )
+
+
+def _log(registry: Registry, run: Run, usage: Usage) -> None:
+    registry.runs.log_series(run, [(0, usage.metrics())])
+    registry.runs.set_tags(run.run_id, {"energy_method": usage.method, "energy_grid": usage.grid})
 
 
 def _tracker(device: str, country: str, meter: Meter) -> OfflineEmissionsTracker:
@@ -217,9 +224,7 @@ def _tracker(device: str, country: str, meter: Meter) -> OfflineEmissionsTracker
         output_methods=[],
         output_handlers=[Totals()],
         allow_multiple_runs=True,
-        gpu_ids=[f"GPU-{torch.cuda.get_device_properties(device).uuid}"]
-        if device.startswith("cuda")
-        else None,
+        gpu_ids=_gpu_ids(device),
     )
 
 
@@ -229,6 +234,23 @@ def _earlier(note: Path, registry: Registry, run: Run) -> Usage:
         content: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
         return Usage(**content)
     return Usage.from_metrics(registry.runs.metrics(run.run_id))
+
+
+def _gpu_ids(device: str) -> list[str] | None:
+    """The counter of the GPU that is used, by the name that it keeps whatever CUDA_VISIBLE_DEVICES says."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return [f"GPU-{torch.cuda.get_device_properties(device).uuid}"]
+
+
+def _peak_device_mib(device: str) -> float | None:
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) / MIB
 
 
 def _peak_rss_mib() -> float:

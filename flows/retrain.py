@@ -26,8 +26,11 @@ from flows.alerts import Alert, Event, require_valid, send, telling_of_failure
 from flows.device_lock import device_lock
 from flows.energy import metering, require_known_country
 from flows.evaluate import Comparison, evaluate
+from flows.flow_artifacts import run_page, show_link, shown_progress
 from flows.gate import Decision, Verdict, decide
 from flows.job import Job, chosen_device
+from flows.model_card import describe
+from flows.progress import told_to
 from flows.promote import settle
 from flows.registry import Registry, Run
 from flows.settings import Settings
@@ -37,6 +40,8 @@ from flows.validate import drift_of, log_validation, page_of, validate
 
 EVENTS: dict[Verdict, Event] = {"promote": "promoted", "reject": "rejected", "undecided": "undecided"}
 """How a verdict is told."""
+GATE_REPORT = "gate/decision.json"
+"""Every test with its numbers, among the artifacts of its run."""
 RESULT = "result.json"
 """The result among the artifacts of its run."""
 
@@ -97,6 +102,7 @@ def retrain(
     with (
         device_lock(settings.mlruns_dir / "locks", device, f"retrain {task}"),
         telling_of_failure(settings, task),
+        told_to(shown_progress(task)),
     ):
         registry = Registry.open(settings)
         try:
@@ -126,11 +132,13 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
         take_up(registry, job)
     run = open_run(job, registry)
     log_validation(registry, run, report, page_of(job.settings, job.task))
-    with closing(registry, run), metering(job, registry, run):
+    link(job, registry, run)
+    with closing(registry, run), metering(job, registry, run) as meter, registry.runs.watching(run):
         candidate = step(train)(job, registry, run)
         comparison = step(evaluate)(job, registry, candidate)
         decision = step(gate)(job, registry, run, comparison)
         decision = step(promote)(job, registry, candidate, comparison, decision)
+        step(describe)(job, registry, candidate, comparison, decision, meter.stop())
         result = _result(job, candidate, comparison, decision, time.monotonic() - began)
         registry.runs.log_json(run.run_id, result.as_json(), RESULT)
         registry.runs.set_tags(run.run_id, {"judgement": job.judgement})
@@ -181,10 +189,21 @@ def take_up(registry: Registry, job: Job) -> None:
             temporary.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")
 
 
+def link(job: Job, registry: Registry, run: Run) -> None:
+    """Show in the orchestrator where the evidence of this retraining is."""
+    experiment = registry.runs.experiment(job.task)
+    for name, artifact, text in (
+        ("run", "", "Run in MLflow: losses, schedule, pictures, scores"),
+        ("validation", "validation/page.html", "What validation found"),
+        ("gate", GATE_REPORT, "The gate's tests, once it has decided"),
+    ):
+        show_link(job.task, name, run_page(job.settings, experiment, run.run_id, artifact), text)
+
+
 def gate(job: Job, registry: Registry, run: Run, comparison: Comparison) -> Decision:
     """Decide, and keep every test with its numbers among the run's artifacts."""
     decision = decide(comparison.candidate, comparison.champion, job.policy)
-    registry.runs.log_json(run.run_id, decision.as_json(), "gate/decision.json")
+    registry.runs.log_json(run.run_id, decision.as_json(), GATE_REPORT)
     return decision
 
 

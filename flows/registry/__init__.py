@@ -8,6 +8,15 @@ inside the command that needs it.
 from flows.registry.connection import RegistryError
 from flows.registry.models import CHAMPION, PREVIOUS, Version, model_name
 from flows.registry.store import Registry
-from flows.registry.tracking import Run
+from flows.registry.tracking import LONGEST_VALUE, Run
 
-__all__ = ["CHAMPION", "PREVIOUS", "Registry", "RegistryError", "Run", "Version", "model_name"]
+__all__ = [
+    "CHAMPION",
+    "LONGEST_VALUE",
+    "PREVIOUS",
+    "Registry",
+    "RegistryError",
+    "Run",
+    "Version",
+    "model_name",
+]

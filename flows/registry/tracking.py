@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from mlflow.entities import (
     RunStatus,
     RunTag,
 )
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NOTE
 
 from flows.plain_json import plain_json
 from flows.registry.connection import Connection, reporting_failures
@@ -29,6 +31,8 @@ BATCH = 1000
 """Metrics in one request; MLflow refuses more."""
 LONGEST_VALUE = 5000
 """Characters of a parameter or tag that every store accepts."""
+MONITOR_SECONDS = 10
+"""Between two looks at the machine's load and memory."""
 LONGEST_DIGEST = 36
 """Characters of a dataset's digest that MLflow accepts; the whole of it is a tag of run and version."""
 
@@ -124,6 +128,33 @@ class Runs:
             run_id, tags=[RunTag(key, value[:LONGEST_VALUE]) for key, value in tags.items()]
         )
 
+    def describe(self, run_id: str, text: str) -> None:
+        """Write the description of a run, Markdown of at most `LONGEST_VALUE` characters."""
+        self.set_tags(run_id, {MLFLOW_RUN_NOTE: text})
+
+    def spent(self, task: str, metric: str) -> list[tuple[int, float]]:
+        """For each run of a task that has a metric: its start, in ms since 1970, and the last value."""
+        runs = self._runs(f"tags.task = '{task}'")
+        return [(run.info.start_time, run.data.metrics[metric]) for run in runs if metric in run.data.metrics]
+
+    @contextmanager
+    def watching(self, run: Run) -> Iterator[None]:
+        """Write load and memory of the machine to the run while the block lasts, by MLflow's own monitor.
+
+        It is a thread, which ends with the block; where the store does not answer, it gives up in silence.
+        """
+        monitor = SystemMetricsMonitor(
+            run.run_id,
+            sampling_interval=MONITOR_SECONDS,
+            resume_logging=True,
+            tracking_uri=self.uri,
+        )
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
+
     def log_dataset(
         self, run_id: str, *, name: str, digest: str, source: Mapping[str, Any], profile: Mapping[str, Any]
     ) -> None:
@@ -171,4 +202,10 @@ class Runs:
 
     def _runs(self, condition: str) -> list[Any]:
         experiments = [e.experiment_id for e in self._client.search_experiments()]
-        return list(self._client.search_runs(experiments, condition, order_by=["attributes.start_time DESC"]))
+        order = ["attributes.start_time DESC"]
+        page = self._client.search_runs(experiments, condition, order_by=order)
+        found = list(page)
+        while page.token:
+            page = self._client.search_runs(experiments, condition, order_by=order, page_token=page.token)
+            found += page
+        return found
