@@ -92,7 +92,8 @@ def _head(facts: Facts) -> str:
 
 def _intended_use(facts: Facts) -> str:
     card = facts.job.dataset.card
-    what = " ".join(part for part in (card.modality, "images of", card.structure or "its structures") if part)
+    modality = f" ({card.modality})" if card.modality else ""
+    what = f"images of {card.structure or 'unnamed structures'}{modality}"
     lines = [
         f"Restores {_inline(what)} from quick or gentle acquisitions, with a map of where not to trust it.",
         "Made for images like its training data: same modality, detector and pixel size.",
@@ -146,34 +147,32 @@ def _data(facts: Facts) -> str:
         f"{len({pair.field for pair in dataset.split(name)})} {name} ({len(dataset.split(name))} pairs)"
         for name in SPLITS
     )
-    rows = [
-        ["task", card.task],
-        ["fields of view", splits],
-        ["inputs", card.inputs],
-        ["digest of the data (SHA-256)", f"`{job.dataset_digest}`"],
-        ["version of the data (DVC)", f"`{job.data_version}`" if job.data_version else "not under DVC"],
-        ["licence", card.licence or "not stated"],
-        ["citation", card.citation or "not stated"],
-    ]
-    return "## Data\n\n" + _table(["", ""], rows)
+    facts_of_data = {
+        "fields of view": splits,
+        "inputs": card.inputs,
+        "digest (SHA-256)": f"`{job.dataset_digest}`",
+        "version (DVC)": f"`{job.data_version}`" if job.data_version else "not under DVC",
+        "licence": card.licence or "not stated",
+        "citation": card.citation or "not stated",
+    }
+    return "## Data\n\n" + _list(facts_of_data)
 
 
 def _training(facts: Facts) -> str:
     job, record, usage = facts.job, facts.checkpoint.record, facts.usage
     kwh, co2e = usage.kwh, usage.co2e_kg
-    energy = "not measured" if kwh is None else f"{kwh:.3g} kWh, {co2e or 0:.3g} kg CO2e ({usage.grid})"
-    rows = [
-        ["weights started from", f"{job.start.kind}: {job.start.reason}"],
-        ["preset", f"{job.preset}, {record.steps_trained} steps, seed {record.seed}"],
-        ["code", f"commit `{record.git_commit or 'unknown'}`"],
-        ["trained", f"{record.created} on {job.device}"],
-        ["energy (an estimate)", energy],
-        ["how it was estimated", usage.method],
-        ["device time", f"{usage.device_hours:.3g} h"],
-        ["peak memory", _memory(usage)],
-        ["run", f"`{facts.run_id}`"],
-    ]
-    return "## Training\n\n" + _table(["", ""], rows)
+    energy = "not measured" if kwh is None else f"{kwh:.3g} kWh and {co2e or 0:.3g} kg CO2e ({usage.grid})"
+    found = {
+        "weights started from": f"{job.start.kind} ({job.start.reason})",
+        "preset": f"{job.preset}, {record.steps_trained} steps, seed {record.seed}",
+        "code": f"commit `{record.git_commit or 'unknown'}`",
+        "trained": f"{record.created} on {job.device}",
+        "energy, an estimate": f"{energy}, by {usage.method}",
+        "device time": f"{usage.device_hours:.3g} h",
+        "peak memory": _memory(usage),
+        "run": f"`{facts.run_id}`",
+    }
+    return "## Training\n\n" + _list(found)
 
 
 def _limits(facts: Facts) -> str:
@@ -212,6 +211,10 @@ def _tests(facts: Facts) -> str:
     words = {True: "passed", False: "failed", None: "open"}
     rows = [[test.name, words[test.passed], test.detail] for test in facts.decision.tests]
     return "## The gate's tests\n\n" + _table(["test", "result", "numbers"], rows)
+
+
+def _list(found: Mapping[str, str]) -> str:
+    return "\n".join(f"- **{name}**: {_inline(text)}" for name, text in found.items())
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import tempfile
 import time
@@ -22,7 +23,12 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_USER,
+)
 
 from flows.plain_json import plain_json
 from flows.registry.connection import Connection, reporting_failures
@@ -31,6 +37,8 @@ BATCH = 1000
 """Metrics in one request; MLflow refuses more."""
 LONGEST_VALUE = 5000
 """Characters of a parameter or tag that every store accepts."""
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Lets the interface open with views for training; it would guess language models (MLflow 3.17)."""
 MONITOR_SECONDS = 10
 """Between two looks at the machine's load and memory."""
 LONGEST_DIGEST = 36
@@ -57,7 +65,9 @@ class Runs:
     def start(self, task: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]) -> Run:
         """A new run in the experiment of the task, with the (still pending) model that it will make."""
         experiment = self.experiment(task)
-        run_id = self._client.create_run(experiment, run_name=name, tags={"task": task, **tags}).info.run_id
+        shown = {MLFLOW_USER: getpass.getuser(), MLFLOW_SOURCE_NAME: "cvdm retrain"}
+        created = self._client.create_run(experiment, run_name=name, tags={"task": task, **shown, **tags})
+        run_id = created.info.run_id
         texts = {key: str(value)[:LONGEST_VALUE] for key, value in params.items()}
         self._client.log_batch(run_id, params=[Param(key, value) for key, value in texts.items()])
         model = self._client.create_logged_model(
@@ -78,7 +88,7 @@ class Runs:
             return found.experiment_id
         root = self._artifact_root
         location = None if root is None else f"{root if '://' in root else Path(root).as_uri()}/{task}"
-        return self._client.create_experiment(task, artifact_location=location)
+        return self._client.create_experiment(task, artifact_location=location, tags=EXPERIMENT_TAGS)
 
     def reopen(self, run_id: str) -> Run | None:
         """Go on with an interrupted run; None when the store does not know it (any more)."""
