@@ -107,7 +107,7 @@ def train(job: Job, registry: Registry, run: Run) -> Candidate:
 def installed_versions() -> str:
     """What is installed beside this process, as lines `name==version` in alphabetical order."""
     found = {entry.name.lower().replace("_", "-"): entry.version for entry in distributions()}
-    return "".join(f"{name}=={number}\n" for name, number in sorted(found.items()))
+    return "".join(sorted(f"{name}=={number}\n" for name, number in found.items()))
 
 
 def follow_training(job: Job, registry: Registry, run: Run) -> None:
