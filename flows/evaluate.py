@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -17,10 +18,12 @@ from cvdm.posterior import Reconstruction, reconstruct
 from cvdm.schedule_drift import schedule_drift
 from cvdm.validation import validation_crops
 from flows import pictures, schedule_pictures
+from flows.gate import Background, strata_of
 from flows.job import Job
 from flows.progress import progress_bar
 from flows.promote import standing
 from flows.registry import Registry
+from flows.start import learned_fields
 from flows.train import Candidate
 
 PICTURED_FIELDS = 4
@@ -28,6 +31,8 @@ PICTURED_FIELDS = 4
 DRIFT_METRIC = "schedule/drift_from_champion"
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Nominal coverages of the calibration plot."""
+TEST_FIELDS = "test_fields"
+"""Tag on a run: digest of the names of the fields that its candidate was judged on."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Comparison:
     champion: Evaluation | None
     """None for the first model of a task."""
     champion_version: int | None
+    background: Background
 
 
 def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
@@ -50,10 +56,26 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
         champion = _downloaded(job, registry, version)
         theirs = _measure(job, champion, f"version {version}", with_baselines=False)
         _log_drift(job, registry, candidate, checkpoint, champion, version)
-    comparison = Comparison(ours, theirs, version)
+    comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
     _log_scores(registry, candidate, comparison)
     _log_pictures(job, registry, candidate, checkpoint, comparison)
     return comparison
+
+
+def _background(job: Job, registry: Registry, candidate: Candidate, champion: int | None) -> Background:
+    """What the registry and the images say; marks the run as one that looked at these test fields."""
+    fields, run_id = job.dataset.fields("test"), candidate.run.run_id
+    tag = {TEST_FIELDS: hashlib.sha256("\n".join(fields).encode()).hexdigest()}
+    registry.runs.set_tags(run_id, tag)
+    earlier = set(registry.runs.finished(job.task, tag)) - {run_id}
+    learned = learned_fields(registry, job.task, candidate.version)
+    by_champion = None if champion is None else learned_fields(registry, job.task, champion)
+    return Background(
+        looks=len(earlier) + 1,
+        learned=None if learned is None else frozenset(learned),
+        learned_by_champion=None if by_champion is None else frozenset(by_champion),
+        strata=strata_of(job.dataset.split("test")),
+    )
 
 
 def incumbent(task: str, registry: Registry, candidate: int) -> int | None:

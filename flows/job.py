@@ -28,10 +28,10 @@ SCIENCE, FLOWS = Path(cvdm.__file__).parent, Path(__file__).parent
 INSPECTION = SCIENCE / "inspection"
 """Measures that validation judges by; no weight and no score depends on them."""
 SHOWN_ONLY = ("data_docs.py", "drift.py")
-"""Modules of validation that shape no verdict, like everything in its folder `page`."""
+"""Modules of validation that shape no verdict, like the folders `page` of validation and gate."""
 JUDGES = (
     *sorted(path for path in (FLOWS / "validation").glob("*.py") if path.name not in SHOWN_ONLY),
-    FLOWS / "gate.py",
+    *sorted((FLOWS / "gate").glob("*.py")),
     FLOWS / "sign_flip.py",
     INSPECTION,
 )

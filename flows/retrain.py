@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from flows.energy import metering, require_known_country
 from flows.evaluate import Comparison, evaluate
 from flows.flow_artifacts import run_page, show_link, shown_progress
 from flows.gate import Decision, Verdict, decide
+from flows.gate.page import Shown, decision_page
 from flows.job import Job, chosen_device
 from flows.model_card import describe
 from flows.progress import told_to
@@ -40,8 +42,8 @@ from flows.validate import drift_of, log_validation, page_of, validate
 
 EVENTS: dict[Verdict, Event] = {"promote": "promoted", "reject": "rejected", "undecided": "undecided"}
 """How a verdict is told."""
-GATE_REPORT = "gate/decision.json"
-"""Every test with its numbers, among the artifacts of its run."""
+GATE_PAGE = "gate/report.html"
+"""Every test with its numbers, for people, among the artifacts of its run."""
 RESULT = "result.json"
 """The result among the artifacts of its run."""
 
@@ -136,7 +138,7 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
     with closing(registry, run), metering(job, registry, run) as meter, registry.runs.watching(run):
         candidate = step(train)(job, registry, run)
         comparison = step(evaluate)(job, registry, candidate)
-        decision = step(gate)(job, registry, run, comparison)
+        decision = step(gate)(job, registry, candidate, comparison)
         decision = step(promote)(job, registry, candidate, comparison, decision)
         step(describe)(job, registry, candidate, comparison, decision, meter.stop())
         result = _result(job, candidate, comparison, decision, time.monotonic() - began)
@@ -195,15 +197,26 @@ def link(job: Job, registry: Registry, run: Run) -> None:
     for name, artifact, text in (
         ("run", "", "Run in MLflow: losses, schedule, pictures, scores"),
         ("validation", "validation/page.html", "What validation found"),
-        ("gate", GATE_REPORT, "The gate's tests, once it has decided"),
+        ("gate", GATE_PAGE, "The gate's tests, once it has decided"),
     ):
         show_link(job.task, name, run_page(job.settings, experiment, run.run_id, artifact), text)
 
 
-def gate(job: Job, registry: Registry, run: Run, comparison: Comparison) -> Decision:
-    """Decide, and keep every test with its numbers among the run's artifacts."""
-    decision = decide(comparison.candidate, comparison.champion, job.policy)
-    registry.runs.log_json(run.run_id, decision.as_json(), GATE_REPORT)
+def gate(job: Job, registry: Registry, candidate: Candidate, comparison: Comparison) -> Decision:
+    """Decide, and keep every test with its numbers among the run's artifacts, for programs and for people."""
+    decision = decide(comparison.candidate, comparison.champion, job.policy, comparison.background)
+    run_id = candidate.run.run_id
+    registry.runs.log_json(run_id, decision.as_json(), "gate/decision.json")
+    shown = Shown(
+        task=job.task,
+        version=candidate.version,
+        champion_version=comparison.champion_version,
+        candidate=comparison.candidate,
+        champion=comparison.champion,
+        background=comparison.background,
+        date=datetime.now(UTC),
+    )
+    registry.runs.log_bytes(run_id, decision_page(decision, shown).encode(), GATE_PAGE)
     return decision
 
 

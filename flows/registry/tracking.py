@@ -104,9 +104,13 @@ class Runs:
 
     def find(self, task: str, tags: Mapping[str, str]) -> str | None:
         """The newest finished run of a task that carries all these tags."""
+        return next(iter(self.finished(task, tags)), None)
+
+    def finished(self, task: str, tags: Mapping[str, str]) -> list[str]:
+        """The finished runs of a task that carry all these tags, newest first."""
         conditions = [f"tags.`{key}` = '{value}'" for key, value in {"task": task, **tags}.items()]
         found = self._runs(" and ".join(["attributes.status = 'FINISHED'", *conditions]))
-        return found[0].info.run_id if found else None
+        return [run.info.run_id for run in found]
 
     def log_series(self, run: Run, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Metrics of several steps at once: (step, {name: value})."""

@@ -14,7 +14,7 @@ from specimens import cells
 from cvdm.config import ScheduleConfig
 from cvdm.evaluation import Evaluation
 from cvdm.metrics import sparsification
-from cvdm.schedule import build_schedule, schedule_curves
+from cvdm.schedule import ScheduleExtremes, build_schedule, schedule_curves
 from cvdm.validation import Panel
 from flows import drawing, pictures, schedule_pictures
 
@@ -31,7 +31,8 @@ def scores(crps: float, fields: int = 3) -> Evaluation:
     metrics = {"psnr_fit": 38.0, "ssim_fit": 0.95, "crps": crps, "coverage": 0.9}
     per_field = {name: dict.fromkeys(names, value) for name, value in metrics.items()}
     baselines = dict.fromkeys(("input", "best-blur", "richardson-lucy", "regression-mean"), per_field)
-    return Evaluation("t", "test", per_field, baselines, 8, 10, "dpm-solver++", 0, 1.0)
+    schedule = ScheduleExtremes(True, True, 7.0, -7.0)
+    return Evaluation("t", "test", per_field, baselines, 8, 10, "dpm-solver++", 0, 1.0, schedule)
 
 
 @pytest.fixture

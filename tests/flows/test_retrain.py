@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from collections import Counter
@@ -28,7 +29,7 @@ from flows.job import Job, chosen_device
 from flows.model_card import FILE
 from flows.promote import promote
 from flows.registry import Registry, model_name
-from flows.retrain import GATE_REPORT, RetrainResult, retrain
+from flows.retrain import GATE_PAGE, RetrainResult, retrain
 from flows.settings import Settings
 from flows.train import ENVIRONMENT, StepLog, closing, open_run
 from flows.validation import ValidationError
@@ -157,8 +158,30 @@ def test_the_champion_is_measured_beside_the_candidate(story):
         theirs["steps"],
         theirs["seed"],
     )
-    assert "crps vs champion" in [test["name"] for test in story.decision["tests"]]
+    named = {test["name"]: test for test in story.decision["tests"]}
+    assert "crps vs champion" in named
+    assert named["unseen"]["passed"] is True
     assert story.registry.models.champion(TASK) == 1
+
+
+def test_looks_at_the_same_test_fields_are_counted(story):
+    """The first candidate is look 1, the second 2; judging the second again is no other candidate."""
+    looks = [look_of(story, run_id) for run_id in (story.first.run_id, story.second.run_id)]
+    assert looks == [1, 2]
+
+
+def look_of(story: Story, run_id: str) -> float:
+    tests = story.registry.runs.read_json(run_id, "gate/decision.json")["tests"]
+    return next(test["value"] for test in tests if test["name"] == "looks")
+
+
+def test_the_decision_is_a_page_among_the_artifacts(story):
+    """Verdict and reasons of the gate, for people."""
+    (page,) = (story.settings.mlruns_dir / "artifacts").rglob(
+        f"{story.first.run_id}/artifacts/gate/report.html"
+    )
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert "<strong>Reject</strong>" in text and story.first.reasons[0] in text
 
 
 def test_mlflow_shows_losses_scores_pictures_and_data(story):
@@ -243,7 +266,7 @@ def test_the_orchestrator_shows_progress_and_links(story):
         assert shown["task_run_id"]
     linked = [artifact(f"{TASK}-{name}") for name in ("run", "validation", "gate")]
     assert all(story.second.run_id in link["data"] and link["flow_run_id"] for link in linked)
-    assert GATE_REPORT in linked[2]["data"]
+    assert GATE_PAGE in linked[2]["data"]
 
 
 def test_nothing_is_left_beside_the_registry(story):
@@ -362,7 +385,7 @@ def test_judgement_changes_with_gate_validation_and_their_code(project_settings,
         return plan(project_settings).judgement
 
     first = judgement()
-    assert {"one_pair.py", "checks.py", "gate.py", "inspection"} <= {path.name for path in jobs.JUDGES}
+    assert {"one_pair.py", "checks.py", "comparing.py", "inspection"} <= {path.name for path in jobs.JUDGES}
     copies = [project_settings.home / path.relative_to(jobs.FLOWS.parent) for path in jobs.JUDGES]
     for source, copy in zip(jobs.JUDGES, copies, strict=True):
         copy.parent.mkdir(parents=True, exist_ok=True)
