@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 
 from cvdm.checkpoint import Checkpoint, load_checkpoint
 from cvdm.evaluation import Evaluation
 from cvdm.evaluation import evaluate as measure
-from cvdm.metrics import sparsification
-from cvdm.patches import ImagePair, read_pair
-from cvdm.posterior import Reconstruction, reconstruct
+from cvdm.patches import read_pair
+from cvdm.posterior import reconstruct
 from cvdm.schedule_drift import schedule_drift
 from cvdm.validation import validation_crops
 from flows import pictures, schedule_pictures
+from flows.exhibits import Shown, exhibits
 from flows.gate import Background, strata_of
 from flows.job import Job
 from flows.progress import progress_bar
@@ -29,8 +27,6 @@ from flows.train import Candidate
 PICTURED_FIELDS = 4
 """Test fields that are shown as pictures."""
 DRIFT_METRIC = "schedule/drift_from_champion"
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Nominal coverages of the calibration plot."""
 TEST_FIELDS = "test_fields"
 """Tag on a run: digest of the names of the fields that its candidate was judged on."""
 
@@ -84,20 +80,6 @@ def incumbent(task: str, registry: Registry, candidate: int) -> int | None:
     return now.champion if now.champion != candidate else now.previous
 
 
-def calibration_curve(
-    checkpoint: Checkpoint, reconstructions: dict[str, tuple[ImagePair, Reconstruction]]
-) -> pictures.CalibrationCurve:
-    """Observed coverage of the calibrated interval, scaled to other levels as a Gaussian's would be."""
-    own = _gaussian_reach(checkpoint.calibration.level)
-    factors = [_gaussian_reach(level) / own for level in LEVELS]
-    observed = {}
-    for field, (image, result) in reconstructions.items():
-        reach = (result.upper - result.lower) / 2
-        error = np.abs(image.high - result.mean)
-        observed[field] = tuple(float((error <= reach * factor).mean()) for factor in factors)
-    return pictures.CalibrationCurve(LEVELS, observed)
-
-
 def _measure(job: Job, checkpoint: Checkpoint, label: str, *, with_baselines: bool = True) -> Evaluation:
     with progress_bar(label, "image") as progress:
         return measure(
@@ -137,37 +119,13 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
 def _log_pictures(
     job: Job, registry: Registry, candidate: Candidate, checkpoint: Checkpoint, comparison: Comparison
 ) -> None:
+    """Pictures and curves of both models' scores and of some test fields."""
     name = f"{job.task} version {candidate.version}"
     against = f" against version {comparison.champion_version}" if comparison.champion else ""
-    shown = _pictured(job, checkpoint)
-    files = {
-        Path("evaluation/per-field.png"): pictures.per_field(
-            comparison.candidate, comparison.champion, f"{name}{against}, test fields"
-        ),
-        Path("evaluation/calibration.png"): pictures.calibration(
-            calibration_curve(checkpoint, shown), f"Calibration of {name}"
-        ),
-    }
-    ranked = {
-        field: sparsification(result.std, np.abs(image.high - result.mean))
-        for field, (image, result) in shown.items()
-    }
-    files[Path("evaluation/sparsification.png")] = pictures.sparsification(
-        ranked, f"Does {name} know where it errs?"
-    )
-    document = {field: curves.as_json() for field, curves in ranked.items()}
-    registry.runs.log_json(candidate.run.run_id, document, "evaluation/sparsification.json")
-    for field, (image, result) in shown.items():
-        files[Path(f"panels/test-{field}.png")] = pictures.image_panel(
-            image.low,
-            result.mean,
-            image.high,
-            result.std,
-            interval=result.upper - result.lower,
-            title=f"{name}, test field {field}",
-        )
+    scores = pictures.per_field(comparison.candidate, comparison.champion, f"{name}{against}, test fields")
+    files = exhibits(checkpoint, _pictured(job, checkpoint), name) | {"evaluation/per-field.png": scores}
     for path, content in files.items():
-        registry.runs.log_bytes(candidate.run.run_id, content, path.as_posix())
+        registry.runs.log_bytes(candidate.run.run_id, content, path)
 
 
 def _log_drift(
@@ -182,16 +140,12 @@ def _log_drift(
     registry.runs.log_bytes(run.run_id, picture, "schedule/drift-from-champion.png")
 
 
-def _pictured(job: Job, checkpoint: Checkpoint) -> dict[str, tuple[ImagePair, Reconstruction]]:
+def _pictured(job: Job, checkpoint: Checkpoint) -> dict[str, Shown]:
     first = {pair.field: pair for pair in reversed(job.dataset.split("test"))}
     images = {field: read_pair(first[field]) for field in sorted(first)[:PICTURED_FIELDS]}
     shown = {}
     with progress_bar("pictures", "image") as progress:
         for done, (field, image) in enumerate(images.items(), start=1):
-            shown[field] = (image, reconstruct(checkpoint, image.low, sampling=job.recipe.sampling))
+            shown[field] = Shown(image, reconstruct(checkpoint, image.low, sampling=job.recipe.sampling))
             progress(done, len(images))
     return shown
-
-
-def _gaussian_reach(level: float) -> float:
-    return NormalDist().inv_cdf((1 + level) / 2)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from cvdm.resolution import THRESHOLD
 from flows.drawing import INK, MUTED, OTHER, OURS, as_png, central, grey_window, new_figure, quiet, show_image
 
 if TYPE_CHECKING:
@@ -31,6 +32,25 @@ class CalibrationCurve:
     nominal: tuple[float, ...]
     observed: Mapping[str, tuple[float, ...]]
     """By field, one value per nominal level."""
+
+
+@dataclass(frozen=True)
+class RingCurves:
+    """Fourier ring correlation with the target of one field; see `cvdm.resolution`."""
+
+    frequencies: np.ndarray
+    """(R,) in cycles per pixel."""
+    restored: np.ndarray
+    """(R,), of the reconstruction."""
+    low: np.ndarray
+    """(R,), of the input."""
+    shared_noise: bool
+    """Whether input and target share their noise, so that the curves say nothing about detail."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        arrays = {name: getattr(self, name).tolist() for name in ("frequencies", "restored", "low")}
+        return {**arrays, "shared_noise": self.shared_noise}
 
 
 def image_panel(
@@ -149,6 +169,33 @@ def sparsification(curves: Mapping[str, Sparsification], title: str) -> bytes:
         title=f"{title}\nAUSE {area:.3f}: the shaded area, 0 where uncertainty ranks as error does",
         xlim=(0, 1),
         ylim=(0, None),
+    )
+    axis.legend(frameon=False, fontsize=8)
+    quiet(axis)
+    return as_png(figure)
+
+
+def ring_correlations(curves: Mapping[str, RingCurves], title: str) -> bytes:
+    """By field, which detail of reconstruction and input agrees with the target."""
+    figure, (axis,) = new_figure(1, 1, width=5.2, height=3.8)
+    for name, colour, label in (("low", MUTED, "input"), ("restored", OURS, "reconstruction")):
+        for index, curve in enumerate(curves.values()):
+            axis.plot(
+                curve.frequencies,
+                getattr(curve, name),
+                ":" if curve.shared_noise else "-",
+                color=colour,
+                linewidth=1.2,
+                label=label if index == 0 else None,
+            )
+    axis.axhline(THRESHOLD, color=INK, linewidth=1, linestyle="--", label="threshold 1/7")
+    note = "dotted: input and target share their noise, nothing is measured there"
+    axis.set(
+        xlabel="spatial frequency (cycles per pixel)",
+        ylabel="Fourier ring correlation with the target",
+        title=f"{title}\n{note}" if any(curve.shared_noise for curve in curves.values()) else title,
+        xlim=(0, 0.5),
+        ylim=(-0.1, 1.02),
     )
     axis.legend(frameon=False, fontsize=8)
     quiet(axis)

@@ -14,9 +14,12 @@ from specimens import cells
 from cvdm.config import ScheduleConfig
 from cvdm.evaluation import Evaluation
 from cvdm.metrics import sparsification
+from cvdm.patches import ImagePair
+from cvdm.posterior import Reconstruction
 from cvdm.schedule import ScheduleExtremes, build_schedule, schedule_curves
 from cvdm.validation import Panel
 from flows import drawing, pictures, schedule_pictures
+from flows.exhibits import Shown, ring_curves
 
 
 def opened(png: bytes) -> np.ndarray:
@@ -96,6 +99,19 @@ def test_colour_scales_belong_to_the_target(field):
     two = opened(pictures.image_panel(low, high, high, 2 * std, title="x"))
     changed = np.flatnonzero(np.abs(one - two).max(axis=(0, 2)) > 0)
     assert changed.min() > one.shape[1] * 0.75
+
+
+def test_the_detail_that_agrees_with_the_target_is_drawn(field):
+    """Curves of input and reconstruction, dotted where the pair shares its noise; numbers beside them."""
+    low, high, std = field
+    result = Reconstruction(high, std, high - std, high + std, std, high)
+    own = ring_curves(Shown(ImagePair("f0", low, high), result))
+    assert own.as_json()["restored"][0] == pytest.approx(1)
+    assert own.low[-20:].mean() < 0.5 < own.restored[-20:].mean()
+    shared = ring_curves(Shown(ImagePair("f1", low, 2 * low + 5), result))
+    assert shared.shared_noise and not own.shared_noise
+    one = opened(pictures.ring_correlations({"f0": own}, "x"))
+    assert np.abs(one - opened(pictures.ring_correlations({"f0": shared}, "x"))).max() > 0
 
 
 def test_calibration_and_fields():

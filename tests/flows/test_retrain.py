@@ -197,7 +197,7 @@ def test_mlflow_shows_losses_scores_pictures_and_data(story):
     assert f"validation-{field}-0000004.png" in files
     (time_map,) = (story.settings.mlruns_dir / "artifacts").rglob(f"{run_id}/**/{field}-0000004.ome.tif")
     assert 0 <= read_image(time_map).pixels.min() < read_image(time_map).pixels.max() <= 1
-    assert {"per-field.png", "calibration.png", "sparsification.png"} <= files
+    assert {"per-field.png", "calibration.png", "sparsification.png", "frc.png"} <= files
     (state,) = (story.settings.mlruns_dir / "artifacts").rglob(f"{run_id}/artifacts/checkpoints/state.pt")
     assert read_state(state)["step"] == 4
     assert runs.read_json(run_id, "validation/report.json")["ok"]
