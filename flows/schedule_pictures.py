@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cvdm.schedule_drift import ScheduleDrift
     from cvdm.validation import Panel
 
-MAP_REACH = 0.05
+MAP_REACH = 0.1
 """The colours of a map end so far from its median, in diffusion time."""
 QUANTITIES = (
     ("gamma", "signal power γ"),

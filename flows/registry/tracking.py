@@ -37,8 +37,6 @@ BATCH = 1000
 """Metrics in one request; MLflow refuses more."""
 LONGEST_VALUE = 5000
 """Characters of a parameter or tag that every store accepts."""
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Lets the interface open with views for training; it would guess language models (MLflow 3.17)."""
 MONITOR_SECONDS = 10
 """Between two looks at the machine's load and memory."""
 LONGEST_DIGEST = 36
@@ -88,7 +86,7 @@ class Runs:
             return found.experiment_id
         root = self._artifact_root
         location = None if root is None else f"{root if '://' in root else Path(root).as_uri()}/{task}"
-        return self._client.create_experiment(task, artifact_location=location, tags=EXPERIMENT_TAGS)
+        return self._client.create_experiment(task, artifact_location=location)
 
     def reopen(self, run_id: str) -> Run | None:
         """Go on with an interrupted run; None when the store does not know it (any more)."""
