@@ -7,6 +7,8 @@ import numpy as np
 from cvdm.evaluation import Evaluation
 from cvdm.schedule import ScheduleExtremes
 
+SOUND = ScheduleExtremes(finite=True, falling=True, clean=7.0, noise=-7.0)
+
 
 def evaluation(*, fields: int = 8, crps=0.010, psnr=38.0, ssim=0.95, coverage=0.9, spread=0.0) -> Evaluation:
     """Scores of a model that beats all its baselines, the same on each field but for a spread."""
@@ -41,5 +43,5 @@ def evaluation(*, fields: int = 8, crps=0.010, psnr=38.0, ssim=0.95, coverage=0.
         solver="dpm-solver++",
         seed=0,
         seconds_per_megapixel=1.0,
-        schedule=ScheduleExtremes(finite=True, falling=True, clean=7.0, noise=-7.0),
+        schedule=SOUND,
     )

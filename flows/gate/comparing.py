@@ -18,7 +18,7 @@ from flows.gate.holm import holm
 from flows.gate.merits import some
 from flows.gate.outcome import VERSUS_CHAMPION, GateTest
 from flows.gate.policy import GatePolicy
-from flows.gate.quantities import COMPARED, STRATUM_CRPS, Quantity
+from flows.gate.quantities import COMPARED, STRATUM_CRPS, WIDTH, Quantity
 from flows.sign_flip import sign_flip_p
 
 
@@ -93,6 +93,10 @@ def _overall(
             f"models, {policy.min_fields} are needed: not compared"
         )
         return GateTest(name, None, len(fields), policy.min_fields, detail, binding=False)
+    if quantity is WIDTH and champion.coverage < policy.coverage_low:
+        covered = f"covers {champion.coverage:.1%} of test pixels"
+        detail = f"the champion's interval {covered}: too narrow to be a measure"
+        return GateTest(name, None, champion.coverage, policy.coverage_low, detail, binding=False)
     gains = quantity.gains(ours, theirs, fields)
     if not np.isfinite(gains).all():
         detail = (

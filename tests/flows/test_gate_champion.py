@@ -117,3 +117,13 @@ def test_a_stratum_of_few_fields_is_shown_but_decides_nothing():
     assert decision.verdict == "promote"
     assert (test.passed, test.binding) == (None, False) and "below 4 fields" in test.detail
     assert test.value == pytest.approx(-0.08)
+
+
+def test_a_champion_that_covers_too_little_does_not_set_the_width():
+    """A candidate whose interval is as wide as it must be is not blamed for one that was too narrow."""
+    champion, candidate = evaluation(coverage=0.7), evaluation(crps=0.009)
+    candidate.metrics["width"] = dict.fromkeys(EIGHT, 0.2)
+    decision = decide(candidate, champion, POLICY)
+    assert decision.verdict == "promote"
+    assert "too narrow to be a measure" in found(decision, "width vs champion").detail
+    assert decide(candidate, evaluation(), POLICY).verdict == "reject"
