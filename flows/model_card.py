@@ -209,7 +209,10 @@ def _fields(facts: Facts) -> str:
 
 def _tests(facts: Facts) -> str:
     words = {True: "passed", False: "failed", None: "open"}
-    rows = [[test.name, words[test.passed], test.detail] for test in facts.decision.tests]
+    rows = [
+        [test.name, words[test.passed] if test.binding else "not binding", test.detail]
+        for test in facts.decision.tests
+    ]
     return "## The gate's tests\n\n" + _table(["test", "result", "numbers"], rows)
 
 

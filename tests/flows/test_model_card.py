@@ -10,9 +10,10 @@ from specimens import make_checkpoint
 
 from cvdm.dataset import Dataset, load_dataset
 from cvdm.evaluation import Evaluation
+from cvdm.schedule import ScheduleExtremes
 from flows.energy import Usage
 from flows.evaluate import Comparison
-from flows.gate import Decision, GateTest
+from flows.gate import Background, Decision, GateTest
 from flows.job import Start
 from flows.model_card import Facts, description, model_card
 from flows.registry import LONGEST_VALUE
@@ -23,7 +24,8 @@ def scores(fields: int, crps: float) -> Evaluation:
     values = {"psnr_fit": 31.25, "ssim_fit": 0.9, "crps": crps, "coverage": 0.875, "ause": 0.25}
     per_field = {metric: dict.fromkeys(names, value) for metric, value in values.items()}
     baselines = dict.fromkeys(("best-blur", "input", "regression-mean"), per_field)
-    return Evaluation("test-cells", "test", per_field, baselines, 8, 5, "dpm-solver++", 0, 1.0)
+    schedule = ScheduleExtremes(True, True, 7.0, -7.0)
+    return Evaluation("test-cells", "test", per_field, baselines, 8, 5, "dpm-solver++", 0, 1.0, schedule)
 
 
 @pytest.fixture
@@ -35,6 +37,7 @@ def facts(
     dataset: Dataset, *, fields: int = 3, verdict: str = "undecided", usage: Usage | None = None
 ) -> Facts:
     test = GateTest("crps vs champion", None, 0.2, 0.1, "CRPS not shown | to be superior")
+    shown = GateTest("frc_px vs champion", None, 0.2, 0.1, "one field only", binding=False)
     start = Start("champion", "three of nine fields are new", version=4)
     job = SimpleNamespace(
         task="test-cells",
@@ -46,7 +49,7 @@ def facts(
         start=start,
     )
     spent = usage or Usage(0.5, 0.2, 1.5, 900, 2048, "codecarbon: a counter", "DEU")
-    comparison = Comparison(scores(fields, 0.01), scores(fields, 0.02), 4)
+    comparison = Comparison(scores(fields, 0.01), scores(fields, 0.02), 4, Background())
     return Facts(
         job, 7, "r" * 32, make_checkpoint(), comparison, Decision(verdict, ("open",), (test,)), spent
     )
@@ -70,6 +73,7 @@ def test_a_card_tells_everything_that_a_reader_needs(dataset):
         "| field002 | 0.01000 | 0.02000 |",
         "## Limits",
         "| crps vs champion | open |",
+        "| frc_px vs champion | not binding |",
     ):
         assert expected in card
 
