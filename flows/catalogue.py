@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cvdm.errors import ConfigError, StorageError
-from flows.energy import KWH
 from flows.registry import Registry, Version
 from flows.settings import Settings
+from flows.usage import KWH
 
 SHOWN = ("psnr_fit", "ssim_fit", "crps", "coverage")
 TEST_METRICS = "test/"

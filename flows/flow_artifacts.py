@@ -19,6 +19,8 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from flows.settings import Settings
 
+GATE_PAGE = "gate/report.html"
+"""The gate's decision for people, among the artifacts of its run."""
 PAUSE_SECONDS = 5.0
 """Between two updates of one progress."""
 
@@ -28,9 +30,15 @@ def shown_progress(task: str) -> Callable[[str], Callable[[int, int], None]]:
     return lambda description: _Progress(task, description)
 
 
-def show_link(task: str, name: str, url: str, text: str) -> None:
-    """Link to a page from the flow run; `name` tells the links of a task apart."""
-    _try(create_link_artifact, link=url, link_text=text, key=_key(task, name))
+def show_links(settings: Settings, task: str, experiment: str, run_id: str) -> None:
+    """Link from the flow run to where the evidence of its retraining is."""
+    for name, artifact, text in (
+        ("run", "", "Run in MLflow: losses, schedule, pictures, scores"),
+        ("validation", "validation/page.html", "What validation found"),
+        ("gate", GATE_PAGE, "The gate's tests, once it has decided"),
+    ):
+        url = run_page(settings, experiment, run_id, artifact)
+        _try(create_link_artifact, link=url, link_text=text, key=_key(task, name))
 
 
 def run_page(settings: Settings, experiment: str, run_id: str, artifact: str = "") -> str:

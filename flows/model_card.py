@@ -14,12 +14,12 @@ import numpy as np
 
 from cvdm.card import SPLITS
 from cvdm.checkpoint import Checkpoint, load_checkpoint
-from flows.energy import Usage
 from flows.evaluate import Comparison
 from flows.gate import Decision
 from flows.job import Job
 from flows.registry import LONGEST_VALUE, Registry
 from flows.train import Candidate
+from flows.usage import Usage
 
 FILE = "model-card.md"
 SHOWN = (("psnr_fit", "PSNR (dB)", ".2f"), ("ssim_fit", "SSIM", ".4f"), ("crps", "CRPS", ".5f"))

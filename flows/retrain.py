@@ -27,14 +27,14 @@ from flows.alerts import Alert, Event, require_valid, send, telling_of_failure
 from flows.device_lock import device_lock
 from flows.energy import metering, require_known_country
 from flows.evaluate import Comparison, evaluate
-from flows.flow_artifacts import run_page, show_link, shown_progress
+from flows.flow_artifacts import GATE_PAGE, show_links, shown_progress
 from flows.gate import Decision, Verdict, decide
 from flows.gate.page import Shown, decision_page
 from flows.job import Job, chosen_device
 from flows.model_card import describe
 from flows.progress import told_to
 from flows.promote import settle
-from flows.registry import Registry, Run
+from flows.registry import Registry
 from flows.settings import Settings
 from flows.start import choose_start, unless_shifted
 from flows.train import RUN_NOTE, Candidate, closing, open_run, train
@@ -42,8 +42,6 @@ from flows.validate import drift_of, log_validation, page_of, validate
 
 EVENTS: dict[Verdict, Event] = {"promote": "promoted", "reject": "rejected", "undecided": "undecided"}
 """How a verdict is told."""
-GATE_PAGE = "gate/report.html"
-"""Every test with its numbers, for people, among the artifacts of its run."""
 RESULT = "result.json"
 """The result among the artifacts of its run."""
 
@@ -134,7 +132,7 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
         take_up(registry, job)
     run = open_run(job, registry)
     log_validation(registry, run, report, page_of(job.settings, job.task))
-    link(job, registry, run)
+    show_links(job.settings, job.task, registry.runs.experiment(job.task), run.run_id)
     with closing(registry, run), metering(job, registry, run) as meter, registry.runs.watching(run):
         candidate = step(train)(job, registry, run)
         comparison = step(evaluate)(job, registry, candidate)
@@ -189,17 +187,6 @@ def take_up(registry: Registry, job: Job) -> None:
     if run_id is not None:
         with replacing(note) as temporary:
             temporary.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")
-
-
-def link(job: Job, registry: Registry, run: Run) -> None:
-    """Show in the orchestrator where the evidence of this retraining is."""
-    experiment = registry.runs.experiment(job.task)
-    for name, artifact, text in (
-        ("run", "", "Run in MLflow: losses, schedule, pictures, scores"),
-        ("validation", "validation/page.html", "What validation found"),
-        ("gate", GATE_PAGE, "The gate's tests, once it has decided"),
-    ):
-        show_link(job.task, name, run_page(job.settings, experiment, run.run_id, artifact), text)
 
 
 def gate(job: Job, registry: Registry, candidate: Candidate, comparison: Comparison) -> Decision:

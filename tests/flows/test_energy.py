@@ -13,9 +13,10 @@ import pytest
 
 from cvdm.errors import ConfigError
 from flows.catalogue import kwh_by_promotion
-from flows.energy import KWH, NOTE, WORLD, Meter, Usage, metering, require_known_country
+from flows.energy import NOTE, Meter, metering, require_known_country
 from flows.registry import Registry, Version
 from flows.settings import Settings
+from flows.usage import KWH, WORLD, Usage
 
 TASK = "test-cells"
 

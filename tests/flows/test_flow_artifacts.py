@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from flows.flow_artifacts import run_page, show_link, shown_progress
+from flows.flow_artifacts import run_page, show_links, shown_progress
 from flows.progress import progress_bar, told_to
 from flows.settings import Settings
 
@@ -15,13 +15,13 @@ def count_to(total: int) -> None:
             progress(done, total)
 
 
-def test_without_a_flow_nothing_is_asked(monkeypatch):
+def test_without_a_flow_nothing_is_asked(monkeypatch, tmp_path):
     """The commands that show bars but run in no flow need no orchestrator, and wait for none."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     began = time.monotonic()
     with told_to(shown_progress("a-task")):
         count_to(1000)
-    show_link("a-task", "run", "http://127.0.0.1", "nowhere")
+    show_links(Settings.read(home=tmp_path), "a-task", "1", "ab")
     assert time.monotonic() - began < 1
 
 

@@ -11,12 +11,12 @@ from specimens import make_checkpoint
 from cvdm.dataset import Dataset, load_dataset
 from cvdm.evaluation import Evaluation
 from cvdm.schedule import ScheduleExtremes
-from flows.energy import Usage
 from flows.evaluate import Comparison
 from flows.gate import Background, Decision, GateTest
 from flows.job import Start
 from flows.model_card import Facts, description, model_card
 from flows.registry import LONGEST_VALUE
+from flows.usage import Usage
 
 
 def scores(fields: int, crps: float) -> Evaluation:
@@ -51,7 +51,7 @@ def facts(
     spent = usage or Usage(0.5, 0.2, 1.5, 900, 2048, "codecarbon: a counter", "DEU")
     comparison = Comparison(scores(fields, 0.01), scores(fields, 0.02), 4, Background())
     return Facts(
-        job, 7, "r" * 32, make_checkpoint(), comparison, Decision(verdict, ("open",), (test,)), spent
+        job, 7, "r" * 32, make_checkpoint(), comparison, Decision(verdict, ("open",), (test, shown)), spent
     )
 
 
