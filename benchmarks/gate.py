@@ -197,7 +197,8 @@ def draw(rates: Rates, effects: list[float], path: Path) -> None:
     for goal in (GOAL_FALSE, GOAL_POWER):
         axes.axhline(goal, color="0.7", linewidth=0.8, linestyle="--")
     axes.set(xlabel="test fields", ylabel="share promoted", ylim=(-0.02, 1.02), title="Power of the gate")
-    axes.legend(frameon=False)
+    axes.set_xticks(FIELDS)
+    figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=150)
 
 
