@@ -169,7 +169,8 @@ def show(rates: Rates, effects: list[float], sets: int) -> None:
         print(f"{fields:8}" + "".join(f"{rates[fields, e]['promote'] / sets:12.3f}" for e in better))
     for effect in (0.0, *(effect for effect in effects if effect < 0)):
         told = ", ".join(f"{fields}: {rates[fields, effect]['reject'] / sets:.3f}" for fields in FIELDS)
-        print(f"share of rejections of a model {-effect:.0%} worse, by fields: {told}")
+        model = f"a model {-effect:.0%} worse" if effect else "an equal model"
+        print(f"share of rejections of {model}, by fields: {told}")
 
 
 def judged(rates: Rates, effect: float, sets: int) -> int:
@@ -196,7 +197,8 @@ def draw(rates: Rates, effects: list[float], path: Path) -> None:
     for goal in (GOAL_FALSE, GOAL_POWER):
         axes.axhline(goal, color="0.7", linewidth=0.8, linestyle="--")
     axes.set(xlabel="test fields", ylabel="share promoted", ylim=(-0.02, 1.02), title="Power of the gate")
-    axes.legend(frameon=False)
+    axes.set_xticks(FIELDS)
+    figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=150)
 
 
