@@ -95,11 +95,8 @@ def train(options: argparse.Namespace) -> None:
     with _bar("train", "step") as progress:
         for step in training_steps(dataset, recipe, state_path=state, device=options.device, base=base):
             progress(step.step, step.total)
-            if step.validation is not None:
-                scores = step.validation
-                tqdm.write(
-                    f"step {step.step}: CRPS {scores.crps:.5f}, PSNR {scores.psnr:.2f} dB", file=sys.stderr
-                )
+            for told in step.news:
+                tqdm.write(f"step {step.step}: {told}", file=sys.stderr)
     with _bar("calibrate", "image") as progress:
         checkpoint = build_checkpoint(
             dataset,

@@ -1,4 +1,4 @@
-"""From a finished training to a checkpoint: averaged weights, calibrated, with a golden input."""
+"""From a finished training to a checkpoint: its best weights, calibrated, with a golden input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
 from cvdm.patches import read_pair
 from cvdm.posterior import FieldOfView, Moments, Progress
-from cvdm.training import read_state, training_normalisation
+from cvdm.training import training_normalisation
+from cvdm.training_state import read_best
 from cvdm.validation import busiest_crop
 
 GOLDEN_EDGE = 96
@@ -33,14 +34,14 @@ def build_checkpoint(
     base: Base | None = None,
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """Calibrate the averaged weights of `state_path` on the calibration fields.
+    """Calibrate the best weights of the training at `state_path` on the calibration fields.
 
     created: ISO time; base: what the training started from; progress: called with (done, total) images.
     Raises CheckpointError when the state cannot be read.
     """
-    content = read_state(state_path)
+    best = read_best(state_path)
     model = CVDM(recipe.model)
-    model.load_state_dict(content["average"])
+    model.load_state_dict(best.weights)
     model.to(device=device).eval().requires_grad_(False)
     normalisation = training_normalisation(dataset, recipe)
     pairs = dataset.split("calibration")
@@ -59,7 +60,7 @@ def build_checkpoint(
             dataset_digest=dataset_digest(dataset),
             git_commit=git_commit,
             seed=recipe.training.seed,
-            steps_trained=content["step"],
+            steps_trained=best.step,
             created=created,
             pixel_size_um=dataset.card.pixel_size_um,
             modality=dataset.card.modality,

@@ -115,7 +115,9 @@ class TrainingConfig:
     """Share of `learning_rate` that a fine-tuning peaks at."""
     seed: int = 0
     validate_every: int = 1_000
-    """Steps between validations on the held-out validation fields."""
+    """Steps between validations on the held-out validation fields; the best one's weights are kept."""
+    patience: int = 6
+    """Validations in a row without a better CRPS that end a training; 0 never does."""
     checkpoint_every: int = 200
     """Steps between writes of the resumable training state."""
 
@@ -123,6 +125,7 @@ class TrainingConfig:
         for name in ("steps", "batch", "patch", "validate_every", "checkpoint_every"):
             _require_at_least(f"training.{name}", getattr(self, name), 1)
         _require_at_least("training.warmup", self.warmup, 0)
+        _require_at_least("training.patience", self.patience, 0)
         _require_seed("training.seed", self.seed)
         for name in ("learning_rate", "clip_norm", "fine_tuning_steps", "fine_tuning_rate"):
             if not getattr(self, name) > 0:

@@ -1,8 +1,12 @@
 """Train CVDM: a generator that yields a fact per step and leaves logging to its caller.
 
-The state of a training (weights, their moving average, optimiser, position) is written whole to one file;
-random numbers depend on (seed, step) alone. So a training that is interrupted and resumed ends with the
-same weights as one that was not, bit for bit on a CPU with the same number of threads.
+The state of a training (`cvdm.training_state`) is written whole to one file; random numbers depend on
+(seed, step) alone. So a training that is interrupted and resumed ends with the same weights as one that was
+not, bit for bit on a CPU with the same number of threads.
+
+What comes out is the moving average of the weights that validated best. Without a better validation for
+`training.patience` times in a row, training ends early. A batch that does not fit into memory is cut into
+halves, whose gradients add up to the same.
 """
 
 from __future__ import annotations
@@ -16,21 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from cvdm.config import Recipe, TrainingConfig
 from cvdm.dataset import Dataset, dataset_digest
-from cvdm.errors import CheckpointError, StorageError, TrainingError
+from cvdm.errors import TrainingError
 from cvdm.fine_tuning import Base
-from cvdm.losses import Losses, batch_losses
-from cvdm.model import CVDM
+from cvdm.gradients import Batch, accumulate_gradient, is_out_of_memory
 from cvdm.normalisation import Normalisation, fit_normalisation
 from cvdm.patches import PatchSource, read_pair
+from cvdm.training_state import TrainingState
 from cvdm.validation import Validation, Validator
 
-ADAM_BETAS = (0.9, 0.99)
+FAR = 30.0
+"""Half ranges of the intensity scale beyond which a patch of an image is suspected when training diverges."""
 
 
 @dataclass(frozen=True)
@@ -48,64 +51,25 @@ class Step:
     """Global norm before clipping."""
     seconds: float
     """Wall time of the step, without validation."""
+    pieces: int
+    """Into how many parts the batch was cut, for want of memory."""
+    cut: bool
+    """Whether this step was the first to need so many."""
     validation: Validation | None = None
     """On the steps that validate, and on the last."""
+    ended: str | None = None
+    """Why training ends with this step, where it is before `total`."""
 
-
-class TrainingState:
-    """Everything that changes during training."""
-
-    def __init__(self, recipe: Recipe, device: str, base: Base | None = None) -> None:
-        torch.manual_seed(recipe.training.seed)
-        self.model = CVDM(recipe.model).to(device)
-        if base is not None:
-            self.model.load_state_dict(base.weights)
-        self.average = CVDM(recipe.model).to(device).eval()
-        self.average.load_state_dict(self.model.state_dict())
-        self.average.requires_grad_(False)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), betas=ADAM_BETAS)
-        self.step = 0
-
-    def follow(self, decay: float) -> None:
-        """Move the averaged weights; early in training the average forgets faster."""
-        decay = min(decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for average, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                average.lerp_(value, 1 - decay)
-
-    def save(self, path: Path, fingerprint: str) -> None:
-        """Write the whole state, all or nothing."""
-        temporary = path.with_suffix(".writing")
-        content = {
-            "fingerprint": fingerprint,
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(content, temporary)
-            temporary.replace(path)
-        except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            raise StorageError(
-                f"room for the training state in {path.parent}", str(error), "Free disk space."
-            ) from error
-
-    def load(self, path: Path, fingerprint: str) -> None:
-        """Continue from `path`, which must come from the same data and recipe."""
-        content = read_state(path)
-        if content["fingerprint"] != fingerprint:
-            raise TrainingError(
-                f"a training state of the same data and recipe at {path}",
-                "one of another training",
-                "Delete it to start anew, or restore the data and parameters that it came from.",
-            )
-        self.step = content["step"]
-        self.model.load_state_dict(content["model"])
-        self.average.load_state_dict(content["average"])
-        self.optimiser.load_state_dict(content["optimiser"])
+    @property
+    def news(self) -> tuple[str, ...]:
+        """What a person would want to be told of this step, if anything."""
+        scores = self.validation
+        told = (
+            f"CRPS {scores.crps:.5f}, PSNR {scores.psnr:.2f} dB" if scores else None,
+            f"memory is short: each batch is cut into {self.pieces} pieces from now on" if self.cut else None,
+            self.ended and f"training ends: {self.ended}",
+        )
+        return tuple(one for one in told if one)
 
 
 def train(
@@ -120,8 +84,9 @@ def train(
 
     base: what a fine-tuning starts from (`Recipe.for_fine_tuning` is its recipe); None for random weights.
     Yields one `Step` per step; the state is on disk before the step that completes it is yielded.
-    Raises DatasetError when a split is empty, TrainingError when loss or gradient is no longer finite or the
-    state belongs to another training, StorageError when the state cannot be written.
+    Raises DatasetError when a split is empty, TrainingError when loss, gradient or validation is no longer
+    finite, not even a single patch fits into memory, or the state belongs to another training, StorageError
+    when the state cannot be written.
     """
     dataset.require_splits()
     config = recipe.training
@@ -132,12 +97,15 @@ def train(
     normalisation = training_normalisation(dataset, recipe)
     source = PatchSource(dataset, normalisation, patch=config.patch, batch=config.batch, seed=config.seed)
     validator = Validator(dataset, normalisation, recipe.sampling)
-    while state.step < config.steps:
+    while not _is_finished(state, config):
         facts = _advance(state, source, config, device)
-        validate = state.step == config.steps or state.step % config.validate_every == 0
-        if validate or state.step % config.checkpoint_every == 0:
+        validation = None
+        if state.step == config.steps or state.step % config.validate_every == 0:
+            validation = _validated(state, validator, facts["learning_rate"])
+        if validation is not None or state.step % config.checkpoint_every == 0:
             state.save(state_path, fingerprint)
-        yield Step(**facts, validation=validator.validate(state.average) if validate else None)
+        ended = _why_early(state, config) if _is_finished(state, config) else None
+        yield Step(**facts, validation=validation, ended=ended)
 
 
 def training_normalisation(dataset: Dataset, recipe: Recipe) -> Normalisation:
@@ -146,26 +114,14 @@ def training_normalisation(dataset: Dataset, recipe: Recipe) -> Normalisation:
 
 
 def training_fingerprint(dataset: Dataset, recipe: Recipe, base: Base | None = None) -> str:
-    """Identity of a training: data, base and everything in the recipe that shapes the weights."""
+    """Identity of a training: data, base and everything in the recipe that shapes what comes out of it."""
     content = recipe.as_dict()
-    del content["sampling"]
-    for name in ("validate_every", "checkpoint_every"):
-        del content["training"][name]
+    del content["training"]["checkpoint_every"]
     identity = {"data": dataset_digest(dataset), "recipe": content}
     if base is not None:
         identity["base"] = base.digest
     text = json.dumps(identity, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """The content of a training state file. Raises CheckpointError."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(
-            f"a training state at {path}", str(error).split("\n")[0], "Delete it to start anew."
-        ) from error
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:
@@ -176,54 +132,89 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
     return config.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
+def _is_finished(state: TrainingState, config: TrainingConfig) -> bool:
+    return state.step >= config.steps or 0 < config.patience <= state.stale
+
+
+def _why_early(state: TrainingState, config: TrainingConfig) -> str | None:
+    if state.step >= config.steps or state.best is None:
+        return None
+    return (
+        f"no better validation since step {state.best.step} (CRPS {state.best.crps:.5f}), "
+        f"{config.patience} times in a row"
+    )
+
+
+def _validated(state: TrainingState, validator: Validator, rate: float) -> Validation:
+    validation = validator.validate(state.average)
+    if not math.isfinite(validation.crps):
+        scores = {"crps": validation.crps, "psnr": validation.psnr}
+        raise diverged("validation", scores, state.step, rate)
+    state.judge(validation.crps)
+    return validation
+
+
 def _advance(
     state: TrainingState, source: PatchSource, config: TrainingConfig, device: str
 ) -> dict[str, Any]:
-    start = time.perf_counter()
-    x, y = (batch.to(device) for batch in source.batch_at(state.step))
-    rng = step_generator(config.seed, state.step)
-    t, eps = diffusion_times(len(x), rng).to(device), torch.randn(x.shape, generator=rng).to(device)
-    losses = batch_losses(state.model, x, y, t, eps)
-    total = losses.total(config.smoothness)
-    if not torch.isfinite(total):
-        raise diverged("loss", losses, state.step + 1)
+    start, pieces = time.perf_counter(), state.pieces
+    batch = Batch.drawn(*source.batch_at(state.step), config.seed, state.step)
     rate = learning_rate_at(state.step, config)
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate
-    state.optimiser.zero_grad(set_to_none=True)
-    total.backward()
+    losses = _gradient(state, batch, config, device)
+    if not math.isfinite(losses["total"]):
+        raise diverged("loss", losses, state.step + 1, rate, batch)
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
     if not torch.isfinite(norm):
-        raise diverged("gradient", losses, state.step + 1)
+        raise diverged("gradient", losses, state.step + 1, rate, batch)
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
     state.optimiser.step()
     state.step += 1
     state.follow(config.ema)
     return {
         "step": state.step,
         "total": config.steps,
-        "losses": losses.as_floats() | {"total": float(total.detach())},
+        "losses": losses,
         "learning_rate": rate,
         "gradient_norm": float(norm),
         "seconds": time.perf_counter() - start,
+        "pieces": state.pieces,
+        "cut": state.pieces > pieces,
     }
 
 
-def diverged(what: str, losses: Losses, step: int) -> TrainingError:
+def _gradient(state: TrainingState, batch: Batch, config: TrainingConfig, device: str) -> dict[str, float]:
+    """The terms of the objective, with their gradient in the model; in more pieces where memory is short."""
+    while True:
+        state.optimiser.zero_grad(set_to_none=True)
+        try:
+            return accumulate_gradient(
+                state.model, batch, smoothness=config.smoothness, pieces=state.pieces, device=device
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if state.pieces == len(batch):
+                raise TrainingError(
+                    f"memory for one patch of {config.patch} px on {device}",
+                    " ".join(str(error).split())[:200],
+                    "Lower training.patch or the model's width, or free the device.",
+                ) from error
+        # outside of the handler: the error's frames would hold the memory
+        state.pieces = min(2 * state.pieces, len(batch))
+        if device != "cpu":
+            torch.cuda.empty_cache()
+
+
+def diverged(
+    what: str, values: dict[str, float], step: int, rate: float, batch: Batch | None = None
+) -> TrainingError:
     """The diagnosis of a training that went wrong; raised before the step changes any weight."""
-    return TrainingError(
-        f"a finite {what}",
-        f"{losses.as_floats()} at step {step}",
-        "Lower training.learning_rate, or look for damaged training images with `cvdm validate`.",
-    )
-
-
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one training step."""
-    (word,) = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(word >> np.uint64(1)))
-
-
-def diffusion_times(count: int, rng: torch.Generator) -> Tensor:
-    """`count` times (B, 1, 1, 1) on [0, 1], spread evenly over the batch (Kingma et al. 2021, app. I.1)."""
-    offset = torch.rand(1, generator=rng)
-    return ((torch.randperm(count, generator=rng) + offset) / count).view(-1, 1, 1, 1)
+    told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    remedy = "Lower training.learning_rate, or look for damaged training images with `cvdm validate`."
+    if batch is not None:
+        farthest = max(float(batch.x.abs().max()), float(batch.y.abs().max()))
+        if not farthest <= FAR:
+            told += f"; a training patch reaches {farthest:.3g} half ranges of the intensity scale"
+            remedy = "Look for damaged training images with `cvdm validate`."
+    return TrainingError(f"a finite {what}", f"{told} at step {step}, learning rate {rate:.3g}", remedy)

@@ -141,11 +141,13 @@ def models(
 def promote(task: Task, version: Annotated[int, typer.Option("--version")], reason: Reason) -> Answer:
     """Let a version serve, against or without the gate's word; it is verified first."""
     settings = Settings.prepared()
+    from flows.deployment import deployment_of
     from flows.promote import promote as move
     from flows.registry import Registry
 
-    who = getpass.getuser()
-    standing = move(Registry.open(settings), task, version, reasons=[reason], by=who)
+    who, registry = getpass.getuser(), Registry.open(settings)
+    deployment = deployment_of(settings, registry)
+    standing = move(registry, task, version, reasons=[reason], by=who, deployment=deployment)
     send(settings, Alert("promoted", task, f"version {standing.champion}, by {who}: {reason}"))
     return Answer(
         standing.as_json(), f"{task}: version {standing.champion} serves; before: {standing.previous}"

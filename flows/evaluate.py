@@ -15,11 +15,11 @@ from cvdm.posterior import reconstruct
 from cvdm.schedule_drift import schedule_drift
 from cvdm.validation import validation_crops
 from flows import pictures, schedule_pictures
+from flows.aliases import standing
 from flows.exhibits import Shown, exhibits
 from flows.gate import Background, strata_of
 from flows.job import Job
 from flows.progress import progress_bar
-from flows.promote import standing
 from flows.registry import Registry
 from flows.start import learned_fields
 from flows.train import Candidate
@@ -113,7 +113,8 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
         scores |= {f"champion/{name}": theirs.mean(name) for name in theirs.metrics}
         document = {"version": comparison.champion_version, **theirs.as_json()}
         registry.runs.log_json(run.run_id, document, "evaluation/champion.json")
-    registry.runs.log_series(run, [(0, scores)])
+    held = registry.runs.metrics(run.run_id)  # of an attempt that was killed after this
+    registry.runs.log_series(run, [(0, {k: v for k, v in scores.items() if held.get(k) != v})])
 
 
 def _log_pictures(

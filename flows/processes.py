@@ -137,13 +137,13 @@ def prefect_server(settings: Settings, port: int, *, private: bool) -> Server:
     return _server(settings, name, command, port, "/api/health", "CVDM_PREFECT_PORT", extra, host)
 
 
-def service_server(settings: Settings, port: int) -> Server:
+def service_server(settings: Settings, port: int, *, name: str = "service") -> Server:
     """The reconstruction service; ready to be asked how it is, not necessarily with a model."""
     command = (
         *(sys.executable, "-m", "bentoml", "serve", "service.service:CvdmService"),
         *("--host", settings.host, "--port", str(port)),
     )
-    return _server(settings, "service", command, port, SERVICE_LIVES, "CVDM_SERVICE_PORT")
+    return _server(settings, name, command, port, SERVICE_LIVES, "CVDM_SERVICE_PORT")
 
 
 def schedule_runner(settings: Settings) -> tuple[Server, ...]:

@@ -42,3 +42,8 @@ def progress_bar(description: str, unit: str) -> Iterator[Told]:
                 tell(done, total)
 
         yield show
+
+
+def progress_note(text: str) -> None:
+    """A line above a bar that is being drawn."""
+    tqdm.write(text, file=sys.stderr)

@@ -4,32 +4,26 @@ A version is downloaded and replays its golden pair before an alias points to it
 find it, by its alias. If the second replay fails, the aliases go back. Every decision is written on the
 version: verdict, reasons, decided_at, decided_by; and, before it is carried out, in the audit log.
 
-The registry has no transactions, so a move is four writes of which every prefix is safe: the new champion is
-tagged with the `previous` it should get, becomes champion, `previous` moves, the tag is emptied. Before the
-second write the old aliases stand; after it the tag says what `previous` is, until a move completes it.
-Before these, the decision is in the audit log, and the version names its entry there.
-One move at a time per task, by a lock file; not covered: moves from another machine on the same server.
+With a deployment (flows/deployment.py), the version also answers through a service process of its own before
+it becomes champion, and the running service must take it over within a window; else the aliases go back.
 """
 
 from __future__ import annotations
 
-import fcntl
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from cvdm.checkpoint import load_checkpoint, verify_golden
 from cvdm.errors import CheckpointError, StorageError
+from flows.aliases import Standing, alone, move, standing
 from flows.audit import Action
 from flows.gate import Decision
-from flows.registry import CHAMPION, PREVIOUS, Registry, RegistryError
+from flows.registry import CHAMPION, Registry, RegistryError
 
-INTENT = "previous_intended"
-"""Tag on a champion whose move is not complete: the version that `previous` should be, or `none`."""
 AUDIT = "audit"
 """Tag on a version: number and hash of the latest entry about it in the audit log."""
 GATE = "gate"
@@ -38,46 +32,54 @@ ROLLED_BACK = "rolled_back"
 """Tag on a version that a person took back: when, who and why. Empty once a person promotes it again."""
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Who serves a task now, and who served before."""
+class Deployment(Protocol):
+    """What stands between a registered version and its users."""
 
-    task: str
-    champion: int | None
-    previous: int | None
+    def rehearse(self, task: str, version: int) -> None:
+        """Before the alias moves: raise CheckpointError if the version cannot serve."""
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"task": self.task, "champion": self.champion, "previous": self.previous}
+    def watch(self, task: str, version: int) -> None:
+        """After the alias has moved: return once the version serves, raise CheckpointError if it does not."""
 
 
-def standing(registry: Registry, task: str) -> Standing:
-    """Who serves a task by its aliases, and by the intent of a move that was killed half-way. Only reads."""
-    champion, previous = registry.models.champion(task), registry.models.previous(task)
-    if champion is not None:
-        intent = registry.models.version(task, champion).tags.get(INTENT, "")
-        previous = previous if not intent else None if intent == "none" else int(intent)
-    return Standing(task, champion, previous)
-
-
-def promote(registry: Registry, task: str, version: int, *, reasons: Sequence[str], by: str) -> Standing:
+def promote(
+    registry: Registry,
+    task: str,
+    version: int,
+    *,
+    reasons: Sequence[str],
+    by: str,
+    deployment: Deployment | None = None,
+) -> Standing:
     """Make a version the champion. Raises CheckpointError, and moves nothing, if its golden replay fails.
 
-    by: who decided, `GATE` or a person's name.
+    by: who decided, `GATE` or a person's name. deployment: None where nothing serves.
     """
     with alone(registry, task):
-        _promote(registry, task, version, reasons=reasons, by=by)
+        _promote(registry, task, version, reasons=reasons, by=by, deployment=deployment)
         return standing(registry, task)
 
 
-def _promote(registry: Registry, task: str, version: int, *, reasons: Sequence[str], by: str) -> None:
+def _promote(
+    registry: Registry,
+    task: str,
+    version: int,
+    *,
+    reasons: Sequence[str],
+    by: str,
+    deployment: Deployment | None,
+) -> None:
     verify(registry, task, version)
+    if deployment is not None:
+        deployment.rehearse(task, version)
     before = standing(registry, task)
     enter(registry, "promote", before, version, reasons=reasons, by=by)
     with reverting(registry, before, version, by=by):
         previous = before.previous if before.champion == version else before.champion
         move(registry, Standing(task, version, previous))
         verify(registry, task, CHAMPION)
+        if deployment is not None:
+            deployment.watch(task, version)
     record(registry, task, version, verdict="promote", reasons=reasons, by=by)
     registry.models.set_tags(task, version, {ROLLED_BACK: ""})
     if by != GATE and before.champion not in (None, version):
@@ -119,18 +121,6 @@ def take_back(registry: Registry, task: str, version: int, *, instead: int, reas
     registry.models.set_tags(task, version, {ROLLED_BACK: note})
 
 
-def move(registry: Registry, to: Standing) -> None:
-    """Set both aliases so that a kill between any two writes loses neither version."""
-    models, serving = registry.models, to.champion
-    if serving is not None:
-        intent = "none" if to.previous is None else str(to.previous)
-        models.set_tags(to.task, serving, {INTENT: intent})
-    models.set_alias(to.task, CHAMPION, serving)
-    models.set_alias(to.task, PREVIOUS, to.previous)
-    if serving is not None:
-        models.set_tags(to.task, serving, {INTENT: ""})
-
-
 def record(
     registry: Registry, task: str, version: int, *, verdict: str, reasons: Sequence[str], by: str
 ) -> None:
@@ -142,20 +132,26 @@ def record(
 
 
 def settle(
-    registry: Registry, task: str, version: int, decision: Decision, *, compared: int | None
+    registry: Registry,
+    task: str,
+    version: int,
+    decision: Decision,
+    *,
+    compared: int | None,
+    deployment: Deployment | None = None,
 ) -> Decision:
     """Carry the gate's decision out and return the one that stands.
 
     compared: the champion that the decision was made against. If another version serves by now, there is
     nothing to conclude, and the decision becomes undecided. So it does for a version that a person has rolled
-    back. A candidate that fails its golden replay is rejected after all.
+    back. A candidate that fails its golden replay, or does not come to serve, is rejected after all.
     """
     with alone(registry, task):
         decision = _against_whoever_serves(registry, task, version, decision, compared)
         decision = _unless_rolled_back(registry, task, version, decision)
         if decision.verdict == "promote":
             try:
-                _promote(registry, task, version, reasons=decision.reasons, by=GATE)
+                _promote(registry, task, version, reasons=decision.reasons, by=GATE, deployment=deployment)
                 return decision
             except CheckpointError as error:
                 decision = Decision("reject", (f"not servable: {error}", *decision.reasons), decision.tests)
@@ -234,15 +230,6 @@ def reverting(registry: Registry, before: Standing, version: int, *, by: str) ->
         except (RegistryError, StorageError) as unreachable:
             error.add_note(f"The aliases of {before.task} could not be put back: {unreachable}")
         raise
-
-
-@contextmanager
-def alone(registry: Registry, task: str) -> Iterator[None]:
-    """Hold the lock file of the task's aliases for the block; another move is awaited."""
-    registry.locks.mkdir(parents=True, exist_ok=True)
-    with (registry.locks / f"aliases-{task}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _now() -> str:

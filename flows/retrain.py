@@ -20,10 +20,12 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import prefect
 from prefect.cache_policies import NO_CACHE
+from prefect.states import State
 
 from cvdm.errors import DatasetError
 from cvdm.storage import replacing
 from flows.alerts import Alert, Event, require_valid, send, telling_of_failure
+from flows.deployment import deployment_of
 from flows.device_lock import device_lock
 from flows.energy import metering, require_known_country
 from flows.evaluate import Comparison, evaluate
@@ -34,7 +36,7 @@ from flows.job import Job, chosen_device
 from flows.model_card import describe
 from flows.progress import told_to
 from flows.promote import settle
-from flows.registry import Registry
+from flows.registry import AwayError, Registry
 from flows.settings import Settings
 from flows.start import choose_start, unless_shifted
 from flows.train import RUN_NOTE, Candidate, closing, open_run, train
@@ -42,6 +44,8 @@ from flows.validate import drift_of, log_validation, page_of, validate
 
 EVENTS: dict[Verdict, Event] = {"promote": "promoted", "reject": "rejected", "undecided": "undecided"}
 """How a verdict is told."""
+RETRY_SECONDS = (10, 30, 60, 120, 300, 600)
+"""Pauses before a step is tried again while the tracking server is away."""
 RESULT = "result.json"
 """The result among the artifacts of its run."""
 
@@ -79,10 +83,22 @@ class RetrainResult:
 
 
 def step(function: Callable[Arguments, Outcome]) -> Callable[Arguments, Outcome]:
-    """A plain function as a task of the flow: shown in the orchestrator, never cached or stored by it."""
-    return prefect.task(name=function.__name__.strip("_"), cache_policy=NO_CACHE, persist_result=False)(
-        function
-    )
+    """A plain function as a task of the flow: shown in the orchestrator, never cached or stored by it.
+
+    While the tracking server is away it is tried again: every step goes on where it stopped.
+    """
+    return prefect.task(
+        name=function.__name__.strip("_"),
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=len(RETRY_SECONDS),
+        retry_delay_seconds=list(RETRY_SECONDS),
+        retry_condition_fn=_server_was_away,
+    )(function)
+
+
+def _server_was_away(_task: Any, _run: Any, state: State) -> bool:
+    return isinstance(state.result(raise_on_failure=False), AwayError)
 
 
 @prefect.flow(name="retrain", flow_run_name="{task} {preset}")
@@ -212,7 +228,14 @@ def promote(
 ) -> Decision:
     """Carry the decision out and write it on run and version; returns the decision that stands."""
     compared = comparison.champion_version
-    standing = settle(registry, job.task, candidate.version, decision, compared=compared)
+    standing = settle(
+        registry,
+        job.task,
+        candidate.version,
+        decision,
+        compared=compared,
+        deployment=deployment_of(job.settings, registry),
+    )
     registry.runs.set_tags(
         candidate.run.run_id, {"verdict": standing.verdict, "reasons": "; ".join(standing.reasons)}
     )

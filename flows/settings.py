@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     schedule_cron: str = Field("0 2 * * *", description="When `cvdm up` retrains, as a cron expression.")
     schedule_timezone: str = Field("UTC", description="Time zone of the schedule, an IANA name.")
     schedule_preset: str = Field("cpu", description="Preset of params.yaml that scheduled retrainings use.")
+    rehearsal: bool = Field(
+        True, description="Whether a version must answer through a service process before it serves."
+    )
+    deploy_window_seconds: int = Field(
+        120, ge=1, description="Longest time for the running service to take a champion over."
+    )
     alerts: SecretStr = Field(
         SecretStr(""),
         description="Where decisions and failures are told: Apprise addresses, file:///path.jsonl.",

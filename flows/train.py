@@ -1,7 +1,8 @@
 """Train a candidate and register it: the loop of `cvdm.training`, with every fact written to its run.
 
 Rerunning the same job after any interruption continues training and run where they stopped; steps that the
-run already has are not written again. Not covered: the last few seconds of metrics before a kill -9.
+run already has are not written again. While the tracking server is away, facts wait in an outbox
+(flows/outbox.py). Not covered: a kill -9 while the pictures of a validation are drawn loses these.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from cvdm.checkpoint import save_checkpoint
 from cvdm.storage import replacing
 from cvdm.training import Step
 from cvdm.training import train as training_steps
+from cvdm.training_state import read_best, read_state
 from cvdm.validation import Validation
 from flows.job import Job
-from flows.progress import progress_bar
+from flows.outbox import Outbox
+from flows.progress import progress_bar, progress_note
 from flows.registry import Registry, RegistryError, Run
 from flows.snapshot import snapshot_files
 
@@ -111,7 +114,7 @@ def installed_versions() -> str:
 
 
 def follow_training(job: Job, registry: Registry, run: Run) -> None:
-    """Run the training loop to its end and write what it yields."""
+    """Run the training loop to its end and write what it yields. Raises RegistryError when that cannot be."""
     log = StepLog(registry, run, job.state_path)
     steps = training_steps(
         job.dataset, job.recipe, state_path=job.state_path, device=job.device, base=job.start.base
@@ -119,10 +122,14 @@ def follow_training(job: Job, registry: Registry, run: Run) -> None:
     with progress_bar("train", "step") as progress:
         try:
             for step in steps:
-                log.add(step)
                 progress(step.step, step.total)
+                for told in (*log.add(step), *step.news):
+                    progress_note(f"step {step.step}: {told}")
         finally:
-            log.flush()
+            log.offer()
+    log.deliver()
+    trained, best = read_state(job.state_path)["step"], read_best(job.state_path)
+    registry.runs.set_tags(run.run_id, {"steps_trained": str(trained), "best_step": str(best.step)})
 
 
 def build(job: Job) -> Path:
@@ -152,35 +159,41 @@ class StepLog:
     """
 
     def __init__(self, registry: Registry, run: Run, state_path: Path) -> None:
-        self._runs = registry.runs
-        self._run = run
+        folder = state_path.parent / "outbox"
+        self._outbox = Outbox(folder, registry.runs, run, progress_metric=PROGRESS_METRIC)
         self._state_path = state_path
-        self._written = registry.runs.last_step(run, PROGRESS_METRIC)
-        self._rows: list[tuple[int, dict[str, float]]] = []
-        self._flushed = time.monotonic()
+        self._written = self._outbox.last_step()
+        self._offered = time.monotonic()
 
-    def add(self, step: Step) -> None:
-        """Take a step; a validation is written at once, with its pictures."""
+    def add(self, step: Step) -> tuple[str, ...]:
+        """Take a step; a validation is written at once, with its pictures. Returns what a person should know.
+
+        Raises StorageError.
+        """
         if step.step <= self._written:
-            return
+            return ()
         if step.step == 1 or step.step % LOG_EVERY == 0 or step.validation is not None:
-            self._rows.append((step.step, step_metrics(step)))
+            self._outbox.add_row(step.step, step_metrics(step))
         if step.validation is not None:
-            self._log_validation(step.step, step.validation)
-        if step.validation is not None or time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
+            self._add_validation(step.step, step.validation)
+        if step.validation is None and time.monotonic() - self._offered < FLUSH_SECONDS:
+            return ()
+        away = self.offer()
+        return () if away is None else (f"metrics wait, training goes on. {away}",)
 
-    def flush(self) -> None:
-        """Send what waits."""
-        if self._rows:
-            self._runs.log_series(self._run, self._rows)
-            self._rows = []
-        self._flushed = time.monotonic()
+    def offer(self) -> str | None:
+        """Send what waits if the server is there; returns why not, the first time that it is away."""
+        self._offered = time.monotonic()
+        return self._outbox.offer()
 
-    def _log_validation(self, step: int, validation: Validation) -> None:
+    def deliver(self) -> None:
+        """Send what waits. Raises RegistryError; it waits on then, for the next attempt."""
+        self._outbox.deliver()
+
+    def _add_validation(self, step: int, validation: Validation) -> None:
         for path, content in snapshot_files(step, validation).items():
-            self._runs.log_bytes(self._run.run_id, content, path)
-        self._runs.log_file(self._run.run_id, self._state_path, "checkpoints")
+            self._outbox.add_file(path, content)
+        self._outbox.add_copy(f"checkpoints/{self._state_path.name}", self._state_path)
 
 
 def step_metrics(step: Step) -> dict[str, float]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from cvdm.calibration import Calibration
-from cvdm.checkpoint import Checkpoint, Record
+from cvdm.checkpoint import Checkpoint, Record, save_checkpoint
 from cvdm.config import ModelConfig, NetworkConfig, Recipe, SamplingConfig, ScheduleConfig, TrainingConfig
 from cvdm.images import write_tiff
 from cvdm.model import CVDM
@@ -49,6 +50,16 @@ def make_checkpoint(*, seed: int = 0, task: str = "test-cells", recipe: Recipe =
             modality="confocal",
         ),
     )
+
+
+def spoil_weights(directory: Path) -> None:
+    """Put another model's weights into a checkpoint: checksums hold, the golden pair does not."""
+    other = directory.with_name("other")
+    save_checkpoint(other, make_checkpoint(seed=99), cells(np.random.default_rng(7), 32))
+    (directory / "weights.pt").write_bytes((other / "weights.pt").read_bytes())
+    ours, theirs = (json.loads((d / "model.json").read_text()) for d in (directory, other))
+    ours["files"]["weights.pt"] = theirs["files"]["weights.pt"]
+    (directory / "model.json").write_text(json.dumps(ours))
 
 
 def cells(rng: np.random.Generator, size: int = 96) -> np.ndarray:

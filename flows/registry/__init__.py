@@ -5,18 +5,21 @@ whose active run depends on the thread, is not used. MLflow takes seconds to imp
 inside the command that needs it.
 """
 
-from flows.registry.connection import RegistryError
+from flows.registry.connection import AwayError, RegistryError
 from flows.registry.models import CHAMPION, PREVIOUS, Version, model_name
 from flows.registry.store import Registry
-from flows.registry.tracking import LONGEST_VALUE, Run
+from flows.registry.tracking import LONGEST_VALUE, Row, Run, Runs
 
 __all__ = [
     "CHAMPION",
     "LONGEST_VALUE",
     "PREVIOUS",
+    "AwayError",
     "Registry",
     "RegistryError",
+    "Row",
     "Run",
+    "Runs",
     "Version",
     "model_name",
 ]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from requests.exceptions import RequestException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from cvdm.errors import CvdmError
 from flows.settings import Settings
@@ -23,6 +23,10 @@ Store = TypeVar("Store", bound=type)
 
 class RegistryError(CvdmError):
     """The tracking server or registry does not answer, or does not hold what was asked for."""
+
+
+class AwayError(RegistryError):
+    """The tracking server or registry does not answer: the same may succeed later."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,21 @@ def speaking(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise RegistryError(
+        kind = AwayError if _is_away(error) else RegistryError
+        raise kind(
             f"the tracking store at {uri} to answer",
             reason,
             "Start it with `cvdm up` or correct CVDM_TRACKING_URI, then run the command again.",
         ) from error
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether a server did not answer, as MLflow reports it: the request's own failure in words."""
+    return isinstance(error, RequestException | OperationalError) or (
+        isinstance(error, MlflowException)
+        and not isinstance(error, RestException)
+        and str(error).startswith("API request to ")
+    )
 
 
 def reporting_failures(store: Store) -> Store:

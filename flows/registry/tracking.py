@@ -51,6 +51,16 @@ class Run:
     model_id: str
 
 
+@dataclass(frozen=True)
+class Row:
+    """Metrics of one step, as they were at one time."""
+
+    step: int
+    at: int
+    """Milliseconds since 1970."""
+    values: Mapping[str, float]
+
+
 @reporting_failures
 class Runs:
     """Runs of one store. Every method raises RegistryError when the store fails."""
@@ -111,15 +121,24 @@ class Runs:
         return [run.info.run_id for run in found]
 
     def log_series(self, run: Run, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """Metrics of several steps at once: (step, {name: value})."""
+        """Metrics of several steps, as of now: (step, {name: value})."""
         now = int(time.time() * 1000)
-        metrics = [
-            Metric(name, float(value), now, step, model_id=run.model_id, run_id=run.run_id)
-            for step, values in rows
-            for name, value in values.items()
-        ]
-        for first in range(0, len(metrics), BATCH):
-            self._client.log_batch(run.run_id, metrics=metrics[first : first + BATCH])
+        self.log_rows(run, [Row(step, now, values) for step, values in rows])
+
+    def log_rows(self, run: Run, rows: Iterable[Row]) -> None:
+        """Rows in their order, each whole or not at all."""
+        batch: list[Metric] = []
+        for row in rows:
+            metrics = [
+                Metric(name, float(value), row.at, row.step, model_id=run.model_id, run_id=run.run_id)
+                for name, value in row.values.items()
+            ]
+            if len(batch) + len(metrics) > BATCH:
+                self._client.log_batch(run.run_id, metrics=batch)
+                batch = []
+            batch += metrics
+        if batch:
+            self._client.log_batch(run.run_id, metrics=batch)
 
     def last_step(self, run: Run, metric: str) -> int:
         """The last step at which a metric was written; 0 before the first."""

@@ -16,7 +16,8 @@ from cvdm.config import NetworkConfig
 from cvdm.dataset import load_dataset
 from cvdm.errors import CheckpointError, ConfigError, TrainingError
 from cvdm.fine_tuning import read_base
-from cvdm.training import TrainingState, read_state, train
+from cvdm.training import train
+from cvdm.training_state import TrainingState, read_state
 
 RECIPE = replace(TINY_RECIPE, training=replace(TINY_RECIPE.training, steps=16)).for_fine_tuning()
 

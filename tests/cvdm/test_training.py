@@ -7,20 +7,16 @@ import pytest
 import torch
 from specimens import TINY_RECIPE, make_dataset
 
+from cvdm import gradients, validation
 from cvdm.config import SCHEDULES, ModelConfig, NetworkConfig, Recipe, ScheduleConfig, TrainingConfig
 from cvdm.dataset import load_dataset
 from cvdm.errors import CheckpointError, DatasetError, TrainingError
+from cvdm.gradients import Batch, accumulate_gradient, diffusion_times, is_out_of_memory
 from cvdm.losses import batch_losses
 from cvdm.model import CVDM, noise_from_velocity, signal_from_velocity
 from cvdm.patches import PatchSource
-from cvdm.training import (
-    TrainingState,
-    diffusion_times,
-    learning_rate_at,
-    read_state,
-    train,
-    training_normalisation,
-)
+from cvdm.training import diverged, learning_rate_at, train, training_normalisation
+from cvdm.training_state import TrainingState, read_best, read_state
 
 SMALL = NetworkConfig(width=8, levels=2)
 
@@ -157,6 +153,141 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(dataset, tmp_path, monk
     with pytest.raises(TrainingError, match="finite gradient"):
         next(run)
     assert state.read_bytes() == before
+
+
+def test_a_validation_that_is_not_finite_stops_training(dataset, tmp_path, monkeypatch):
+    """Planted: the averaged weights restore nothing; they are never taken for the best."""
+    planned_scores(monkeypatch, [0.5, float("nan")])
+    recipe = with_training(validate_every=1)
+    with pytest.raises(TrainingError, match="finite validation"):
+        list(train(dataset, recipe, state_path=tmp_path / "state.pt"))
+    assert read_best(tmp_path / "state.pt").step == 1
+
+
+def test_images_far_out_of_range_are_suspected_first():
+    """A patch at a thousand half ranges, not the learning rate, is what the diagnosis names."""
+    x = torch.full((1, 1, 4, 4), 1000.0)
+    told = str(diverged("loss", {"mean": float("inf")}, 7, 0.01, Batch.drawn(x, x, 0, 0)))
+    assert "1e+03 half ranges" in told and "cvdm validate" in told and "Lower" not in told
+
+
+def planned_scores(monkeypatch, crps: list[float]) -> None:
+    """Let validations score as planned, with the true pictures."""
+    real, planned = validation.Validator.validate, iter(crps)
+    monkeypatch.setattr(
+        validation.Validator, "validate", lambda self, model: replace(real(self, model), crps=next(planned))
+    )
+
+
+def with_training(**changes) -> Recipe:
+    return replace(TINY_RECIPE, training=replace(TINY_RECIPE.training, **changes))
+
+
+def test_the_weights_that_validated_best_come_out(dataset, tmp_path, monkeypatch):
+    """Of four validations the second is the best: its averaged weights are kept, not the last ones."""
+    planned_scores(monkeypatch, [0.5, 0.2, 0.3, 0.2])
+    seen = {}
+    state = tmp_path / "state.pt"
+    for step in train(dataset, with_training(validate_every=1), state_path=state):
+        seen[step.step] = weights(state)
+    best = read_best(state)
+    assert (best.step, best.crps) == (2, 0.2)
+    for name, value in best.weights.items():
+        assert torch.equal(value, seen[2][name]), name
+    assert any(not torch.equal(value, seen[4][name]) for name, value in best.weights.items())
+
+
+def test_training_ends_early_without_a_better_validation(dataset, tmp_path, monkeypatch):
+    """Two validations in a row without a gain end it, with the reason; run again, it stays ended."""
+    planned_scores(monkeypatch, [0.5, 0.4, 0.41, 0.4, 0.1])
+    recipe, state = with_training(validate_every=1, patience=2, steps=20), tmp_path / "state.pt"
+    steps = list(train(dataset, recipe, state_path=state))
+    assert [step.ended is None for step in steps] == [True, True, True, False]
+    assert "since step 2 (CRPS 0.40000)" in steps[-1].ended
+    assert steps[-1].news[-1] == f"training ends: {steps[-1].ended}"
+    assert list(train(dataset, recipe, state_path=state)) == []
+
+
+def test_patience_is_counted_over_interruptions(dataset, tmp_path, monkeypatch):
+    """Stopped after every step, training ends at the same one."""
+    planned_scores(monkeypatch, [0.5, 0.6, 0.7, 0.1])
+    recipe, state = with_training(validate_every=1, patience=2, steps=20), tmp_path / "state.pt"
+    done = [next(train(dataset, recipe, state_path=state)).step for _ in range(3)]
+    assert done == [1, 2, 3]
+    assert list(train(dataset, recipe, state_path=state)) == []
+
+
+def test_no_patience_trains_to_the_end(dataset, tmp_path, monkeypatch):
+    """With patience 0, no validation ends a training."""
+    planned_scores(monkeypatch, [0.1, 0.2, 0.3, 0.4, 0.5])
+    recipe = with_training(validate_every=1, patience=0, steps=5)
+    assert len(list(train(dataset, recipe, state_path=tmp_path / "state.pt"))) == 5
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 4])
+def test_a_batch_in_pieces_has_the_same_gradient(pieces):
+    """Losses and gradients of a batch of four do not depend on how it is cut, up to rounding."""
+    torch.manual_seed(0)
+    model, x, y = CVDM(TINY_RECIPE.model), torch.randn(4, 1, 16, 16), torch.randn(4, 1, 16, 16)
+    batch, found = Batch.drawn(x, y, 0, 0), []
+    for cut in (1, pieces):
+        model.zero_grad(set_to_none=True)
+        losses = accumulate_gradient(model, batch, smoothness=1e-3, pieces=cut, device="cpu")
+        found.append((losses, [None if p.grad is None else p.grad.clone() for p in model.parameters()]))
+    (whole, gradient), (cut_losses, cut_gradient) = found
+    assert cut_losses == pytest.approx(whole, rel=1e-4, abs=1e-6)
+    for one, other in zip(gradient, cut_gradient, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def memory_for(monkeypatch, patches: int) -> list[int]:
+    """Let the gradient run out of memory for more than so many patches at once; returns what was too much."""
+    real, refused = gradients.batch_losses, []
+
+    def bounded(model, x, *rest):
+        if len(x) > patches:
+            refused.append(len(x))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(model, x, *rest)
+
+    monkeypatch.setattr(gradients, "batch_losses", bounded)
+    return refused
+
+
+def test_a_batch_too_large_for_memory_is_halved(dataset, tmp_path, monkeypatch):
+    """With memory for one patch of two, training goes on in pieces, says so, and learns the same."""
+    recipe = with_training(batch=2)
+    list(train(dataset, recipe, state_path=tmp_path / "whole.pt"))
+    refused = memory_for(monkeypatch, 1)
+    run = train(dataset, recipe, state_path=tmp_path / "cut.pt")
+    first = next(run)
+    assert first.pieces == 2 and first.news == (
+        "memory is short: each batch is cut into 2 pieces from now on",
+    )
+    run.close()
+    steps = list(train(dataset, recipe, state_path=tmp_path / "cut.pt"))
+    assert {step.pieces for step in steps} == {2}
+    assert refused == [2], "a resumed training knows what fits"
+    for name, value in weights(tmp_path / "whole.pt").items():
+        assert torch.allclose(value, weights(tmp_path / "cut.pt")[name], rtol=1e-3, atol=1e-4), name
+
+
+def test_no_room_for_a_single_patch_ends_with_a_remedy(dataset, tmp_path, monkeypatch):
+    """What cannot be cut further is an error that says what to lower."""
+    memory_for(monkeypatch, 0)
+    with pytest.raises(TrainingError, match=r"one patch of 16 px.*training\.patch"):
+        list(train(dataset, with_training(batch=4), state_path=tmp_path / "state.pt"))
+
+
+def test_real_want_of_memory_is_recognised():
+    """What the CPU's allocator raises counts; another failure of an operation does not."""
+    with pytest.raises(RuntimeError) as failure:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(failure.value)
+    with pytest.raises(RuntimeError) as failure:
+        torch.ones(2) @ torch.ones(3)
+    assert not is_out_of_memory(failure.value)
 
 
 def test_an_empty_split_is_refused_before_anything_is_trained(dataset, tmp_path):

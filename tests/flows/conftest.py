@@ -83,4 +83,5 @@ def project(home: Path, empty_store: Path) -> Iterator[Settings]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CVDM_HOME", str(home))
         patch.setenv("CVDM_DEVICE", "cpu")
+        patch.setenv("CVDM_REHEARSAL", "0")  # a service process for each promotion takes too long
         yield Settings.read()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from specimens import cells, make_checkpoint
+from specimens import cells, make_checkpoint, spoil_weights
 
 from cvdm.checkpoint import save_checkpoint
 from cvdm.errors import CheckpointError, CvdmError, StorageError
+from flows.aliases import Standing, alone, standing
 from flows.gate import Decision, GateTest
-from flows.promote import Standing, alone, audit_references, promote, rollback, settle, standing
+from flows.promote import audit_references, promote, rollback, settle
 from flows.registry import CHAMPION, Registry, RegistryError
 
 TASK = "test-cells"
@@ -35,21 +34,11 @@ def add(registry, tmp_path):
         directory.parent.mkdir()
         save_checkpoint(directory, make_checkpoint(seed=seed), cells(np.random.default_rng(7), 32))
         if broken:
-            spoil(directory)
+            spoil_weights(directory)
         run = registry.runs.start(TASK, "a run", params={}, tags={})
         return registry.models.register(TASK, run, directory, {})
 
     return register
-
-
-def spoil(directory: Path) -> None:
-    """Put another model's weights in: checksums hold, the golden pair does not."""
-    other = directory.with_name("other")
-    save_checkpoint(other, make_checkpoint(seed=99), cells(np.random.default_rng(7), 32))
-    (directory / "weights.pt").write_bytes((other / "weights.pt").read_bytes())
-    ours, theirs = (json.loads((d / "model.json").read_text()) for d in (directory, other))
-    ours["files"]["weights.pt"] = theirs["files"]["weights.pt"]
-    (directory / "model.json").write_text(json.dumps(ours))
 
 
 def test_the_gate_does_not_overrule_a_rollback_and_a_person_does(registry, add):

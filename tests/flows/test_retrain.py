@@ -18,8 +18,8 @@ from specimens import make_dataset
 
 from cvdm.errors import ConfigError
 from cvdm.images import read_image
-from cvdm.training import read_state
 from cvdm.training import train as training_steps
+from cvdm.training_state import read_state
 from flows import job as jobs
 from flows.catalogue import catalogue
 from flows.device_lock import BusyError, device_lock
@@ -120,7 +120,7 @@ def interrupt(settings: Settings, registry: Registry) -> str:
     with pytest.raises(KeyboardInterrupt), closing(registry, run):
         for step in islice(training_steps(job.dataset, job.recipe, state_path=job.state_path), 2):
             log.add(step)
-        log.flush()
+        log.deliver()
         raise KeyboardInterrupt
     return run.run_id
 

@@ -1,0 +1,63 @@
+"""The aliases `champion` and `previous` of a task: who serves, and how that moves without a gap.
+
+The registry has no transactions, so a move is four writes of which every prefix is safe: the new champion is
+tagged with the `previous` it should get, becomes champion, `previous` moves, the tag is emptied. Before the
+second write the old aliases stand; after it the tag says what `previous` is, until a move completes it.
+One move at a time per task, by a lock file; not covered: moves from another machine on the same server.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from flows.registry import CHAMPION, PREVIOUS, Registry
+
+INTENT = "previous_intended"
+"""Tag on a champion whose move is not complete: the version that `previous` should be, or `none`."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Who serves a task now, and who served before."""
+
+    task: str
+    champion: int | None
+    previous: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"task": self.task, "champion": self.champion, "previous": self.previous}
+
+
+def standing(registry: Registry, task: str) -> Standing:
+    """Who serves a task by its aliases, and by the intent of a move that was killed half-way. Only reads."""
+    champion, previous = registry.models.champion(task), registry.models.previous(task)
+    if champion is not None:
+        intent = registry.models.version(task, champion).tags.get(INTENT, "")
+        previous = previous if not intent else None if intent == "none" else int(intent)
+    return Standing(task, champion, previous)
+
+
+def move(registry: Registry, to: Standing) -> None:
+    """Set both aliases so that a kill between any two writes loses neither version."""
+    models, serving = registry.models, to.champion
+    if serving is not None:
+        intent = "none" if to.previous is None else str(to.previous)
+        models.set_tags(to.task, serving, {INTENT: intent})
+    models.set_alias(to.task, CHAMPION, serving)
+    models.set_alias(to.task, PREVIOUS, to.previous)
+    if serving is not None:
+        models.set_tags(to.task, serving, {INTENT: ""})
+
+
+@contextmanager
+def alone(registry: Registry, task: str) -> Iterator[None]:
+    """Hold the lock file of the task's aliases for the block; another move is awaited."""
+    registry.locks.mkdir(parents=True, exist_ok=True)
+    with (registry.locks / f"aliases-{task}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

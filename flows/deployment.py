@@ -1,0 +1,140 @@
+"""A version on its way to its users: rehearsed in a service process of its own, watched in the running one.
+
+    rehearse  a service is started beside everything else, downloads the version as every service does, and
+              restores the golden input over HTTP; the answer must be the golden one
+    watch     the service that runs here, if one does, must say within a window that the version serves
+
+A process of its own, because loading in this one proves less: another environment, other settings, another
+way to the files. What is wrong with the version is a DeploymentError; a service that cannot even start is a
+ServerError and says nothing about it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import tifffile
+
+from cvdm.errors import CheckpointError
+from cvdm.images import read_image
+from flows.processes import SERVICE_LIVES, service_server
+from flows.registry import Registry
+from flows.restore import ServiceRefusal, restore_by_service
+from flows.servers import answers, free_port, reachable, running, waiting_line
+from flows.settings import Settings
+
+POLL_SECONDS = 1.0
+NEXT_LOOK_SECONDS = 15.0
+"""Until a service that follows the registry has looked at it again."""
+ASKED = ("samples", "steps", "seed")
+"""What a request may choose of the golden pair's sampling; solver and tiles are the model's."""
+
+
+class DeploymentError(CheckpointError):
+    """A version does not serve as it should."""
+
+
+class ServiceDeployment:
+    """The way into the service of this machine."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._settings, self._registry = settings, registry
+
+    def rehearse(self, task: str, version: int) -> None:
+        """Replay the golden pair through a service process. Raises DeploymentError, ServerError."""
+        port = free_port("127.0.0.1")
+        alone = self._settings.model_copy(update={"host": "127.0.0.1", "tasks": (task,)})
+        with (
+            tempfile.TemporaryDirectory(prefix="cvdm-rehearsal-") as scratch,
+            running(service_server(alone, port, name="rehearsal")) as (service,),
+        ):
+            service.wait_until_ready()
+            folder = Path(scratch)
+            golden = self._registry.models.download(task, version, folder / "checkpoint") / "golden"
+            replay(service.server.url, task, version, golden, folder / "answer.ome.tif")
+
+    def watch(self, task: str, version: int) -> None:
+        """Wait until the running service has taken the version over. Raises DeploymentError.
+
+        Returns at once where no service runs here, or one of another registry.
+        """
+        url = f"http://{reachable(self._settings.host)}:{self._settings.service_port}"
+        if not answers(url + SERVICE_LIVES) or not self._is_known(url, task, version):
+            return
+        deadline = time.monotonic() + self._settings.deploy_window_seconds
+        with waiting_line(f"the service takes version {version} over") as tick:
+            while True:
+                known = models_of(url, task)
+                own = next((one for one in known if one["version"] == version), {})
+                if own.get("serving"):
+                    return
+                if own.get("reason"):
+                    raise DeploymentError(
+                        f"the service to take over version {version} of {task}",
+                        " ".join(str(own["reason"].get(part, "")) for part in ("expected", "actual")),
+                        "See GET /models and the service's log.",
+                    )
+                if time.monotonic() > deadline:
+                    raise DeploymentError(
+                        f"the service to take over version {version} of {task} within "
+                        f"{self._settings.deploy_window_seconds} s",
+                        "another version that serves" if known else "no answer",
+                        "Look at the service's log; CVDM_DEPLOY_WINDOW_SECONDS gives it more time.",
+                    )
+                tick()
+                time.sleep(POLL_SECONDS)
+
+    def _is_known(self, url: str, task: str, version: int) -> bool:
+        """Whether the service follows this registry: it knows the version's run, or will at its next look."""
+        run = self._registry.models.version(task, version).run_id
+        deadline = time.monotonic() + NEXT_LOOK_SECONDS
+        while True:
+            if any((one["version"], one["run_id"]) == (version, run) for one in models_of(url, task)):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+
+
+def deployment_of(settings: Settings, registry: Registry) -> ServiceDeployment | None:
+    """How versions come to serve here; None where the operator wants no rehearsal."""
+    return ServiceDeployment(settings, registry) if settings.rehearsal else None
+
+
+def replay(url: str, task: str, version: int, golden: Path, answer: Path) -> None:
+    """Have a service restore the golden input and compare. Raises DeploymentError."""
+    facts = json.loads((golden / "golden.json").read_text(encoding="utf-8"))
+    fields = {"task": task, "version": version, **{name: facts["sampling"][name] for name in ASKED}}
+    try:
+        restore_by_service(golden / "input.tif", answer, url, fields)
+    except ServiceRefusal as error:
+        raise DeploymentError(
+            f"version {version} of {task} to restore its golden input",
+            str(error),
+            "Do not serve this model; register it again from its training run.",
+        ) from error
+    mean, std, *_ = tifffile.imread(answer)
+    allowed = facts["tolerance"] * facts["intensity_range"]
+    for name, actual in (("mean", mean), ("std", std)):
+        difference = float(np.abs(actual - read_image(golden / f"{name}.tif").pixels).max())
+        if not difference <= allowed:  # NaN fails too
+            raise DeploymentError(
+                f"the golden {name} from a service within {allowed:.4g}",
+                f"a difference of {difference:.4g}",
+                "Do not serve this model; look for other packages or settings of the service.",
+            )
+
+
+def models_of(url: str, task: str) -> list[dict[str, Any]]:
+    """What a service says of a task's versions; empty where it does not answer."""
+    try:
+        reply = httpx.get(f"{url}/models", timeout=10)
+        return [one for one in reply.json()["models"] if one["task"] == task] if reply.is_success else []
+    except (httpx.HTTPError, ValueError, KeyError):
+        return []

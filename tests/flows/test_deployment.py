@@ -1,0 +1,154 @@
+"""Before and after a version serves: real service processes, started here."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+import pytest
+from specimens import cells, make_checkpoint, spoil_weights
+
+from cvdm.checkpoint import save_checkpoint
+from flows.aliases import Standing, standing
+from flows.audit import Entry
+from flows.deployment import DeploymentError, ServiceDeployment, deployment_of, models_of
+from flows.gate import Decision
+from flows.processes import SERVICE_READY, service_server
+from flows.promote import promote, settle
+from flows.registry import Registry
+from flows.servers import RunningServer, free_port, running
+from flows.settings import Settings
+
+TASK = "test-cells"
+BY = {"reasons": ("better",), "by": "gate"}
+
+
+@pytest.fixture(scope="module")
+def settings(module_settings) -> Settings:
+    changes = {"service_port": free_port("127.0.0.1"), "deploy_window_seconds": 60, "rehearsal": True}
+    return module_settings.model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def registry(settings) -> Registry:
+    return Registry.open(settings)
+
+
+@pytest.fixture(scope="module")
+def versions(registry, tmp_path_factory) -> tuple[int, int, int, int]:
+    """Three sound versions, the first of which serves, and one whose golden answer is another model's."""
+    numbers = []
+    for seed in (1, 2, 3, 4):
+        directory = tmp_path_factory.mktemp(f"source-{seed}") / "checkpoint"
+        save_checkpoint(directory, make_checkpoint(seed=seed), cells(np.random.default_rng(7), 32))
+        if seed == 4:
+            spoil_weights(directory)
+        run = registry.runs.start(TASK, "a run", params={}, tags={})
+        numbers.append(registry.models.register(TASK, run, directory, {}))
+    promote(registry, TASK, numbers[0], **BY)
+    return tuple(numbers)
+
+
+@pytest.fixture(scope="module")
+def service(settings, versions) -> Iterator[RunningServer]:
+    """The service that runs on this machine, with the first version."""
+    with running(service_server(settings, settings.service_port)) as (started,):
+        started.wait_until_ready(SERVICE_READY)
+        yield started
+
+
+def last_entry(registry: Registry) -> Entry:
+    return registry.audit.entries()[-1]
+
+
+def test_a_sound_version_passes_its_rehearsal_and_leaves_no_process(settings, registry, versions):
+    """A service of its own restores the golden input over HTTP as it was restored when it was made."""
+    ServiceDeployment(settings, registry).rehearse(TASK, versions[1])
+    children = psutil.Process().children(recursive=True)
+    assert not [one for one in children if "bentoml" in " ".join(one.cmdline())]
+
+
+def test_a_version_with_other_weights_fails_its_rehearsal(settings, registry, versions):
+    """Planted: checksums hold, the golden pair does not; the reason is the service's own."""
+    with pytest.raises(DeploymentError, match="golden"):
+        ServiceDeployment(settings, registry).rehearse(TASK, versions[3])
+
+
+def test_a_promoted_version_is_taken_over_by_the_running_service(settings, registry, versions, service):
+    """When a promotion returns, the service answers with the new champion."""
+    promote(registry, TASK, versions[1], **BY, deployment=Watched(settings, registry))
+    serving = [one["version"] for one in models_of(service.server.url, TASK) if one["serving"]]
+    assert serving == [versions[1]]
+
+
+def test_a_service_that_hangs_sends_the_aliases_back(settings, registry, versions, service):
+    """Planted: the service stops answering while it should take over; the former champion stands again."""
+    before = standing(registry, TASK)
+    short = settings.model_copy(update={"deploy_window_seconds": 2})
+    family = psutil.Process(service.process.pid).children(recursive=True)
+
+    class Freezing(Watched):
+        def _is_known(self, *arguments):
+            known = super()._is_known(*arguments)
+            for process in family:
+                process.send_signal(signal.SIGSTOP)
+            return known
+
+    try:
+        decision = settle(
+            registry,
+            TASK,
+            versions[2],
+            Decision("promote", ("better",), ()),
+            compared=before.champion,
+            deployment=Freezing(short, registry),
+        )
+    finally:
+        for process in family:
+            process.send_signal(signal.SIGCONT)
+    assert decision.verdict == "reject" and "within 2 s" in decision.reasons[0]
+    assert standing(registry, TASK) == before
+    assert "within 2 s" in registry.models.version(TASK, versions[2]).tags["reverted"]
+    assert [entry.action for entry in registry.audit.entries()][-2:] == ["reverted", "reject"]
+    assert last_entry(registry).version == versions[2]
+
+
+def test_a_service_of_another_registry_is_nothing_to_wait_for(
+    settings, versions, service, _empty_store, tmp_path, monkeypatch
+):
+    """Version 1 of the same task in another store: the service here will never serve it."""
+    monkeypatch.setattr("flows.deployment.NEXT_LOOK_SECONDS", 0.0)
+    database = shutil.copy(_empty_store, tmp_path / "mlflow.db")
+    own = settings.model_copy(
+        update={"tracking_uri": f"sqlite:///{database}", "artifact_root": str(tmp_path / "artifacts")}
+    )
+    registry, directory = Registry.open(own), tmp_path / "checkpoint"
+    save_checkpoint(directory, make_checkpoint(seed=5), cells(np.random.default_rng(7), 32))
+    run = registry.runs.start(TASK, "a run", params={}, tags={})
+    number = registry.models.register(TASK, run, directory, {})
+    assert number == versions[0]
+    promote(registry, TASK, number, **BY, deployment=Watched(own, registry))
+    assert registry.models.champion(TASK) == number
+
+
+def test_without_a_service_nothing_is_awaited(module_settings, registry, versions):
+    """Nobody listens: a promotion is complete as soon as the alias has moved."""
+    quiet = module_settings.model_copy(update={"service_port": free_port("127.0.0.1")})
+    promote(registry, TASK, versions[0], **BY, deployment=Watched(quiet, registry))
+    assert standing(registry, TASK) == Standing(TASK, versions[0], versions[1])
+
+
+def test_an_operator_may_do_without(settings, registry):
+    """CVDM_REHEARSAL=0 is for machines that serve nothing."""
+    assert deployment_of(settings, registry) is not None
+    assert deployment_of(settings.model_copy(update={"rehearsal": False}), registry) is None
+
+
+class Watched(ServiceDeployment):
+    """Without the rehearsal, which has tests of its own."""
+
+    def rehearse(self, task: str, version: int) -> None:
+        pass
