@@ -4,7 +4,9 @@ Scores are computed per image, averaged within a field of view, then over fields
 every statistic, because captures of one field share their target. All scores are in units of the target's
 intensity range (`cvdm.metrics.target_range`), so that fields and tasks compare. `_fit` marks scores after a
 least-squares intensity fit. For a baseline, which gives one value per pixel and no spread, CRPS is by
-definition its mean absolute error.
+definition its mean absolute error. Two metrics of the model alone are there where they can be measured: the
+resolution against the target (`frc_px`, pixels) on pairs that do not share their noise, and the forward-model
+residual (`residual`, standard deviations of noise) of tasks whose card states the optics.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -25,8 +28,11 @@ from cvdm.config import SamplingConfig
 from cvdm.dataset import Dataset
 from cvdm.errors import CheckpointError, DatasetError
 from cvdm.metrics import ause, coverage, crps, fit_intensity, mae, nrmse, psnr, ssim, target_range
+from cvdm.optics import ForwardModel, forward_residual
 from cvdm.patches import ImagePair, read_pair
 from cvdm.posterior import FieldOfView, Progress
+from cvdm.resolution import resolution_against
+from cvdm.schedule import ScheduleExtremes, schedule_extremes
 
 PerField = dict[str, float]
 """Field of view to value."""
@@ -43,13 +49,23 @@ POINT_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, float], float]] = {
 
 
 @dataclass(frozen=True)
+class _Measured:
+    """One image: scores by the candidate's and the baselines' names."""
+
+    scores: dict[str, Scores]
+    seconds: float
+    """That the candidate took."""
+    schedule: ScheduleExtremes
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """All scores of one model on one split."""
 
     task: str
     split: str
     metrics: dict[str, PerField]
-    """psnr ssim nrmse mae, each also with _fit; crps coverage width ause."""
+    """psnr ssim nrmse mae, each also with _fit; crps coverage width ause; frc_px residual if measurable."""
     baselines: dict[str, dict[str, PerField]]
     """By baseline, then metric (the point metrics and crps)."""
     samples: int
@@ -58,6 +74,8 @@ class Evaluation:
     seed: int
     seconds_per_megapixel: float
     """Wall time of restoring one megapixel, all draws included."""
+    schedule: ScheduleExtremes
+    """Of the noise schedule over all pixels of the split."""
 
     def mean(self, metric: str) -> float:
         """The mean over fields of one metric."""
@@ -86,6 +104,7 @@ class Evaluation:
             "samples": self.samples,
             "solver": self.solver,
             "seed": self.seed,
+            "schedule": {name: _plain(value) for name, value in asdict(self.schedule).items()},
             "seconds_per_megapixel": self.seconds_per_megapixel,
         }
 
@@ -120,12 +139,15 @@ def evaluate(
     restorers = fit_baselines(dataset).restorers() if with_baselines else {}
     rows: dict[str, list[tuple[str, Scores]]] = defaultdict(list)
     pixels, seconds = 0, 0.0
+    schedules: list[ScheduleExtremes] = []
+    optics = dataset.card.forward_model
     for done, pair in enumerate(pairs, start=1):
         image = read_pair(pair)
-        scores, taken = _scores_of_image(checkpoint, restorers, image, sampling)
-        for name, values in scores.items():
+        measured = _measure(checkpoint, restorers, image, sampling, optics)
+        for name, values in measured.scores.items():
             rows[name].append((image.field, values))
-        pixels, seconds = pixels + image.low.size, seconds + taken
+        pixels, seconds = pixels + image.low.size, seconds + measured.seconds
+        schedules.append(measured.schedule)
         if progress is not None:
             progress(done, len(pairs))
     per_field = {name: _per_field(values) for name, values in rows.items()}
@@ -139,6 +161,7 @@ def evaluate(
         solver=sampling.solver,
         seed=sampling.seed,
         seconds_per_megapixel=seconds / pixels * 1e6,
+        schedule=reduce(ScheduleExtremes.joined, schedules),
     )
 
 
@@ -156,19 +179,24 @@ def summary_table(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _scores_of_image(
-    checkpoint: Checkpoint, restorers: Mapping[str, Restorer], image: ImagePair, sampling: SamplingConfig
-) -> tuple[dict[str, Scores], float]:
-    """Scores of the candidate and of every baseline, and the seconds that the candidate took."""
+def _measure(
+    checkpoint: Checkpoint,
+    restorers: Mapping[str, Restorer],
+    image: ImagePair,
+    sampling: SamplingConfig,
+    optics: ForwardModel | None,
+) -> _Measured:
+    """Candidate and every baseline on one image."""
     start = time.perf_counter()
     view = FieldOfView(checkpoint.model, checkpoint.normalisation, image.low, sampling)
     draws = np.stack(list(view.draws()))
     seconds = time.perf_counter() - start
-    scores = {CANDIDATE: _posterior_scores(checkpoint, view, draws, image)}
+    own = _posterior_scores(checkpoint, view, draws, image)
+    scores = {CANDIDATE: own | _scores_where_measurable(draws.mean(0), image, optics)}
     points = {name: restore(image.low) for name, restore in restorers.items()}
     for name, point in (points | {"regression-mean": view.regression_mean()}).items():
         scores[name] = _point_scores(point, image) | _crps_of_point(point, image)
-    return scores, seconds
+    return _Measured(scores, seconds, schedule_extremes(checkpoint.model.schedule, view.condition.paths))
 
 
 def _posterior_scores(
@@ -191,6 +219,17 @@ def _point_scores(prediction: np.ndarray, image: ImagePair) -> Scores:
     return raw | {f"{name}_fit": metric(fitted, image.high, span) for name, metric in POINT_METRICS.items()}
 
 
+def _scores_where_measurable(mean: np.ndarray, image: ImagePair, optics: ForwardModel | None) -> Scores:
+    """Resolution and forward-model residual, without those that the pair or the card do not allow."""
+    scores = {}
+    resolution = resolution_against(image.high, mean, image.low)
+    if resolution is not None:
+        scores["frc_px"] = resolution
+    if optics is not None:
+        scores["residual"] = forward_residual(mean, image.low, optics)
+    return scores
+
+
 def _crps_of_point(prediction: np.ndarray, image: ImagePair) -> Scores:
     return {"crps": mae(prediction, image.high, target_range(image.high))}
 
@@ -199,9 +238,13 @@ def _per_field(rows: list[tuple[str, Scores]]) -> dict[str, PerField]:
     by_field: dict[str, list[Scores]] = defaultdict(list)
     for field, values in rows:
         by_field[field].append(values)
-    names = rows[0][1]
+    names = dict.fromkeys(name for _, values in rows for name in values)
     return {
-        name: {field: float(np.mean([v[name] for v in values])) for field, values in sorted(by_field.items())}
+        name: {
+            field: float(np.mean([v[name] for v in values if name in v]))
+            for field, values in sorted(by_field.items())
+            if any(name in v for v in values)
+        }
         for name in names
     }
 

@@ -12,6 +12,9 @@ Every function works in the input's units; only those that take data_range divid
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -102,26 +105,50 @@ def coverage(lower: np.ndarray, upper: np.ndarray, target: np.ndarray) -> float:
     return float(np.mean((lower <= target) & (target <= upper)))
 
 
-def ause(std: np.ndarray, error: np.ndarray) -> float:
-    """Area under the sparsification error: 0 when std ranks pixels as their absolute error does.
+@dataclass(frozen=True)
+class Sparsification:
+    """What is left of the error when pixels are removed, worst first; shares of the error of all pixels."""
 
-    Pixels are removed in 100 equal steps, the most uncertain first; the mean |error| of those left, divided
-    by that of all pixels, falls along a curve from 1. The score is the area between this curve and the one
-    that removes the largest errors first, over fractions 0 to 0.99. Pixels of equal std count with their
-    common mean error, so a flat std scores as chance. Images without error give 0.
+    by_std: np.ndarray
+    """After removing 0, 1, ... 99 % of the pixels, the most uncertain first."""
+    by_error: np.ndarray
+    """The same with the largest errors first: the oracle, which no ranking goes below."""
+
+    @property
+    def area(self) -> float:
+        """Mean distance of the two curves, the AUSE."""
+        return float(np.mean(self.by_std - self.by_error))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"ause": self.area, "by_std": self.by_std.tolist(), "by_error": self.by_error.tolist()}
+
+
+def sparsification(std: np.ndarray, error: np.ndarray) -> Sparsification:
+    """The mean |error| of the pixels left, from 1 on, by removed fraction (Ilg et al. 2018).
+
+    Pixels of equal std count with their common mean error, so a flat std scores as chance. Images without
+    error give two curves of zeros.
     """
     size = np.abs(error.astype(np.float64)).ravel()
     total = size.mean()
     if total == 0:
-        return 0.0
+        return Sparsification(np.zeros(SPARSIFICATION_STEPS), np.zeros(SPARSIFICATION_STEPS))
     _, group, counts = np.unique(std.ravel(), return_inverse=True, return_counts=True)
     expected = (np.bincount(group, weights=size) / counts)[group]
-    by_std = _sparsification(expected[np.argsort(std.ravel(), kind="stable")])
-    by_error = _sparsification(np.sort(size))
-    return float(np.mean(by_std - by_error) / total)
+    by_std = _mean_of_those_left(expected[np.argsort(std.ravel(), kind="stable")])
+    return Sparsification(by_std / total, _mean_of_those_left(np.sort(size)) / total)
 
 
-def _sparsification(ascending: np.ndarray) -> np.ndarray:
+def ause(std: np.ndarray, error: np.ndarray) -> float:
+    """Area under the sparsification error: 0 when std ranks pixels as their absolute error does.
+
+    The area between the two curves of `sparsification`, over fractions 0 to 0.99.
+    """
+    return sparsification(std, error).area
+
+
+def _mean_of_those_left(ascending: np.ndarray) -> np.ndarray:
     """Mean error of the pixels left after removing 0, 1, ... 99 % from the end of the ranking."""
     kept = np.ceil(ascending.size * (1 - np.arange(SPARSIFICATION_STEPS) / SPARSIFICATION_STEPS)).astype(int)
     return np.cumsum(ascending)[kept - 1] / kept

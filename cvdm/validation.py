@@ -28,14 +28,17 @@ class Validation:
     """Mean CRPS over the crops, in half-ranges of the intensity scale."""
     psnr: float
     """Mean PSNR in dB of the posterior mean over the crops, `cvdm.metrics.target_range` as range."""
-    panel: Panel
+    panels: tuple[Panel, ...]
+    """One for each crop."""
     schedule: ScheduleCurves
+    """Over the pixels of the first crop."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The first crop, arrays (h, w) in file units except schedule_map."""
+    """One crop, arrays (h, w) in file units except schedule_map."""
 
+    field: str
     low: np.ndarray
     mean: np.ndarray
     high: np.ndarray
@@ -50,8 +53,7 @@ class Validator:
     def __init__(self, dataset: Dataset, normalisation: Normalisation, sampling: SamplingConfig) -> None:
         self.normalisation = normalisation
         self.sampling = replace(sampling, samples=DRAWS)
-        first_of_field = {pair.field: pair for pair in reversed(dataset.split("validation"))}
-        self.crops = [busiest_crop(read_pair(p)) for _, p in sorted(first_of_field.items())[:CROPS]]
+        self.crops = validation_crops(dataset)
 
     @torch.inference_mode()
     def validate(self, model: CVDM) -> Validation:
@@ -62,14 +64,22 @@ class Validator:
             _scores(draws, crop, view.scale.half_range)
             for draws, crop, view in zip(drawn, self.crops, views, strict=True)
         ]
-        first, view, draws = self.crops[0], views[0], drawn[0]
-        panel = Panel(first.low, draws.mean(0), first.high, draws.std(0), view.schedule_map())
+        panels = [
+            Panel(crop.field, crop.low, draws.mean(0), crop.high, draws.std(0), view.schedule_map())
+            for crop, draws, view in zip(self.crops, drawn, views, strict=True)
+        ]
         return Validation(
             crps=float(np.mean([c for c, _ in scores])),
             psnr=float(np.mean([p for _, p in scores])),
-            panel=panel,
-            schedule=schedule_curves(model.schedule, view.condition.paths),
+            panels=tuple(panels),
+            schedule=schedule_curves(model.schedule, views[0].condition.paths),
         )
+
+
+def validation_crops(dataset: Dataset) -> list[ImagePair]:
+    """The crops by which models are looked at: the same ones for every model of a dataset."""
+    first_of_field = {pair.field: pair for pair in reversed(dataset.split("validation"))}
+    return [busiest_crop(read_pair(pair)) for _, pair in sorted(first_of_field.items())[:CROPS]]
 
 
 def busiest_crop(image: ImagePair, edge: int = CROP) -> ImagePair:

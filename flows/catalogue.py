@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from cvdm.errors import ConfigError, StorageError
 from flows.registry import Registry, Version
 from flows.settings import Settings
+from flows.usage import KWH
 
 SHOWN = ("psnr_fit", "ssim_fit", "crps", "coverage")
 TEST_METRICS = "test/"
@@ -28,7 +31,7 @@ def known_task(task: str, registry: Registry, settings: Settings) -> str:
 
 def catalogue(registry: Registry, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
     """Every version of some tasks, newest first, with its test metrics."""
-    return [_entry(registry, version) for task in tasks for version in registry.models.versions(task)]
+    return [entry for task in tasks for entry in _entries(registry, task)]
 
 
 def catalogue_table(entries: list[dict[str, Any]]) -> str:
@@ -60,7 +63,33 @@ def export(registry: Registry, task: str, which: str, target: Path) -> Version:
     return version
 
 
-def _entry(registry: Registry, version: Version) -> dict[str, Any]:
+def kwh_by_promotion(versions: Sequence[Version], spent: Sequence[tuple[int, float]]) -> dict[int, float]:
+    """For each promoted version, the kWh of all runs since the promotion before it, rejected ones included.
+
+    spent: for each run its start, in ms since 1970, and its kWh. A run counts once, by its start: for the
+    first promotion after it. A version that was promoted again counts by its last promotion.
+    """
+    promotions = sorted(
+        (datetime.fromisoformat(version.tags["decided_at"]).timestamp() * 1000, version.number)
+        for version in versions
+        if version.tags.get("verdict") == "promote" and "decided_at" in version.tags
+    )
+    moments = [moment for moment, _ in promotions]
+    found = {number: 0.0 for _, number in promotions}
+    for start, kwh in spent:
+        position = bisect_left(moments, start)
+        if position < len(promotions):
+            found[promotions[position][1]] += kwh
+    return found
+
+
+def _entries(registry: Registry, task: str) -> list[dict[str, Any]]:
+    versions = registry.models.versions(task)
+    promoted = kwh_by_promotion(versions, registry.runs.spent(task, KWH))
+    return [_entry(registry, version, promoted.get(version.number)) for version in versions]
+
+
+def _entry(registry: Registry, version: Version, kwh_to_promotion: float | None) -> dict[str, Any]:
     metrics = registry.runs.metrics(version.run_id) if version.run_id else {}
     return {
         "task": version.task,
@@ -73,7 +102,10 @@ def _entry(registry: Registry, version: Version) -> dict[str, Any]:
         "created": datetime.fromtimestamp(version.created / 1000, UTC).isoformat(timespec="seconds"),
         "run_id": version.run_id,
         "dataset_digest": version.tags.get("dataset_digest"),
+        "data_version": version.tags.get("data_version"),
         "git_commit": version.tags.get("git_commit"),
+        "kwh": metrics.get(KWH),
+        "kwh_to_promotion": kwh_to_promotion,
         "metrics": {
             name.removeprefix(TEST_METRICS): value
             for name, value in sorted(metrics.items())

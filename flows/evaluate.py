@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 
 from cvdm.checkpoint import Checkpoint, load_checkpoint
 from cvdm.evaluation import Evaluation
 from cvdm.evaluation import evaluate as measure
-from cvdm.patches import ImagePair, read_pair
-from cvdm.posterior import Reconstruction, reconstruct
-from flows import pictures
+from cvdm.patches import read_pair
+from cvdm.posterior import reconstruct
+from cvdm.schedule_drift import schedule_drift
+from cvdm.validation import validation_crops
+from flows import pictures, schedule_pictures
 from flows.aliases import standing
+from flows.exhibits import Shown, exhibits
+from flows.gate import Background, strata_of
 from flows.job import Job
 from flows.progress import progress_bar
 from flows.registry import Registry
+from flows.start import learned_fields
 from flows.train import Candidate
 
 PICTURED_FIELDS = 4
 """Test fields that are shown as pictures."""
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Nominal coverages of the calibration plot."""
+DRIFT_METRIC = "schedule/drift_from_champion"
+TEST_FIELDS = "test_fields"
+"""Tag on a run: digest of the names of the fields that its candidate was judged on."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Comparison:
     champion: Evaluation | None
     """None for the first model of a task."""
     champion_version: int | None
+    background: Background
 
 
 def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
@@ -45,30 +51,33 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
     if version is not None:
         champion = _downloaded(job, registry, version)
         theirs = _measure(job, champion, f"version {version}", with_baselines=False)
-    comparison = Comparison(ours, theirs, version)
+        _log_drift(job, registry, candidate, checkpoint, champion, version)
+    comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
     _log_scores(registry, candidate, comparison)
     _log_pictures(job, registry, candidate, checkpoint, comparison)
     return comparison
+
+
+def _background(job: Job, registry: Registry, candidate: Candidate, champion: int | None) -> Background:
+    """What the registry and the images say; marks the run as one that looked at these test fields."""
+    fields, run_id = job.dataset.fields("test"), candidate.run.run_id
+    tag = {TEST_FIELDS: hashlib.sha256("\n".join(fields).encode()).hexdigest()}
+    registry.runs.set_tags(run_id, tag)
+    earlier = set(registry.runs.finished(job.task, tag)) - {run_id}
+    learned = learned_fields(registry, job.task, candidate.version)
+    by_champion = None if champion is None else learned_fields(registry, job.task, champion)
+    return Background(
+        looks=len(earlier) + 1,
+        learned=None if learned is None else frozenset(learned),
+        learned_by_champion=None if by_champion is None else frozenset(by_champion),
+        strata=strata_of(job.dataset.split("test")),
+    )
 
 
 def incumbent(task: str, registry: Registry, candidate: int) -> int | None:
     """The version to compare with: the champion, or its predecessor if the candidate is champion already."""
     now = standing(registry, task)
     return now.champion if now.champion != candidate else now.previous
-
-
-def calibration_curve(
-    checkpoint: Checkpoint, reconstructions: dict[str, tuple[ImagePair, Reconstruction]]
-) -> pictures.CalibrationCurve:
-    """Observed coverage of the calibrated interval, scaled to other levels as a Gaussian's would be."""
-    own = _gaussian_reach(checkpoint.calibration.level)
-    factors = [_gaussian_reach(level) / own for level in LEVELS]
-    observed = {}
-    for field, (image, result) in reconstructions.items():
-        reach = (result.upper - result.lower) / 2
-        error = np.abs(image.high - result.mean)
-        observed[field] = tuple(float((error <= reach * factor).mean()) for factor in factors)
-    return pictures.CalibrationCurve(LEVELS, observed)
 
 
 def _measure(job: Job, checkpoint: Checkpoint, label: str, *, with_baselines: bool = True) -> Evaluation:
@@ -111,40 +120,33 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
 def _log_pictures(
     job: Job, registry: Registry, candidate: Candidate, checkpoint: Checkpoint, comparison: Comparison
 ) -> None:
+    """Pictures and curves of both models' scores and of some test fields."""
     name = f"{job.task} version {candidate.version}"
     against = f" against version {comparison.champion_version}" if comparison.champion else ""
-    shown = _pictured(job, checkpoint)
-    files = {
-        Path("evaluation/per-field.png"): pictures.per_field(
-            comparison.candidate, comparison.champion, f"{name}{against}, test fields"
-        ),
-        Path("evaluation/calibration.png"): pictures.calibration(
-            calibration_curve(checkpoint, shown), f"Calibration of {name}"
-        ),
-    }
-    for field, (image, result) in shown.items():
-        files[Path(f"panels/test-{field}.png")] = pictures.image_panel(
-            image.low,
-            result.mean,
-            image.high,
-            result.std,
-            interval=result.upper - result.lower,
-            title=f"{name}, test field {field}",
-        )
+    scores = pictures.per_field(comparison.candidate, comparison.champion, f"{name}{against}, test fields")
+    files = exhibits(checkpoint, _pictured(job, checkpoint), name) | {"evaluation/per-field.png": scores}
     for path, content in files.items():
-        registry.runs.log_bytes(candidate.run.run_id, content, path.as_posix())
+        registry.runs.log_bytes(candidate.run.run_id, content, path)
 
 
-def _pictured(job: Job, checkpoint: Checkpoint) -> dict[str, tuple[ImagePair, Reconstruction]]:
+def _log_drift(
+    job: Job, registry: Registry, candidate: Candidate, ours: Checkpoint, theirs: Checkpoint, version: int
+) -> None:
+    """How far the learned schedule is from the champion's, as `cvdm.schedule_drift` defines it."""
+    crops, run = validation_crops(job.dataset), candidate.run
+    drift = schedule_drift(ours, theirs, crops)
+    registry.runs.log_series(run, [(0, {DRIFT_METRIC: drift.value})])
+    names = (f"version {candidate.version}", f"version {version}")
+    picture = schedule_pictures.schedule_drift(drift, crops, names)
+    registry.runs.log_bytes(run.run_id, picture, "schedule/drift-from-champion.png")
+
+
+def _pictured(job: Job, checkpoint: Checkpoint) -> dict[str, Shown]:
     first = {pair.field: pair for pair in reversed(job.dataset.split("test"))}
     images = {field: read_pair(first[field]) for field in sorted(first)[:PICTURED_FIELDS]}
     shown = {}
     with progress_bar("pictures", "image") as progress:
         for done, (field, image) in enumerate(images.items(), start=1):
-            shown[field] = (image, reconstruct(checkpoint, image.low, sampling=job.recipe.sampling))
+            shown[field] = Shown(image, reconstruct(checkpoint, image.low, sampling=job.recipe.sampling))
             progress(done, len(images))
     return shown
-
-
-def _gaussian_reach(level: float) -> float:
-    return NormalDist().inv_cdf((1 + level) / 2)

@@ -22,15 +22,16 @@ from cvdm.provenance import git_commit
 from flows.gate import GatePolicy, load_policy
 from flows.settings import Settings
 from flows.validation import ValidationPolicy, load_validation_policy
+from flows.version import data_version
 
 SCIENCE, FLOWS = Path(cvdm.__file__).parent, Path(__file__).parent
 INSPECTION = SCIENCE / "inspection"
 """Measures that validation judges by; no weight and no score depends on them."""
 SHOWN_ONLY = ("data_docs.py", "drift.py")
-"""Modules of validation that shape no verdict, like everything in its folder `page`."""
+"""Modules of validation that shape no verdict, like the folders `page` of validation and gate."""
 JUDGES = (
     *sorted(path for path in (FLOWS / "validation").glob("*.py") if path.name not in SHOWN_ONLY),
-    FLOWS / "gate.py",
+    *sorted((FLOWS / "gate").glob("*.py")),
     FLOWS / "sign_flip.py",
     INSPECTION,
 )
@@ -124,6 +125,11 @@ class Job:
         return git_commit(self.settings.home)
 
     @cached_property
+    def data_version(self) -> str | None:
+        """The md5 by which DVC knows the data folder; None where the data are not under DVC."""
+        return data_version(self.settings)
+
+    @cached_property
     def evidence(self) -> str:
         """SHA-256 over data, recipe, base and science code: equal evidence teaches the same."""
         return _digest_of(
@@ -169,6 +175,7 @@ class Job:
             "evidence": self.evidence,
             "judgement": self.judgement,
             "dataset_digest": self.dataset_digest,
+            "data_version": self.data_version or "none",
             "git_commit": self.git_commit or "unknown",
             "code_digest": self.code_digest,
             "seed": str(self.recipe.training.seed),

@@ -5,13 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
+Told = Callable[[int, int], None]
+"""Called with (done, total)."""
+_listener: ContextVar[Callable[[str], Told] | None] = ContextVar("listener", default=None)
+
 
 @contextmanager
-def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def told_to(listener: Callable[[str], Told]) -> Iterator[None]:
+    """Within the block, each bar also tells the callback that `listener` makes for its description."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextmanager
+def progress_bar(description: str, unit: str) -> Iterator[Told]:
     """Lend a callback that draws how far a step is."""
+    listener = _listener.get()
+    tell = listener(description) if listener is not None else None
     with tqdm(desc=f"{description:>9}", unit=unit, file=sys.stderr, dynamic_ncols=True) as bar:
 
         def show(done: int, total: int) -> None:
@@ -21,6 +38,8 @@ def progress_bar(description: str, unit: str) -> Iterator[Callable[[int, int], N
                     done - 1
                 )  # what an earlier run did counts for the bar, not for its speed
             bar.update(done - bar.n)
+            if tell is not None:
+                tell(done, total)
 
         yield show
 

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -26,11 +27,16 @@ from cvdm.storage import replacing
 from flows.alerts import Alert, Event, require_valid, send, telling_of_failure
 from flows.deployment import deployment_of
 from flows.device_lock import device_lock
+from flows.energy import metering, require_known_country
 from flows.evaluate import Comparison, evaluate
+from flows.flow_artifacts import GATE_PAGE, show_links, shown_progress
 from flows.gate import Decision, Verdict, decide
+from flows.gate.page import Shown, decision_page
 from flows.job import Job, chosen_device
+from flows.model_card import describe
+from flows.progress import told_to
 from flows.promote import settle
-from flows.registry import AwayError, Registry, Run
+from flows.registry import AwayError, Registry
 from flows.settings import Settings
 from flows.start import choose_start, unless_shifted
 from flows.train import RUN_NOTE, Candidate, closing, open_run, train
@@ -107,10 +113,12 @@ def retrain(
     """
     settings = Settings.read()
     require_valid(settings)
+    require_known_country(settings)
     device = chosen_device(settings.device)
     with (
         device_lock(settings.mlruns_dir / "locks", device, f"retrain {task}"),
         telling_of_failure(settings, task),
+        told_to(shown_progress(task)),
     ):
         registry = Registry.open(settings)
         try:
@@ -140,11 +148,13 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
         take_up(registry, job)
     run = open_run(job, registry)
     log_validation(registry, run, report, page_of(job.settings, job.task))
-    with closing(registry, run):
+    show_links(job.settings, job.task, registry.runs.experiment(job.task), run.run_id)
+    with closing(registry, run), metering(job, registry, run) as meter, registry.runs.watching(run):
         candidate = step(train)(job, registry, run)
         comparison = step(evaluate)(job, registry, candidate)
-        decision = step(gate)(job, registry, run, comparison)
+        decision = step(gate)(job, registry, candidate, comparison)
         decision = step(promote)(job, registry, candidate, comparison, decision)
+        step(describe)(job, registry, candidate, comparison, decision, meter.stop())
         result = _result(job, candidate, comparison, decision, time.monotonic() - began)
         registry.runs.log_json(run.run_id, result.as_json(), RESULT)
         registry.runs.set_tags(run.run_id, {"judgement": job.judgement})
@@ -195,10 +205,21 @@ def take_up(registry: Registry, job: Job) -> None:
             temporary.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")
 
 
-def gate(job: Job, registry: Registry, run: Run, comparison: Comparison) -> Decision:
-    """Decide, and keep every test with its numbers among the run's artifacts."""
-    decision = decide(comparison.candidate, comparison.champion, job.policy)
-    registry.runs.log_json(run.run_id, decision.as_json(), "gate/decision.json")
+def gate(job: Job, registry: Registry, candidate: Candidate, comparison: Comparison) -> Decision:
+    """Decide, and keep every test with its numbers among the run's artifacts, for programs and for people."""
+    decision = decide(comparison.candidate, comparison.champion, job.policy, comparison.background)
+    run_id = candidate.run.run_id
+    registry.runs.log_json(run_id, decision.as_json(), "gate/decision.json")
+    shown = Shown(
+        task=job.task,
+        version=candidate.version,
+        champion_version=comparison.champion_version,
+        candidate=comparison.candidate,
+        champion=comparison.champion,
+        background=comparison.background,
+        date=datetime.now(UTC),
+    )
+    registry.runs.log_bytes(run_id, decision_page(decision, shown).encode(), GATE_PAGE)
     return decision
 
 

@@ -74,6 +74,11 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Where decisions and failures are told: Apprise addresses, file:///path.jsonl.",
     )
+    country_iso: str = Field(
+        "",
+        pattern=r"^([A-Z]{3})?$",
+        description="Whose electricity is used, ISO 3166 alpha-3 such as DEU; empty counts the world's mean.",
+    )
     http_timeout_seconds: int = Field(
         10, ge=1, description="Longest wait for one answer of a tracking server."
     )

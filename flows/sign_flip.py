@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -22,7 +23,16 @@ def sign_flip_p(differences: Iterable[float]) -> float:
     values = np.asarray(list(differences), dtype=np.float64)
     observed, tolerance = values.sum(), TIE * np.abs(values).sum()
     if values.size <= EXACT_FIELDS:
-        signs = np.array(list(product((1.0, -1.0), repeat=values.size)))
-        return float(np.mean(signs @ values >= observed - tolerance))
-    signs = np.random.default_rng(0).choice((1.0, -1.0), size=(2**EXACT_FIELDS, values.size))
-    return float((1 + np.sum(signs @ values >= observed - tolerance)) / (1 + len(signs)))
+        return float(np.mean(_all_flips(values.size) @ values >= observed - tolerance))
+    flips = _random_flips(values.size)
+    return float((1 + np.sum(flips @ values >= observed - tolerance)) / (1 + len(flips)))
+
+
+@lru_cache(maxsize=EXACT_FIELDS + 1)
+def _all_flips(fields: int) -> np.ndarray:
+    return np.array(list(product((1.0, -1.0), repeat=fields)))
+
+
+@lru_cache(maxsize=4)
+def _random_flips(fields: int) -> np.ndarray:
+    return np.random.default_rng(0).choice((1.0, -1.0), size=(2**EXACT_FIELDS, fields))

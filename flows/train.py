@@ -11,22 +11,24 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import distributions
 from pathlib import Path
 
 from cvdm.build import build_checkpoint, golden_input
+from cvdm.card import SPLITS
 from cvdm.checkpoint import save_checkpoint
 from cvdm.storage import replacing
 from cvdm.training import Step
 from cvdm.training import train as training_steps
 from cvdm.training_state import read_best, read_state
 from cvdm.validation import Validation
-from flows import pictures
 from flows.job import Job
 from flows.outbox import Outbox
 from flows.progress import progress_bar, progress_note
 from flows.registry import Registry, RegistryError, Run
+from flows.snapshot import snapshot_files
 
 LOG_EVERY = 10
 """Steps between two rows of metrics; the first, the last and validations are always written."""
@@ -34,6 +36,8 @@ FLUSH_SECONDS = 10.0
 """Rows wait at most so long to be sent together."""
 RUN_NOTE = "run.json"
 """Where a job's folder names the run to go on with."""
+ENVIRONMENT = "environment.txt"
+"""The versions of all packages that trained, among the artifacts."""
 PROGRESS_METRIC = "loss/total"
 """The metric by which a resumed run knows how far it was written."""
 
@@ -58,7 +62,12 @@ def open_run(job: Job, registry: Registry) -> Run:
     stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
     run = registry.runs.start(job.task, f"{job.preset} {stamp}", params=job.params(), tags=job.tags())
     registry.runs.log_dataset(
-        run.run_id, name=job.task, digest=job.dataset_digest, folder=job.dataset.root, context="training"
+        run.run_id,
+        name=job.task,
+        digest=job.dataset_digest,
+        source={"uri": job.dataset.root.as_uri(), "dvc_version": job.data_version},
+        profile={"pairs": len(job.dataset.pairs)}
+        | {f"{split}_pairs": len(job.dataset.split(split)) for split in SPLITS},
     )
     with replacing(note) as temporary:
         temporary.write_text(json.dumps({"run_id": run.run_id}) + "\n", encoding="utf-8")
@@ -85,6 +94,7 @@ def train(job: Job, registry: Registry, run: Run) -> Candidate:
     """Train or go on training, calibrate, register. Raises TrainingError, CheckpointError, StorageError."""
     registered = registry.models.version_of_run(job.task, run.run_id)
     if registered is None:
+        registry.runs.log_bytes(run.run_id, installed_versions().encode(), ENVIRONMENT)
         follow_training(job, registry, run)
         directory = build(job)
         number = registry.models.register(job.task, run, directory, job.tags())
@@ -95,6 +105,12 @@ def train(job: Job, registry: Registry, run: Run) -> Candidate:
     if not copy.is_dir():
         registry.models.download(job.task, number, copy)
     return Candidate(run, number, copy)
+
+
+def installed_versions() -> str:
+    """What is installed beside this process, as lines `name==version` in alphabetical order."""
+    found = {entry.name.lower().replace("_", "-"): entry.version for entry in distributions()}
+    return "".join(sorted(f"{name}=={number}\n" for name, number in found.items()))
 
 
 def follow_training(job: Job, registry: Registry, run: Run) -> None:
@@ -175,18 +191,7 @@ class StepLog:
         self._outbox.deliver()
 
     def _add_validation(self, step: int, validation: Validation) -> None:
-        panel, curves, name, at = validation.panel, validation.schedule, f"{step:07d}", f"step {step}"
-        files = {
-            f"schedule/curves-{name}.png": pictures.schedule_curves(curves, f"Schedule at {at}"),
-            f"schedule/curves-{name}.json": (json.dumps(asdict(curves)) + "\n").encode(),
-            f"schedule/map-{name}.png": pictures.schedule_map(
-                panel.low, panel.schedule_map, f"Schedule of a validation field at {at}"
-            ),
-            f"panels/validation-{name}.png": pictures.image_panel(
-                panel.low, panel.mean, panel.high, panel.std, title=f"Validation field at {at}"
-            ),
-        }
-        for path, content in files.items():
+        for path, content in snapshot_files(step, validation).items():
             self._outbox.add_file(path, content)
         self._outbox.add_copy(f"checkpoints/{self._state_path.name}", self._state_path)
 

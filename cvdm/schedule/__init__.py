@@ -18,12 +18,20 @@ observation once, `at(t, paths)` evaluates any time. Every schedule falls strict
 from __future__ import annotations
 
 from cvdm.config import ScheduleConfig
-from cvdm.schedule.curves import ScheduleCurves, schedule_curves
+from cvdm.schedule.curves import ScheduleCurves, ScheduleExtremes, schedule_curves, schedule_extremes
 from cvdm.schedule.fixed import CosineSchedule, LinearSchedule, LogSnrLinearSchedule
 from cvdm.schedule.interface import Schedule, SchedulePoint
 from cvdm.schedule.learned import PinnedSchedule, SeparableSchedule
 
-__all__ = ["Schedule", "ScheduleCurves", "SchedulePoint", "build_schedule", "schedule_curves"]
+__all__ = [
+    "Schedule",
+    "ScheduleCurves",
+    "ScheduleExtremes",
+    "SchedulePoint",
+    "build_schedule",
+    "schedule_curves",
+    "schedule_extremes",
+]
 
 
 def build_schedule(config: ScheduleConfig) -> Schedule:

@@ -24,6 +24,42 @@ class ScheduleCurves:
     log_snr: list[list[float]]
 
 
+@dataclass(frozen=True)
+class ScheduleExtremes:
+    """How far a schedule can be trusted at its worst pixel."""
+
+    finite: bool
+    """Whether log-SNR and its rate are finite numbers everywhere."""
+    falling: bool
+    """Whether the log-SNR of every pixel falls from each time to the next."""
+    clean: float
+    """Lowest log-SNR over pixels at t = 0."""
+    noise: float
+    """Highest log-SNR over pixels at t = 1."""
+
+    def joined(self, other: ScheduleExtremes) -> ScheduleExtremes:
+        """The worse of both."""
+        return ScheduleExtremes(
+            self.finite and other.finite,
+            self.falling and other.falling,
+            min(self.clean, other.clean),
+            max(self.noise, other.noise),
+        )
+
+
+def schedule_extremes(schedule: Schedule, paths: Tensor, *, count: int = 33) -> ScheduleExtremes:
+    """The worst of all pixels of `paths` (1, P, H, W) over `count` times."""
+    finite, falling, before, ends = True, True, None, []
+    for t in torch.linspace(0, 1, count, device=paths.device, dtype=paths.dtype):
+        point = schedule.at(t.view(1, 1, 1, 1), paths)
+        log_snr = point.log_snr
+        finite &= bool(torch.isfinite(log_snr).all() and torch.isfinite(point.rate).all())
+        falling &= before is None or bool((log_snr < before).all())
+        ends.append((log_snr.min().item(), log_snr.max().item()))
+        before = log_snr
+    return ScheduleExtremes(finite, falling, ends[0][0], ends[-1][1])
+
+
 def schedule_curves(
     schedule: Schedule, paths: Tensor, *, count: int = 65, quantiles: tuple[float, ...] = (0.05, 0.5, 0.95)
 ) -> ScheduleCurves:

@@ -134,6 +134,10 @@ class Models:
         for key, value in tags.items():
             self._client.set_model_version_tag(model_name(task), str(number), key, value[:LONGEST_VALUE])
 
+    def describe(self, task: str, number: int, text: str) -> None:
+        """Write the description of a version, Markdown of at most `LONGEST_VALUE` characters."""
+        self._client.update_model_version(model_name(task), str(number), text[:LONGEST_VALUE])
+
     def download(self, task: str, which: int | str, to: Path) -> Path:
         """Copy the checkpoint directory of a version (number or alias) to `to`, which must not exist yet."""
         version = self.version(task, which)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,13 @@ from mlflow.entities import (
     RunStatus,
     RunTag,
 )
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_USER,
+)
 
 from flows.plain_json import plain_json
 from flows.registry.connection import Connection, reporting_failures
@@ -29,6 +37,8 @@ BATCH = 1000
 """Metrics in one request; MLflow refuses more."""
 LONGEST_VALUE = 5000
 """Characters of a parameter or tag that every store accepts."""
+MONITOR_SECONDS = 10
+"""Between two looks at the machine's load and memory."""
 LONGEST_DIGEST = 36
 """Characters of a dataset's digest that MLflow accepts; the whole of it is a tag of run and version."""
 
@@ -63,7 +73,9 @@ class Runs:
     def start(self, task: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]) -> Run:
         """A new run in the experiment of the task, with the (still pending) model that it will make."""
         experiment = self.experiment(task)
-        run_id = self._client.create_run(experiment, run_name=name, tags={"task": task, **tags}).info.run_id
+        shown = {MLFLOW_USER: getpass.getuser(), MLFLOW_SOURCE_NAME: "cvdm retrain"}
+        created = self._client.create_run(experiment, run_name=name, tags={"task": task, **shown, **tags})
+        run_id = created.info.run_id
         texts = {key: str(value)[:LONGEST_VALUE] for key, value in params.items()}
         self._client.log_batch(run_id, params=[Param(key, value) for key, value in texts.items()])
         model = self._client.create_logged_model(
@@ -100,9 +112,13 @@ class Runs:
 
     def find(self, task: str, tags: Mapping[str, str]) -> str | None:
         """The newest finished run of a task that carries all these tags."""
+        return next(iter(self.finished(task, tags)), None)
+
+    def finished(self, task: str, tags: Mapping[str, str]) -> list[str]:
+        """The finished runs of a task that carry all these tags, newest first."""
         conditions = [f"tags.`{key}` = '{value}'" for key, value in {"task": task, **tags}.items()]
         found = self._runs(" and ".join(["attributes.status = 'FINISHED'", *conditions]))
-        return found[0].info.run_id if found else None
+        return [run.info.run_id for run in found]
 
     def log_series(self, run: Run, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Metrics of several steps, as of now: (step, {name: value})."""
@@ -143,11 +159,48 @@ class Runs:
             run_id, tags=[RunTag(key, value[:LONGEST_VALUE]) for key, value in tags.items()]
         )
 
-    def log_dataset(self, run_id: str, *, name: str, digest: str, folder: Path, context: str) -> None:
-        """Record the dataset that a run used as its input."""
-        source = json.dumps({"uri": folder.as_uri()})
-        dataset = Dataset(name, digest[:LONGEST_DIGEST], source_type="local", source=source)
-        tags = [InputTag(MLFLOW_DATASET_CONTEXT, context)]
+    def describe(self, run_id: str, text: str) -> None:
+        """Write the description of a run, Markdown of at most `LONGEST_VALUE` characters."""
+        self.set_tags(run_id, {MLFLOW_RUN_NOTE: text})
+
+    def spent(self, task: str, metric: str) -> list[tuple[int, float]]:
+        """For each run of a task that has a metric: its start, in ms since 1970, and the last value."""
+        runs = self._runs(f"tags.task = '{task}'")
+        return [(run.info.start_time, run.data.metrics[metric]) for run in runs if metric in run.data.metrics]
+
+    @contextmanager
+    def watching(self, run: Run) -> Iterator[None]:
+        """Write load and memory of the machine to the run while the block lasts, by MLflow's own monitor.
+
+        It is a thread, which ends with the block; where the store does not answer, it gives up in silence.
+        """
+        monitor = SystemMetricsMonitor(
+            run.run_id,
+            sampling_interval=MONITOR_SECONDS,
+            resume_logging=True,
+            tracking_uri=self.uri,
+        )
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
+
+    def log_dataset(
+        self, run_id: str, *, name: str, digest: str, source: Mapping[str, Any], profile: Mapping[str, Any]
+    ) -> None:
+        """Record the dataset that a run learned from as its input.
+
+        source: where it is and its version there. profile: its size in numbers.
+        """
+        dataset = Dataset(
+            name,
+            digest[:LONGEST_DIGEST],
+            source_type="dvc",
+            source=json.dumps(source),
+            profile=json.dumps(profile),
+        )
+        tags = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
         self._client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=tags)])
 
     def log_bytes(self, run_id: str, content: bytes, path: str) -> None:
@@ -180,4 +233,10 @@ class Runs:
 
     def _runs(self, condition: str) -> list[Any]:
         experiments = [e.experiment_id for e in self._client.search_experiments()]
-        return list(self._client.search_runs(experiments, condition, order_by=["attributes.start_time DESC"]))
+        order = ["attributes.start_time DESC"]
+        page = self._client.search_runs(experiments, condition, order_by=order)
+        found = list(page)
+        while page.token:
+            page = self._client.search_runs(experiments, condition, order_by=order, page_token=page.token)
+            found += page
+        return found

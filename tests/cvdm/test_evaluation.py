@@ -1,6 +1,7 @@
 """Evaluation: fields are the unit, baselines stand beside, the JSON is as documented."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from specimens import make_checkpoint, make_dataset
 from cvdm.dataset import load_dataset
 from cvdm.errors import CheckpointError, DatasetError
 from cvdm.evaluation import evaluate, summary_table
+from cvdm.optics import ForwardModel
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,8 @@ def test_every_metric_has_every_test_field(result, cells_dataset):
     """All documented metrics, one value per held-out field, all finite."""
     fields = set(load_dataset(cells_dataset).fields("test"))
     point = {"psnr", "ssim", "nrmse", "mae"}
-    assert set(result.metrics) == point | {f"{m}_fit" for m in point} | {"crps", "coverage", "width", "ause"}
+    own = {"crps", "coverage", "width", "ause", "frc_px"}
+    assert set(result.metrics) == point | {f"{m}_fit" for m in point} | own
     for values in result.metrics.values():
         assert set(values) == fields and np.isfinite(list(values.values())).all()
 
@@ -78,3 +81,30 @@ def test_known_baselines_are_not_measured_again(cells_dataset, result):
     """Without them the model's own scores are the same."""
     again = evaluate(make_checkpoint(), load_dataset(cells_dataset), with_baselines=False)
     assert set(again.baselines) == {"regression-mean"} and again.metrics == result.metrics
+
+
+def test_the_residual_is_measured_where_the_card_states_the_optics(cells_dataset, result):
+    """Without a forward model in the card there is none; with one, it is there for every field."""
+    dataset = load_dataset(cells_dataset)
+    optics = ForwardModel(1.0, 200, 200, 1.0, 0, 0)
+    known = replace(dataset, card=replace(dataset.card, forward_model=optics))
+    measured = evaluate(make_checkpoint(), known).metrics
+    assert "residual" not in result.metrics
+    assert set(measured["residual"]) == set(dataset.fields("test"))
+    assert measured["crps"] == result.metrics["crps"]
+
+
+def test_the_resolution_is_left_out_where_input_and_target_share_noise(tmp_path):
+    """Planted: of one test field, input and target are the same image; the others keep their value."""
+    dataset = load_dataset(make_dataset(tmp_path / "data"))
+    pair, *others = dataset.split("test")
+    tifffile.imwrite(pair.high, tifffile.imread(pair.low))
+    measured = evaluate(make_checkpoint(), dataset).metrics["frc_px"]
+    assert set(measured) == {other.field for other in others}
+
+
+def test_the_schedule_of_the_model_is_part_of_its_evaluation(result):
+    """Every pixel of every test image, at its worst; the document tells it, too."""
+    assert result.schedule.finite and result.schedule.falling
+    assert (result.schedule.clean, result.schedule.noise) == pytest.approx((7, -7), abs=1e-3)
+    assert result.as_json()["schedule"]["falling"] is True

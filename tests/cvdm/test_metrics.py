@@ -13,7 +13,18 @@ from scipy.stats import norm
 from cvdm.baselines import gaussian_blur
 from cvdm.dataset import load_dataset
 from cvdm.images import read_image
-from cvdm.metrics import ause, coverage, crps, fit_intensity, mae, nrmse, psnr, ssim, target_range
+from cvdm.metrics import (
+    ause,
+    coverage,
+    crps,
+    fit_intensity,
+    mae,
+    nrmse,
+    psnr,
+    sparsification,
+    ssim,
+    target_range,
+)
 
 FMD = Path(__file__).parents[2] / "data" / "fmd-confocal-nuclei"
 
@@ -139,6 +150,15 @@ def test_ause_of_chance_has_its_closed_form(rng):
     """For errors uniform on [0, 1], chance stays at 1 and the oracle falls as 1 - f: an area of one half."""
     error = rng.random((300, 300))
     assert ause(np.ones_like(error), error) == pytest.approx(0.495, abs=0.003)  # 100 steps: 0.99 / 2
+
+
+def test_sparsification_starts_at_one_and_the_oracle_is_lowest(rng):
+    """Removing nothing leaves all of the error; no order leaves less than removing the largest first."""
+    error = rng.exponential(1, (80, 80))
+    curves = sparsification(error * rng.lognormal(0, 0.5, error.shape), error)
+    assert curves.by_std[0] == pytest.approx(1) and curves.by_error[0] == pytest.approx(1)
+    assert (curves.by_std >= curves.by_error - 1e-12).all()
+    assert 0 < curves.area < ause(np.ones_like(error), error)
 
 
 def test_convention_reproduces_the_published_baselines():

@@ -14,7 +14,14 @@ from skimage.restoration import richardson_lucy as reference_richardson_lucy
 
 from cvdm.errors import DatasetError
 from cvdm.images import read_image, write_tiff
-from cvdm.optics import ForwardModel, blur, gaussian_psf, richardson_lucy, simulate_widefield
+from cvdm.optics import (
+    ForwardModel,
+    blur,
+    forward_residual,
+    gaussian_psf,
+    richardson_lucy,
+    simulate_widefield,
+)
 from cvdm.simulation import image_seed, simulate_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +108,21 @@ def test_richardson_lucy_sharpens_and_keeps_light(target):
 def test_richardson_lucy_stays_finite(image):
     """Empty, negative and sparse images give finite results."""
     assert np.isfinite(richardson_lucy(image, 2.0, 20)).all()
+
+
+def test_the_truth_explains_its_image_and_nothing_else_does(target):
+    """The target's residual is that of noise alone, 1; gain, offset, shift and blur each raise it."""
+    target = target + 200  # no pixel so dark that its noise is clipped
+    image = simulate_widefield(target, MODEL, seed=3)
+    assert forward_residual(target, image, MODEL) == pytest.approx(1, abs=0.1)
+    wrong = {
+        "gain": 1.1 * target,
+        "offset": target + 40,
+        "shift": np.roll(target, 1, axis=0),
+        "blur": blur(target, 2),
+    }
+    residuals = {name: forward_residual(candidate, image, MODEL) for name, candidate in wrong.items()}
+    assert min(residuals.values()) > 1.3, residuals
 
 
 def simulated_dataset(root, inputs="simulated"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cvdm.config import SCHEDULES, ScheduleConfig
-from cvdm.schedule import build_schedule, schedule_curves
+from cvdm.schedule import ScheduleExtremes, build_schedule, schedule_curves, schedule_extremes
 from cvdm.schedule.learned import monotone_curvatures, monotone_curves
 
 PIXELS = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
@@ -96,3 +96,31 @@ def test_curves_for_the_log_are_ordered_quantiles():
     curves = schedule_curves(schedule, paths[:1], count=9)
     assert all(low <= mid <= high for low, mid, high in zip(*curves.gamma, strict=True))
     assert curves.gamma[1][0] > 0.99 and curves.gamma[1][-1] < 0.01
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_sound_schedule_is_found_sound(kind):
+    """Every schedule falls, is finite, and meets the configured end points."""
+    schedule = build_schedule(ScheduleConfig(kind=kind))
+    found = schedule_extremes(schedule, schedule.paths(torch.randn(1, 1, 16, 16)))
+    assert found.finite and found.falling
+    if kind != "separable":  # whose ends are free
+        assert (found.clean, found.noise) == pytest.approx((7, -7), abs=1e-3)
+
+
+def test_one_bad_pixel_is_seen():
+    """Planted: a pixel without a number, one whose signal rises, one that keeps its signal to the end."""
+    schedule = build_schedule(ScheduleConfig(kind="separable"))
+    paths = torch.ones(1, 1, 8, 8)
+    sound = schedule_extremes(schedule, paths)
+    for value, fault in ((float("nan"), "finite"), (-1.0, "falling"), (0.3, "noise")):
+        broken = paths.clone()
+        broken[0, 0, 3, 3] = value
+        found = schedule_extremes(schedule, broken)
+        if fault == "noise":
+            assert found.falling and found.noise > sound.noise + 1
+        else:
+            assert not getattr(found, fault)
+    worse = ScheduleExtremes(True, False, 3.0, -9.0)
+    joined = sound.joined(worse)
+    assert (joined.falling, joined.clean, joined.noise) == (False, 3.0, -9.0)

@@ -13,8 +13,13 @@ from specimens import cells
 
 from cvdm.config import ScheduleConfig
 from cvdm.evaluation import Evaluation
-from cvdm.schedule import build_schedule, schedule_curves
-from flows import pictures
+from cvdm.metrics import sparsification
+from cvdm.patches import ImagePair
+from cvdm.posterior import Reconstruction
+from cvdm.schedule import ScheduleExtremes, build_schedule, schedule_curves
+from cvdm.validation import Panel
+from flows import drawing, pictures, schedule_pictures
+from flows.exhibits import Shown, ring_curves
 
 
 def opened(png: bytes) -> np.ndarray:
@@ -29,7 +34,8 @@ def scores(crps: float, fields: int = 3) -> Evaluation:
     metrics = {"psnr_fit": 38.0, "ssim_fit": 0.95, "crps": crps, "coverage": 0.9}
     per_field = {name: dict.fromkeys(names, value) for name, value in metrics.items()}
     baselines = dict.fromkeys(("input", "best-blur", "richardson-lucy", "regression-mean"), per_field)
-    return Evaluation("t", "test", per_field, baselines, 8, 10, "dpm-solver++", 0, 1.0)
+    schedule = ScheduleExtremes(True, True, 7.0, -7.0)
+    return Evaluation("t", "test", per_field, baselines, 8, 10, "dpm-solver++", 0, 1.0, schedule)
 
 
 @pytest.fixture
@@ -45,12 +51,37 @@ def test_schedule_curves_of_any_schedule(kind):
     schedule = build_schedule(ScheduleConfig(kind=kind, width=4))
     with torch.no_grad():
         curves = schedule_curves(schedule, schedule.paths(torch.randn(1, 1, 16, 16)))
-    opened(pictures.schedule_curves(curves, "a schedule"))
+    opened(schedule_pictures.schedule_curves(curves, "a schedule"))
 
 
-def test_schedule_map_even_if_flat(field):
-    """A fixed schedule has a constant map, which is a picture too."""
-    opened(pictures.schedule_map(field[0], np.full_like(field[0], 0.5), "a map"))
+def panel(low: np.ndarray, time_map: np.ndarray) -> Panel:
+    return Panel("f0", low, low, low, low, time_map)
+
+
+def test_schedule_maps_even_if_flat(field):
+    """A fixed schedule has a constant map, which is a picture too; each field has a row of its own."""
+    flat = panel(field[0], np.full_like(field[0], 0.5))
+    one = opened(schedule_pictures.schedule_maps([flat], "a map"))
+    two = opened(schedule_pictures.schedule_maps([flat, flat], "two maps"))
+    assert two.shape[0] > 1.5 * one.shape[0]
+
+
+def test_maps_have_one_colour_scale(field):
+    """A map that varies half as much is drawn paler, instead of being stretched to the same colours."""
+    wave = np.sin(np.arange(field[0].size)).reshape(field[0].shape)
+    strong, weak = (
+        opened(schedule_pictures.schedule_maps([panel(field[0], 0.4 + reach * wave)], "a map"))
+        for reach in (0.04, 0.01)
+    )
+    assert strong.std(axis=2).mean() > 1.5 * weak.std(axis=2).mean()
+
+
+def test_a_removal_by_uncertainty_is_drawn_beside_the_best_one():
+    """One curve for each field and their mean; the area between them is the AUSE of the picture's title."""
+    rng = np.random.default_rng(0)
+    error = rng.exponential(1, (64, 64))
+    curves = {name: sparsification(error * rng.lognormal(0, 0.5, error.shape), error) for name in "ab"}
+    opened(pictures.sparsification(curves, "does it know?"))
 
 
 def test_image_panels_with_and_without_target(field):
@@ -70,6 +101,19 @@ def test_colour_scales_belong_to_the_target(field):
     assert changed.min() > one.shape[1] * 0.75
 
 
+def test_the_detail_that_agrees_with_the_target_is_drawn(field):
+    """Curves of input and reconstruction, dotted where the pair shares its noise; numbers beside them."""
+    low, high, std = field
+    result = Reconstruction(high, std, high - std, high + std, std, high)
+    own = ring_curves(Shown(ImagePair("f0", low, high), result))
+    assert own.as_json()["restored"][0] == pytest.approx(1)
+    assert own.low[-20:].mean() < 0.5 < own.restored[-20:].mean()
+    shared = ring_curves(Shown(ImagePair("f1", low, 2 * low + 5), result))
+    assert shared.shared_noise and not own.shared_noise
+    one = opened(pictures.ring_correlations({"f0": own}, "x"))
+    assert np.abs(one - opened(pictures.ring_correlations({"f0": shared}, "x"))).max() > 0
+
+
 def test_calibration_and_fields():
     """The plots of the gate's evidence, with and without a champion."""
     curve = pictures.CalibrationCurve((0.1, 0.5, 0.9), {"f0": (0.1, 0.4, 0.85), "f1": (0.2, 0.5, 0.95)})
@@ -80,6 +124,7 @@ def test_calibration_and_fields():
 
 def test_no_shared_plotting_state():
     """pyplot, which keeps every figure and is not safe in threads, is never imported by the pictures."""
-    assert "matplotlib.pyplot" not in vars(pictures)
-    assert not any(name == "plt" for name in vars(pictures))
-    assert sys.modules[pictures.__name__].Figure.__module__ == "matplotlib.figure"
+    for module in (drawing, pictures, schedule_pictures):
+        assert "matplotlib.pyplot" not in vars(module)
+        assert not any(name == "plt" for name in vars(module))
+    assert sys.modules[drawing.__name__].Figure.__module__ == "matplotlib.figure"

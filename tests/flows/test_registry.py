@@ -75,9 +75,13 @@ def test_stored_json_has_no_nan(registry, run):
 
 def test_the_dataset_is_an_input_of_the_run(registry, run, tmp_path):
     """Name and digest of the data are MLflow's own dataset record."""
-    registry.runs.log_dataset(run.run_id, name=TASK, digest="d" * 64, folder=tmp_path, context="training")
+    registry.runs.log_dataset(
+        run.run_id, name=TASK, digest="d" * 64, source={"dvc_version": "0123"}, profile={"pairs": 6}
+    )
     (used,) = registry.runs._client.get_run(run.run_id).inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == (TASK, "d" * 36)
+    assert json.loads(used.dataset.source) == {"dvc_version": "0123"}
+    assert json.loads(used.dataset.profile) == {"pairs": 6}
 
 
 def test_what_is_registered_comes_back_as_the_same_checkpoint(registry, run, tiny_checkpoint_dir, tmp_path):

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
 from specimens import make_dataset
 
 from cvdm.errors import ConfigError
+from cvdm.images import read_image
 from cvdm.training import train as training_steps
 from cvdm.training_state import read_state
 from flows import job as jobs
+from flows.catalogue import catalogue
 from flows.device_lock import BusyError, device_lock
+from flows.evaluate import DRIFT_METRIC
+from flows.flow_artifacts import GATE_PAGE
 from flows.job import Job, chosen_device
+from flows.model_card import FILE
 from flows.promote import promote
-from flows.registry import Registry
+from flows.registry import Registry, model_name
 from flows.retrain import RetrainResult, retrain
 from flows.settings import Settings
-from flows.train import StepLog, closing, open_run
+from flows.train import ENVIRONMENT, StepLog, closing, open_run
+from flows.usage import KWH
 from flows.validation import ValidationError
 
 TASK = "test-cells"
@@ -150,8 +159,30 @@ def test_the_champion_is_measured_beside_the_candidate(story):
         theirs["steps"],
         theirs["seed"],
     )
-    assert "crps vs champion" in [test["name"] for test in story.decision["tests"]]
+    named = {test["name"]: test for test in story.decision["tests"]}
+    assert "crps vs champion" in named
+    assert named["unseen"]["passed"] is True
     assert story.registry.models.champion(TASK) == 1
+
+
+def test_looks_at_the_same_test_fields_are_counted(story):
+    """The first candidate is look 1, the second 2; judging the second again is no other candidate."""
+    looks = [look_of(story, run_id) for run_id in (story.first.run_id, story.second.run_id)]
+    assert looks == [1, 2]
+
+
+def look_of(story: Story, run_id: str) -> float:
+    tests = story.registry.runs.read_json(run_id, "gate/decision.json")["tests"]
+    return next(test["value"] for test in tests if test["name"] == "looks")
+
+
+def test_the_decision_is_a_page_among_the_artifacts(story):
+    """Verdict and reasons of the gate, for people."""
+    (page,) = (story.settings.mlruns_dir / "artifacts").rglob(
+        f"{story.first.run_id}/artifacts/gate/report.html"
+    )
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert "<strong>Reject</strong>" in text and story.first.reasons[0] in text
 
 
 def test_mlflow_shows_losses_scores_pictures_and_data(story):
@@ -162,8 +193,12 @@ def test_mlflow_shows_losses_scores_pictures_and_data(story):
     expected |= {"validation/crps", "test/psnr_fit", "test/coverage", "baseline/best-blur/ssim_fit"}
     assert expected <= metrics.keys()
     files = {path.name for path in (story.settings.mlruns_dir / "artifacts").rglob("*.png")}
-    assert {"curves-0000004.png", "map-0000004.png", "validation-0000004.png"} <= files
-    assert {"per-field.png", "calibration.png"} <= files
+    assert {"curves-0000004.png", "map-0000004.png"} <= files
+    (field,) = {name.split("-")[1] for name in files if name.startswith("validation-")}
+    assert f"validation-{field}-0000004.png" in files
+    (time_map,) = (story.settings.mlruns_dir / "artifacts").rglob(f"{run_id}/**/{field}-0000004.ome.tif")
+    assert 0 <= read_image(time_map).pixels.min() < read_image(time_map).pixels.max() <= 1
+    assert {"per-field.png", "calibration.png", "sparsification.png", "frc.png"} <= files
     (state,) = (story.settings.mlruns_dir / "artifacts").rglob(f"{run_id}/artifacts/checkpoints/state.pt")
     assert read_state(state)["step"] == 4
     assert runs.read_json(run_id, "validation/report.json")["ok"]
@@ -171,6 +206,68 @@ def test_mlflow_shows_losses_scores_pictures_and_data(story):
     assert run.data.params["model.schedule.width"] == "4"
     assert run.info.status == "FINISHED"
     assert [used.dataset.name for used in run.inputs.dataset_inputs] == [TASK]
+
+
+def test_the_run_tells_what_was_installed(story):
+    """One line for each package, in order, as pip would install it again."""
+    (file,) = (story.settings.mlruns_dir / "artifacts").rglob(f"{story.first.run_id}/artifacts/{ENVIRONMENT}")
+    lines = file.read_text().splitlines()
+    assert f"torch=={version('torch')}" in lines
+    assert lines == sorted(lines) and all(line.count("==") == 1 for line in lines)
+
+
+def test_the_drift_of_the_schedule_is_measured_from_the_champion(story):
+    """The same training again: no drift, and a picture of both. The first model has nothing to drift from."""
+    runs = story.registry.runs
+    assert runs.metrics(story.second.run_id)[DRIFT_METRIC] == pytest.approx(0, abs=1e-6)
+    assert runs.holds(story.second.run_id, "schedule/drift-from-champion.png")
+    assert DRIFT_METRIC not in runs.metrics(story.first.run_id)
+
+
+def test_energy_is_on_the_run_and_a_second_judgement_adds_to_it(story):
+    """Every look at a version costs: training and its judgement, then each judgement without training."""
+    history = story.registry.runs._client.get_metric_history(story.second.run_id, KWH)
+    values = [entry.value for entry in sorted(history, key=lambda entry: entry.timestamp)]
+    assert len(values) >= 3
+    assert values == sorted(values) and values[0] > 0
+    entries = catalogue(story.registry, (TASK,))
+    assert entries[0]["kwh"] == values[-1]
+
+
+def test_run_and_version_carry_their_model_card(story):
+    """The file holds every field and test of the gate; the description says the verdict and the scores."""
+    runs, number = story.registry.runs, story.second.version
+    (file,) = (story.settings.mlruns_dir / "artifacts").rglob(f"{story.second.run_id}/artifacts/{FILE}")
+    card = file.read_text()
+    description = story.registry.models._client.get_model_version(model_name(TASK), str(number)).description
+    for text in (card, description):
+        assert f"# {TASK} version {number}" in text
+        assert f"**Gate: {story.stricter.verdict}**" in text  # the latest judgement
+        assert "best-blur" in text and "MIT" in text and "kWh" in text
+    scores = runs.read_json(story.second.run_id, "evaluation/candidate.json")["metrics"]
+    for field in scores["crps"]["per_field"]:
+        assert f"| {field} |" in card
+    for test in runs.read_json(story.second.run_id, "gate/decision.json")["tests"]:
+        assert f"| {test['name']} |" in card
+    assert runs.tags(story.second.run_id)["mlflow.note.content"] == description
+
+
+def artifact(key: str) -> dict[str, Any]:
+    """The latest artifact of the orchestrator under a key."""
+    wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
+    reply = get_client(sync_client=True).request("POST", "/artifacts/filter", json=wanted)
+    return reply.json()[0]
+
+
+def test_the_orchestrator_shows_progress_and_links(story):
+    """Steps with bars end at 100 %, and the links of the flow lead to its run and to the gate's report."""
+    for name in ("validate", "train", "evaluate"):
+        shown = artifact(f"{TASK}-{name}")
+        assert (shown["type"], shown["data"]) == ("progress", 100.0), name
+        assert shown["task_run_id"]
+    linked = [artifact(f"{TASK}-{name}") for name in ("run", "validation", "gate")]
+    assert all(story.second.run_id in link["data"] and link["flow_run_id"] for link in linked)
+    assert GATE_PAGE in linked[2]["data"]
 
 
 def test_nothing_is_left_beside_the_registry(story):
@@ -200,6 +297,15 @@ def test_another_gate_judges_again_what_was_trained(story):
     assert (story.stricter.repeated, story.stricter.run_id) == (False, story.second.run_id)
     assert story.stricter_again.repeated
     assert story.stricter_again.reasons == story.stricter.reasons
+
+
+def test_the_version_of_the_data_is_a_tag(project_settings, six_fields):
+    """What DVC calls the data is searched by; without DVC it says so."""
+    give_data(project_settings, six_fields)
+    assert plan(project_settings).tags()["data_version"] == "none"
+    record = project_settings.data_dir.with_name("data.dvc")
+    record.write_text("outs:\n- md5: 0123abcd.dir\n  path: data\n", encoding="utf-8")
+    assert plan(project_settings).tags()["data_version"] == "0123abcd.dir"
 
 
 def test_force_trains_anew(story):
@@ -280,7 +386,7 @@ def test_judgement_changes_with_gate_validation_and_their_code(project_settings,
         return plan(project_settings).judgement
 
     first = judgement()
-    assert {"one_pair.py", "checks.py", "gate.py", "inspection"} <= {path.name for path in jobs.JUDGES}
+    assert {"one_pair.py", "checks.py", "comparing.py", "inspection"} <= {path.name for path in jobs.JUDGES}
     copies = [project_settings.home / path.relative_to(jobs.FLOWS.parent) for path in jobs.JUDGES]
     for source, copy in zip(jobs.JUDGES, copies, strict=True):
         copy.parent.mkdir(parents=True, exist_ok=True)

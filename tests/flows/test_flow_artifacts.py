@@ -1,0 +1,49 @@
+"""What the orchestrator is told, and that nobody waits for it; test_retrain.py looks at what it shows."""
+
+from __future__ import annotations
+
+import time
+
+from flows.flow_artifacts import run_page, show_links, shown_progress
+from flows.progress import progress_bar, told_to
+from flows.settings import Settings
+
+
+def count_to(total: int) -> None:
+    with progress_bar("count", "number") as progress:
+        for done in range(1, total + 1):
+            progress(done, total)
+
+
+def test_without_a_flow_nothing_is_asked(monkeypatch, tmp_path):
+    """The commands that show bars but run in no flow need no orchestrator, and wait for none."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    began = time.monotonic()
+    with told_to(shown_progress("a-task")):
+        count_to(1000)
+    show_links(Settings.read(home=tmp_path), "a-task", "1", "ab")
+    assert time.monotonic() - began < 1
+
+
+def test_bars_are_told_to_nobody_after_the_block():
+    """A listener hears the bars of its block only."""
+    heard = []
+
+    def listener(description: str):
+        return lambda done, total: heard.append((description, done, total))
+
+    with told_to(listener):
+        count_to(2)
+    count_to(3)
+    assert heard == [("count", 1, 2), ("count", 2, 2)]
+
+
+def test_addresses_are_those_of_the_served_interface(tmp_path):
+    """The local server of the settings, or the tracking server's own address without a password in it."""
+    local = Settings.read(home=tmp_path, host="10.0.0.7", mlflow_port=5001)
+    assert run_page(local, "1", "ab") == "http://10.0.0.7:5001/#/experiments/1/runs/ab"
+    remote = Settings.read(home=tmp_path, tracking_uri="https://me:secret@mlflow.example.org/base/")
+    assert (
+        run_page(remote, "1", "ab", "gate/decision.json")
+        == "https://mlflow.example.org/base/#/experiments/1/runs/ab/artifacts/gate/decision.json"
+    )
