@@ -7,7 +7,7 @@ BIN := .venv/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo story test lint lock clean
 
 setup: .venv/.complete
 
@@ -20,6 +20,11 @@ setup: .venv/.complete
 
 demo: setup
 	@$(BIN)/cvdm demo
+
+# The whole life of a model, scene by scene, in a clone of its own under story/; exit code 1 when one goes otherwise.
+story: setup
+	@$(BIN)/dvc pull --quiet
+	@PYTHONPATH=tests:benchmarks $(BIN)/python -P -m story
 
 test: setup
 	@$(BIN)/dvc pull --quiet
@@ -39,4 +44,4 @@ lock:
 	sed -i -E 's/^([^ ]+==[^ +]+)\+[a-z0-9.]+/\1/' requirements.lock  # a local build's suffix installs nowhere else
 
 clean:
-	rm -rf .venv demo models .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv demo story models .pytest_cache .ruff_cache .mypy_cache

@@ -68,7 +68,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train (or continue training) a model and write its calibrated checkpoint directory."""
+    """Train, or go on with an interrupted training, and write the calibrated checkpoint directory."""
     from cvdm.build import build_checkpoint, golden_input
     from cvdm.checkpoint import save_checkpoint
     from cvdm.dataset import load_dataset
@@ -91,6 +91,12 @@ def train(options: argparse.Namespace) -> None:
     if options.output.exists():
         raise ConfigError(
             f"nothing yet at {options.output}", "a file or folder", "Choose another -o or remove it."
+        )
+    if options.resume and not state.is_file():
+        raise ConfigError(
+            "the state of an earlier training of equal data, recipe and seed",
+            f"none at {state}",
+            "Leave --resume out to begin anew, or correct the options.",
         )
     with _bar("train", "step") as progress:
         for step in training_steps(dataset, recipe, state_path=state, device=options.device, base=base):
@@ -208,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--preset", required=True, help="a preset of params.yaml")
     add("--seed", type=int, help="training seed (default: the preset's)")
     add("--base", type=Path, metavar="DIR", help="fine-tune from this checkpoint")
+    add("--resume", action="store_true", help="only go on with an earlier training, never begin one")
     add("--state", type=Path, help="file of the resumable training state (default: beside the output)")
     add("-o", "--output", type=Path, required=True, help="checkpoint directory to write")
     add = command(evaluate, _add_data, _add_device, _add_sampling)

@@ -123,6 +123,16 @@ def retrain(
     return Answer(result.as_json(), "\n".join(lines))
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def train(context: typer.Context) -> None:
+    """Train outside the registry: the options of `python -m cvdm train`, --resume among them."""
+    from cvdm.__main__ import main as science
+
+    raise typer.Exit(science(["train", *context.args]))
+
+
 @command(app)
 def models(
     task: Annotated[str | None, typer.Option("--task", help="One task; all when left out.")] = None,

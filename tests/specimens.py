@@ -21,6 +21,18 @@ TINY_RECIPE = Recipe(
     TrainingConfig(steps=4, batch=2, patch=16, warmup=1, validate_every=2, checkpoint_every=1),
     SamplingConfig(samples=2, steps=2, tile=32),
 )
+WINNING_RECIPE = Recipe(
+    ModelConfig(
+        mean=NetworkConfig(width=8, levels=3, stem=1),
+        denoiser=NetworkConfig(width=8, levels=2),
+        schedule=ScheduleConfig(width=8),
+    ),
+    TrainingConfig(
+        steps=400, batch=8, patch=32, warmup=20, ema=0.98, validate_every=200, checkpoint_every=100
+    ),
+    SamplingConfig(samples=8, steps=4, tile=128),
+)
+"""Beats every baseline on synthetic cells, calibrated, after some twenty seconds on two cores."""
 
 
 def tiny_model(recipe: Recipe = TINY_RECIPE, *, seed: int = 0) -> CVDM:

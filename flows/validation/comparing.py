@@ -163,7 +163,7 @@ def _with_vignetting(rows: Sequence[PairFeatures], changes: Mapping[str, LocalCh
         others = [one for name, some in fields.items() if name != session for one in some.values()]
         found = added_falloff(list(own.values()), others)
         if found is not None:
-            least[session] = found.at_least
+            least[session] = max(found.at_least, 0.0)  # less than nothing is no loss that is shown
     return [replace(row, vignetting=least.get(row.session)) for row in rows]
 
 

@@ -10,8 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from packaging.requirements import Requirement
 from specimens import cells, make_dataset
+
+from cvdm.checkpoint import load_checkpoint
+from cvdm.dataset import load_dataset
+from cvdm.params import load_recipe
+from cvdm.training import train as training_steps
+from cvdm.training_state import read_state
 
 ROOT = Path(__file__).parents[2]
 DATA, MODEL = ("--data", "data/test-cells"), ("--checkpoint", "models/test-cells")
@@ -139,6 +146,22 @@ def test_a_mistake_is_one_paragraph(run, trained, arguments, clue):
     done = run(*arguments, code=1, folder=trained)
     assert "Expected" in done.stderr and clue in done.stderr and "Traceback" not in done.stderr
     assert sorted(trained.iterdir()) == before
+
+
+def test_resume_goes_on_and_never_begins(run, trained):
+    """Without a state it is refused; with one, the result is the uninterrupted training's, bit for bit."""
+    train = ("train", "--data", "data/test-cells", "--preset", "tiny", "--resume", "--state")
+    refused = run(*train, "no-state.pt", "-o", "never", code=1, folder=trained)
+    assert "no-state.pt" in refused.stderr and "--resume" in refused.stderr
+    dataset, recipe = load_dataset(trained / "data/test-cells"), load_recipe(trained / "params.yaml", "tiny")
+    begun = training_steps(dataset, recipe, state_path=trained / "state.pt")
+    next(begun), next(begun)
+    begun.close()
+    assert read_state(trained / "state.pt")["step"] < recipe.training.steps
+    run(*train, "state.pt", "-o", "resumed", folder=trained)
+    whole, resumed = (load_checkpoint(trained / name).model for name in ("models/test-cells", "resumed"))
+    for name, weights in whole.state_dict().items():
+        assert torch.equal(weights, resumed.state_dict()[name]), name
 
 
 def test_unknown_parameters_are_refused_by_name(run, trained):

@@ -416,3 +416,13 @@ def test_ctrl_c_while_workers_start_leaves_no_stacks(tmp_path):
     told = process.communicate(timeout=120)[1].decode()
     assert process.returncode == 130
     assert "interrupted; run it again" in told and "Traceback" not in told
+
+
+def test_train_is_the_command_of_the_science(tmp_path):
+    """Options are passed on as they are, its help and exit codes too."""
+    command = [sys.executable, "-m", "flows.cli", "train"]
+    told = subprocess.run([*command, "--help"], capture_output=True, text=True)
+    assert told.returncode == 0 and "--resume" in told.stdout
+    options = ["--data", str(tmp_path), "--preset", "none", "-o", str(tmp_path / "model"), "--resume"]
+    refused = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path)
+    assert refused.returncode == 1 and "params.yaml" in refused.stderr and "Traceback" not in refused.stderr
