@@ -66,7 +66,10 @@ def ingest(
     options = IngestOptions(session, card, name_pattern, commit=not no_commit, push=not no_push)
     result = take_in(source, task, settings, options)
     beside = result.quarantined.folder if result.quarantined else None
-    page = keep(result.everything, settings, f"{task}-ingest", files=result.files, also_in=beside)
+    batch = frozenset((*result.added, *(one.name for one in result.rejected if one.name)))
+    page = keep(
+        result.everything, settings, f"{task}-ingest", files=result.files, batch=batch, also_in=beside
+    )
     document = {**result.as_json(), "page": str(page)}
     return Answer(document, f"{result.summary()}\nReport: {page}", 0 if result.accepted else 1)
 

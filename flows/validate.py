@@ -9,7 +9,7 @@ What is judged, and how, lies in flows/validation/; this module knows where the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,12 +133,14 @@ def keep(
     name: str,
     *,
     files: Mapping[str, PairFiles] | None = None,
+    batch: Collection[str] = (),
     docs: bool = True,
     also_in: Path | None = None,
 ) -> Path:
     """Write page, document and Data Docs in the place of earlier ones of this name; returns the page.
 
     files:   where the images are, if not in the report's folder (any more).
+    batch:   names of the pairs that came now, if others were there before.
     also_in: a folder that keeps the page when the next one of this name takes its place.
     docs:    whether to write Data Docs; a page that is stored elsewhere cannot link them.
              Raises StorageError.
@@ -150,9 +152,9 @@ def keep(
         temporary.write_text(plain_json(report.as_json()) + "\n", encoding="utf-8")
     first = write_data_docs(report, page.with_name(DOCS)) if docs else None
     now = datetime.now(UTC)
-    write_page(report, page, date=now, docs=first, files=files)
+    write_page(report, page, date=now, docs=first, files=files, batch=batch)
     if also_in is not None:
-        write_page(report, also_in / PAGE, date=now, files=files)
+        write_page(report, also_in / PAGE, date=now, files=files, batch=batch)
     return page
 
 
@@ -204,7 +206,7 @@ def _examine_batch(
     names = {pair.name for pair in batch.new}
     verdict = judge_batch(path, card, measured, names, policy, choose_seed=lent.made)
     rejected = (*batch.clashes(), *verdict.rejected)
-    page = keep(verdict.everything, settings, f"{task}-batch", files=pairs)
+    page = keep(verdict.everything, settings, f"{task}-batch", files=pairs, batch=verdict.names)
     known, count = len(batch.known), len(batch.new) + len(batch.known) + len(batch.clashing)
     document = {
         "ok": not rejected,

@@ -40,6 +40,11 @@ class BatchReport:
     everything: ValidationReport
     """Of the whole dataset with all pairs of the batch, for the page; fields in the splits that they got."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all pairs that were judged."""
+        return frozenset((*self.accepted, *(one.name for one in self.rejected if one.name)))
+
 
 @dataclass(frozen=True)
 class Arrivals:

@@ -115,6 +115,15 @@ def test_the_verdict_counts_pairs(report, page):
     assert str(report.root.parent) not in text
 
 
+def test_of_a_batch_the_first_thing_said_is_how_many_are_good(report, page):
+    """Pairs that were there before are counted apart."""
+    rejected = {finding.name for finding in report.rejected if finding.name}
+    good = next(row.name for row in report.table if row.name not in rejected)
+    text = page(report, batch=(good, *sorted(rejected)[:2]))
+    assert "Of this batch 1 of 3 pairs is good." in text and "With the pairs that were there before" in text
+    assert "Of this batch" not in page(report)
+
+
 def test_a_sound_dataset_is_accepted(cells_dataset, page):
     """No refusal, and every pair with both pictures."""
     report = validate_dataset(cells_dataset, ValidationPolicy(), workers=1)

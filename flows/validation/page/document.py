@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -63,12 +63,14 @@ def write_page(
     date: datetime,
     docs: Path | None = None,
     files: Mapping[str, PairFiles] | None = None,
+    batch: Collection[str] = (),
 ) -> None:
     """Write the report as one HTML file that needs nothing else. Raises StorageError.
 
     date:  when the dataset was judged.
     docs:  first page of Great Expectations' Data Docs of this validation, linked relative to `path`.
     files: images by name of the pair, where they are not in the report's folder (any more).
+    batch: names of the pairs that came now, if others were there before.
     """
     anchors = [f"pair-{number}" for number in range(len(report.table))]
     listed = entries(report, anchors)
@@ -82,6 +84,7 @@ def write_page(
         "folder": report.root.resolve().name,
         "date": date,
         "counts": _counts(listed),
+        "batch": _counts([entry for entry in listed if entry.row.name in batch]) if batch else None,
         "splits": _splits(report),
         "refusals": grouped((one for one in report.rejected if one.name), by_name),
         "cautions": grouped((one for one in report.warnings if one.name), by_name),
