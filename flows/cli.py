@@ -63,13 +63,17 @@ def ingest(
     settings = Settings.prepared()
     from flows.ingest import ingest as take_in
     from flows.ingest_result import IngestOptions
+    from flows.triggers.drift_watch import watch_for_drift
     from flows.validate import keep
 
     options = IngestOptions(session, card, name_pattern, commit=not no_commit, push=not no_push)
     result = take_in(source, task, settings, options)
     page = keep(result.everything, settings, f"{task}-ingest", files=result.files)
-    document = {**result.as_json(), "page": str(page)}
-    return Answer(document, f"{result.summary()}\nReport: {page}", 0 if result.accepted else 1)
+    refused = {finding.name for finding in result.rejected if finding.name}
+    drift = watch_for_drift(settings, result.everything, refused) if result.added else None
+    text = f"{result.summary()}\nReport: {page}" + (f"\n{drift.summary()}" if drift else "")
+    document = {**result.as_json(), "page": str(page), "drift": drift.as_json() if drift else None}
+    return Answer(document, text, 0 if result.accepted else 1)
 
 
 @command(app)

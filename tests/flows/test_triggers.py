@@ -10,19 +10,24 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
+from drift_rows import rows
 
 from cvdm.errors import ConfigError
 from flows.device_lock import BusyError, device_lock, holder
+from flows.registry import Registry
 from flows.settings import Settings
 from flows.timetable import change
 from flows.triggers import desk
 from flows.triggers.data_watch import DataWatch
 from flows.triggers.desk import begin, put_back, trigger
+from flows.triggers.drift_watch import watch_for_drift
 from flows.triggers.pending import LATEST_BEGIN, TriggerStore
 from flows.triggers.poll import Poll
 from flows.triggers.rules import Cause, State, decide_trigger, joined
 from flows.triggers.signals import Shift, Signal, read_signals, signals_folder, write_signal
+from flows.validation import load_validation_policy, validate_dataset
 
 TASK = "test-cells"
 NOW = datetime(2026, 11, 20, 3, tzinfo=UTC)
@@ -196,6 +201,26 @@ def test_a_newer_signal_takes_the_place_of_an_older_one_of_its_origin(settings):
     for signal in (SIGNAL, other, later):
         write_signal(settings, signal)
     assert list(read_signals(settings).values()) == [other, later]
+
+
+def test_an_ingest_of_noisier_fields_leaves_a_signal(settings, tiny_checkpoint_dir):
+    """Against the champion's table; refused pairs do not count, and more of the same leaves none."""
+    registry = Registry.open(settings)
+    run = registry.runs.start(TASK, "a run", params={}, tags={})
+    usual = rows("a", 16, np.random.default_rng(0))
+    registry.runs.log_json(run.run_id, {"table": [asdict(row) for row in usual]}, "validation/report.json")
+    registry.models.set_alias(TASK, "champion", registry.models.register(TASK, run, tiny_checkpoint_dir, {}))
+
+    report = validate_dataset(settings.dataset_dir(TASK), load_validation_policy(settings.params_file))
+    noisier = rows("b", 12, np.random.default_rng(1), noise=10.0)
+    shown = replace(report, table=(*usual, *noisier))
+    assert not watch_for_drift(settings, shown, {row.name for row in noisier}).shifted
+    assert not read_signals(settings)
+    assert watch_for_drift(settings, shown, set()).shifted
+    (signal,) = read_signals(settings).values()
+    assert (signal.task, signal.origin) == (TASK, "validation")
+    assert [shift.feature for shift in signal.features] == ["low_noise"]
+    assert signal.features[0].effect > 0.5 and "low_noise higher" in signal.message
 
 
 @pytest.mark.parametrize(
