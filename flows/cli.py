@@ -16,6 +16,7 @@ import typer
 from flows.alerts import Alert, send
 from flows.commands.audit import audit
 from flows.commands.data import NoCommit, data
+from flows.commands.schedule import schedule
 from flows.console import Answer, command, say, stop_on_sigterm
 from flows.settings import Settings
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.add_typer(audit, name="audit")
+app.add_typer(schedule, name="schedule")
 
 Task = Annotated[str, typer.Option("--task", help="Name of the task, a folder of the data directory.")]
 Which = Annotated[str, typer.Option("--version", help="A version number, or an alias such as champion.")]
@@ -61,17 +63,24 @@ def ingest(
     settings = Settings.prepared()
     from flows.ingest import ingest as take_in
     from flows.ingest_result import IngestOptions
+    from flows.triggers.drift_watch import watch_for_drift
     from flows.validate import keep
 
     options = IngestOptions(session, card, name_pattern, commit=not no_commit, push=not no_push)
     result = take_in(source, task, settings, options)
-    beside = result.quarantined.folder if result.quarantined else None
-    batch = frozenset((*result.added, *(one.name for one in result.rejected if one.name)))
+    refused = frozenset(one.name for one in result.rejected if one.name)
     page = keep(
-        result.everything, settings, f"{task}-ingest", files=result.files, batch=batch, also_in=beside
+        result.everything,
+        settings,
+        f"{task}-ingest",
+        files=result.files,
+        batch=refused.union(result.added),
+        also_in=result.quarantined.folder if result.quarantined else None,
     )
-    document = {**result.as_json(), "page": str(page)}
-    return Answer(document, f"{result.summary()}\nReport: {page}", 0 if result.accepted else 1)
+    drift = watch_for_drift(settings, result.everything, refused) if result.added else None
+    text = f"{result.summary()}\nReport: {page}" + (f"\n{drift.summary()}" if drift else "")
+    document = {**result.as_json(), "page": str(page), "drift": drift.as_json() if drift else None}
+    return Answer(document, text, 0 if result.accepted else 1)
 
 
 @command(app)

@@ -24,8 +24,7 @@ class BusyError(CvdmError):
 def device_lock(folder: Path, device: str, purpose: str) -> Iterator[None]:
     """Hold the device's lock file in `folder` for the block. Raises BusyError at once when it is taken."""
     folder.mkdir(parents=True, exist_ok=True)
-    device = "cuda:0" if device == "cuda" else device  # torch's name for the first GPU
-    path = folder / f"{device.replace(':', '-')}.lock"
+    path = _path(folder, device)
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,6 +40,29 @@ def device_lock(folder: Path, device: str, purpose: str) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def holder(folder: Path, device: str) -> str | None:
+    """Who holds the device, in words; None where it is free.
+
+    The lock itself is tried only where the file names somebody, so that a look never keeps a start away.
+    """
+    path = _path(folder, device)
+    try:
+        with path.open("r", encoding="utf-8") as file:
+            if not file.read(1):
+                return None
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _holder(path)
+    return None  # a process that was killed left its name
+
+
+def _path(folder: Path, device: str) -> Path:
+    device = "cuda:0" if device == "cuda" else device  # torch's name for the first GPU
+    return folder / f"{device.replace(':', '-')}.lock"
 
 
 def _holder(path: Path) -> str:

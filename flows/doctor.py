@@ -56,6 +56,7 @@ def examine(settings: Settings) -> tuple[Finding, ...]:
         folders,
         git,
         parameters,
+        schedule,
         data,
         tracking,
         ports,
@@ -181,6 +182,16 @@ def parameters(settings: Settings) -> Iterator[Finding]:
     load_policy(settings.params_file)
     load_validation_policy(settings.params_file)
     yield Finding("parameters", "ok", f"presets {', '.join(presets)}")
+
+
+def schedule(settings: Settings) -> Iterator[Finding]:
+    """Can the timetable be read, and what does it say?"""
+    from flows.timetable import read_timetable
+
+    entries = read_timetable(settings).values()
+    paused = [entry.task for entry in entries if not entry.enabled]
+    found = f"{len(entries)} tasks" + (f", paused: {', '.join(paused)}" if paused else "")
+    yield Finding("schedule", "ok", found)
 
 
 def data(settings: Settings) -> Iterator[Finding]:

@@ -24,12 +24,14 @@ def launch(
     settings.prepare_environment()
     from flows.registry import Registry
     from flows.retrain import earlier_result, retrain
+    from flows.triggers.desk import refuse_by_hand
 
     if not force:
         earlier = earlier_result(
             Registry.open(settings), task, preset, init=init, seed=seed, settings=settings
         )
         if earlier is not None:
+            refuse_by_hand(settings, task, earlier.described())
             return earlier
     with orchestrator(settings):
         return retrain(task, preset, init=init, seed=seed, force=force)

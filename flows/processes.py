@@ -160,14 +160,13 @@ def addresses(settings: Settings, *, models: bool = True) -> tuple[Address, ...]
     own = f"http://{host}:{settings.mlflow_port}"
     tracking = own if tracks_locally(settings) else settings.tracking_uri
     prefect = settings.prefect_url.removesuffix("/api").replace(settings.host, host)
-    when = f"{settings.schedule_cron} {settings.schedule_timezone}, preset {settings.schedule_preset}"
     note = "POST /reconstruct, GET /models"
     if models:
         ready = answers(f"{service}{SERVICE_READY}")
         note += "; ready" if ready else "; no model yet: `cvdm retrain --task TASK`"
     return (
         Address("MLflow", tracking, "runs, metrics, models"),
-        Address("Prefect", prefect, f"flow runs; retrains at {when}"),
+        Address("Prefect", prefect, "flow runs; when it retrains: `cvdm schedule list`"),
         Address("service", service, note),
     )
 

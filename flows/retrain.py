@@ -40,12 +40,15 @@ from flows.registry import AwayError, Registry
 from flows.settings import Settings
 from flows.start import choose_start, unless_shifted
 from flows.train import RUN_NOTE, Candidate, closing, open_run, train
+from flows.triggers.desk import begin
 from flows.validate import drift_of, log_validation, page_of, validate
 
 EVENTS: dict[Verdict, Event] = {"promote": "promoted", "reject": "rejected", "undecided": "undecided"}
 """How a verdict is told."""
 RETRY_SECONDS = (10, 30, 60, 120, 300, 600)
 """Pauses before a step is tried again while the tracking server is away."""
+ASKED = "asked"
+"""Tag of a run: the evidence as planned, before validation chose another start."""
 RESULT = "result.json"
 """The result among the artifacts of its run."""
 
@@ -77,6 +80,10 @@ class RetrainResult:
     champion_version: int | None = None
     """The version that it was judged against; None for the first model of a task."""
 
+    def described(self) -> str:
+        """Which one it is, in words."""
+        return f"version {self.version} ({self.verdict}, run {self.run_id})"
+
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
@@ -103,12 +110,20 @@ def _server_was_away(_task: Any, _run: Any, state: State) -> bool:
 
 @prefect.flow(name="retrain", flow_run_name="{task} {preset}")
 def retrain(
-    task: str, preset: str = "cpu", *, init: str = "auto", seed: int | None = None, force: bool = False
+    task: str,
+    preset: str = "cpu",
+    *,
+    init: str = "auto",
+    seed: int | None = None,
+    force: bool = False,
+    trigger: str = "manual",
+    ticket: str | None = None,
 ) -> RetrainResult:
     """Retrain one task by a preset of params.yaml and promote the candidate if the gate says so.
 
     init: where the weights start, `auto`, `scratch`, `base` or `champion`; see flows/start.py.
     seed: training seed instead of the preset's. force: train anew even when nothing has changed.
+    trigger, ticket: what it is started for and by which decision; see flows/triggers/.
     Raises CvdmError, whose message says what to do; run again, it goes on where it stopped.
     """
     settings = Settings.read()
@@ -120,6 +135,7 @@ def retrain(
         telling_of_failure(settings, task),
         told_to(shown_progress(task)),
     ):
+        begin(settings, task, trigger, ticket)
         registry = Registry.open(settings)
         try:
             job = planned(registry, task, preset, init=init, seed=seed, settings=settings)
@@ -127,12 +143,12 @@ def retrain(
             step(validate)(settings, task)  # says it better, with every problem
             raise
         earlier = None if force else finished(registry, job)
-        return earlier or retrain_anew(registry, job, force=force)
+        return earlier or retrain_anew(registry, job, force=force, trigger=trigger)
 
 
-def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
+def retrain_anew(registry: Registry, job: Job, *, force: bool, trigger: str) -> RetrainResult:
     """The five steps; what was trained on equal evidence is judged again, unless `force` drops it."""
-    began = time.monotonic()
+    began, asked = time.monotonic(), job
     report = step(validate)(job.settings, job.task)
     drift = drift_of(registry, report)
     if drift is not None and drift.shifted:
@@ -141,12 +157,14 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool) -> RetrainResult:
     if start is not job.start:
         job = job.starting_from(start)
         if not force and (earlier := finished(registry, job)):
+            registry.runs.set_tags(earlier.run_id, {ASKED: asked.evidence})
             return earlier
     if force:
         shutil.rmtree(job.folder, ignore_errors=True)
     else:
         take_up(registry, job)
     run = open_run(job, registry)
+    registry.runs.set_tags(run.run_id, {"trigger": trigger, ASKED: asked.evidence})
     log_validation(registry, run, report, page_of(job.settings, job.task))
     show_links(job.settings, job.task, registry.runs.experiment(job.task), run.run_id)
     with closing(registry, run), metering(job, registry, run) as meter, registry.runs.watching(run):
@@ -187,13 +205,19 @@ def finished(registry: Registry, job: Job) -> RetrainResult | None:
 
     It does while the champion is the one that it was judged against, or its own version.
     """
-    run_id = registry.runs.find(job.task, {"evidence": job.evidence, "judgement": job.judgement})
+    run_id = _finished_run(registry, job, "evidence")
+    if run_id is None and job.start.by_rule:  # who asks for a start gets that one
+        run_id = _finished_run(registry, job, ASKED)
     if run_id is None:
         return None
     document = registry.runs.read_json(run_id, RESULT)
     result = replace(RetrainResult(**document), reasons=tuple(document["reasons"]), repeated=True)
     serving = registry.models.champion(job.task)
     return result if serving in (result.champion_version, result.version) else None
+
+
+def _finished_run(registry: Registry, job: Job, key: str) -> str | None:
+    return registry.runs.find(job.task, {key: job.evidence, "judgement": job.judgement})
 
 
 def take_up(registry: Registry, job: Job) -> None:

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -64,6 +64,13 @@ class Settings(BaseSettings):
     schedule_cron: str = Field("0 2 * * *", description="When `cvdm up` retrains, as a cron expression.")
     schedule_timezone: str = Field("UTC", description="Time zone of the schedule, an IANA name.")
     schedule_preset: str = Field("cpu", description="Preset of params.yaml that scheduled retrainings use.")
+    triggers: Annotated[tuple[Literal["schedule", "data", "drift"], ...], NoDecode] = Field(
+        ("schedule", "data", "drift"),
+        description="What starts a retraining by itself, separated by commas; empty means nothing does.",
+    )
+    cooldown_hours: float = Field(
+        6, ge=0, description="Hours between two retrainings of a task that start by themselves."
+    )
     rehearsal: bool = Field(
         True, description="Whether a version must answer through a service process before it serves."
     )
@@ -149,7 +156,7 @@ class Settings(BaseSettings):
             raise ValueError("a folder must be absolute, or artifacts land wherever a process was started")
         return root
 
-    @field_validator("tasks", mode="before")
+    @field_validator("tasks", "triggers", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
@@ -233,7 +240,8 @@ def settings_table() -> str:
     """The settings as a Markdown table, as the README shows it."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = f"`{field.default}`" if str(field.default) not in ("()", "") else "empty"
+        value = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        default = f"`{value}`" if str(value) else "empty"
         rows.append(f"| `CVDM_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(rows)
 

@@ -58,8 +58,10 @@ def test_every_cvdm_command_exists_with_its_options(line):
 
     from flows.cli import app
 
-    name, *arguments = shlex.split(line)[1:]
-    command = typer.main.get_command(app).commands[name]
+    arguments = shlex.split(line)[1:]
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):  # a group
+        command = command.commands[arguments.pop(0)]
     known = {o for parameter in command.params for o in (*parameter.opts, *parameter.secondary_opts)}
     used = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
     assert used <= known | {"--help"}

@@ -32,6 +32,7 @@ PARAMS = yaml.safe_dump(
 def _quiet_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tools see the same environment as under `cvdm`, with their state in a temporary folder."""
     settings = Settings(home=tmp_path_factory.mktemp("tools"))
+    settings.mlruns_dir.mkdir()  # Prefect makes its home below it
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.tool_environment().items():
             patch.setenv(name, value)

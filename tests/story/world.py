@@ -58,7 +58,7 @@ class World:
             "CVDM_HOME": str(self.home),
             "CVDM_CACHE_DIR": str(root / "service-cache"),
             "CVDM_ALERTS": (root / "alerts.jsonl").as_uri(),
-            "CVDM_SCHEDULE_CRON": "0 0 29 2 *",  # nothing starts by itself meanwhile
+            "CVDM_TRIGGERS": "",  # nothing starts by itself meanwhile
         }
         self.service_url = f"http://127.0.0.1:{ports['SERVICE']}"
 
