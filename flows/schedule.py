@@ -13,7 +13,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cvdm.errors import ConfigError
 from flows.console import say
@@ -143,15 +143,19 @@ async def add_deployment(runner: Runner, entry: Entry) -> UUID:
 
 async def set_schedule(client: PrefectClient, deployment: UUID, entry: Entry) -> None:
     """Give a deployment the one schedule of its entry; runs that it had planned ahead are planned anew."""
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.schedules import CronSchedule
 
-    wanted: dict[str, Any] = {
-        "active": entry.enabled,
-        "schedule": CronSchedule(cron=entry.cron, timezone=entry.timezone),
-    }
-    first, *others = await client.read_deployment_schedules(deployment)
-    await client.update_deployment_schedule(deployment, first.id, **wanted)
-    for other in others:
+    wanted = CronSchedule(cron=entry.cron, timezone=entry.timezone)
+    present = await client.read_deployment_schedules(deployment)
+    if present:
+        await client.update_deployment_schedule(
+            deployment, present[0].id, active=entry.enabled, schedule=wanted
+        )
+    else:  # somebody has removed it in Prefect's page
+        made = DeploymentScheduleCreate(schedule=wanted, active=entry.enabled)
+        await client.create_deployment_schedules(deployment, [made])
+    for other in present[1:]:
         await client.delete_deployment_schedule(deployment, other.id)
 
 

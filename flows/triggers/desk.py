@@ -49,7 +49,7 @@ def trigger(
         pending = store.add(task, (*causes, *signals.values()))
         entry = entry_of(settings, task)
         # a look at data and registry takes seconds: what waits already is looked at again when it may start
-        known = before is not None and before.causes == pending.causes
+        known = before is not None and before.told is not None and before.causes == pending.causes
         state = _state(settings, store, task, pending.causes, paused=not entry.enabled, now=now)
         decision = decide_trigger(state, now)
         if not (decision.rule == "paused" or (known and decision.action == "wait")):

@@ -187,6 +187,10 @@ def test_a_running_runner_follows_within_seconds_and_everything_survives_a_resta
             wait_for(lambda: "remove it" in log.read_text(), 20)
             assert schedules(url) == after
             timetable_file(settings).write_bytes(timetable)
+            (settings.data_dir / "nets").mkdir()
+            (settings.data_dir / "nets" / "card.yaml").touch()
+            after["nets"] = usual
+            wait_for(lambda: schedules(url) == after, 20)
     change(settings, "cells", by="ada", now=NOW, cron="45 3 * * *")
     after["cells"] = ("45 3 * * *", "Europe/Berlin", True)
     with running(server) as (started,):

@@ -116,6 +116,15 @@ def test_a_busy_device_makes_a_trigger_wait_until_it_is_free(settings, store):
     assert steps(store)[-1] == ("began", "schedule+data", "none")
 
 
+def test_what_is_not_new_is_refused_at_once_even_while_the_device_is_busy(settings, store, monkeypatch):
+    """Also when the look at the data has put it there; the registry's answer is given here."""
+    monkeypatch.setattr(desk, "_repeats", lambda *arguments: "version 3")
+    store.add(TASK, (DATA,))
+    with busy(settings):
+        assert trigger(settings, TASK, now=NOW).decision.rule == "evidence"
+    assert store.pending(TASK) is None
+
+
 def test_a_started_retraining_that_never_begins_is_started_again(settings, store):
     """A killed process loses nothing; before that, the same trigger starts nothing else."""
     first = trigger(settings, TASK, (DATA,), now=NOW)
