@@ -16,6 +16,7 @@ import typer
 from flows.alerts import Alert, send
 from flows.commands.audit import audit
 from flows.commands.data import NoCommit, data
+from flows.commands.housekeeping import housekeeping
 from flows.commands.schedule import schedule
 from flows.console import Answer, command, say, stop_on_sigterm
 from flows.settings import Settings
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.add_typer(audit, name="audit")
+app.add_typer(housekeeping, name="housekeeping")
 app.add_typer(schedule, name="schedule")
 
 Task = Annotated[str, typer.Option("--task", help="Name of the task, a folder of the data directory.")]

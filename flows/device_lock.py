@@ -47,7 +47,16 @@ def holder(folder: Path, device: str) -> str | None:
 
     The lock itself is tried only where the file names somebody, so that a look never keeps a start away.
     """
-    path = _path(folder, device)
+    return _holder_of(_path(folder, device))
+
+
+def devices_in_use(folder: Path) -> tuple[str, ...]:
+    """What every device that is taken is taken for, in words."""
+    found = (_holder_of(path) for name in ("cpu", "cuda-*") for path in sorted(folder.glob(f"{name}.lock")))
+    return tuple(words for words in found if words is not None)
+
+
+def _holder_of(path: Path) -> str | None:
     try:
         with path.open("r", encoding="utf-8") as file:
             if not file.read(1):

@@ -36,10 +36,13 @@ async def serve_schedule(settings: Settings) -> None:
     """Serve timetable and triggers until the process ends."""
     from prefect.runner import Runner
 
+    from flows.housekeeping.flow import add_housekeeping
+
     # The device's lock lets one retraining at a time; a scheduled one that may not begin says so and ends.
     runner = Runner(name="cvdm", pause_on_shutdown=False)
     schedules = Schedules(runner, settings)
     await schedules.apply()
+    await add_housekeeping(runner, settings)
     watching = asyncio.create_task(watch(schedules, Poll(settings)))
     try:
         await runner.start()

@@ -71,6 +71,17 @@ class Settings(BaseSettings):
     cooldown_hours: float = Field(
         6, ge=0, description="Hours between two retrainings of a task that start by themselves."
     )
+    housekeeping_cron: str = Field(
+        "0 4 * * 0", description="When `cvdm up` keeps house, as a cron expression; empty means never."
+    )
+    housekeeping_apply: bool = Field(
+        False, description="Whether housekeeping by the clock removes what it finds, or only reports it."
+    )
+    backup_dir: str = Field(
+        "",
+        pattern=r"^(/.*)?$",
+        description="Absolute folder where housekeeping by the clock writes a backup; empty for none.",
+    )
     rehearsal: bool = Field(
         True, description="Whether a version must answer through a service process before it serves."
     )

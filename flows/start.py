@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from flows.validation.drift import Drift
 
 CHOICES = ("auto", "scratch", "base", "champion")
+COPY = "-version-"
+"""Between task and number in the name of a champion's copy."""
 MOST_NEW = 0.5
 """Share of training fields new to the champion, above which there is more to learn than to keep."""
 VALIDATION_REPORT = "validation/report.json"
@@ -59,6 +61,11 @@ def choose_start(asked: str, registry: Registry, job: Job) -> Start:
         raise ConfigError(
             f"a {asked} of {job.task} to start from", str(reason), "Use --init auto or --init scratch."
         ) from reason
+
+
+def is_champion_copy(folder: str) -> bool:
+    """Whether a folder beside those of jobs is the copy of a version to start from."""
+    return folder.rpartition(COPY)[2].isdigit()
 
 
 def unless_shifted(start: Start, drift: Drift | None) -> Start:
@@ -134,7 +141,7 @@ def _version(registry: Registry, task: str, number: int) -> Version | None:
 def _champion_base(registry: Registry, job: Job, number: int) -> Base:
     if _version(registry, job.task, number) is None:
         raise _Unfit(f"version {number} is not in the registry any more")
-    copy = job.settings.mlruns_dir / "training" / f"{job.task}-version-{number}"
+    copy = job.settings.mlruns_dir / "training" / f"{job.task}{COPY}{number}"
     if not copy.is_dir():
         registry.models.download(job.task, number, copy)
     return _fitting(copy, job)

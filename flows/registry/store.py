@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.audit import AuditLog
+from flows.registry.cleaning import Cleaning
 from flows.registry.connection import connect
 from flows.registry.models import Models
 from flows.registry.tracking import Runs
@@ -22,11 +23,17 @@ class Registry:
     """Folder of the locks of whoever changes what is in here on this machine."""
     audit: AuditLog
     """Every decision about who serves that was made on this machine."""
+    cleaning: Cleaning
+    """What housekeeping may take."""
 
     @classmethod
     def open(cls, settings: Settings) -> Registry:
         """Connect to the store that the settings name. Raises RegistryError."""
         connection = connect(settings)
         return cls(
-            Runs(connection), Models(connection), settings.mlruns_dir / "locks", AuditLog(settings.audit_file)
+            runs=Runs(connection),
+            models=Models(connection),
+            locks=settings.mlruns_dir / "locks",
+            audit=AuditLog(settings.audit_file),
+            cleaning=Cleaning(connection),
         )

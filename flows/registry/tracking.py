@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
     DatasetInput,
@@ -232,11 +233,16 @@ class Runs:
         return any(entry.path == path for entry in entries)
 
     def _runs(self, condition: str) -> list[Any]:
-        experiments = [e.experiment_id for e in self._client.search_experiments()]
-        order = ["attributes.start_time DESC"]
-        page = self._client.search_runs(experiments, condition, order_by=order)
-        found = list(page)
-        while page.token:
-            page = self._client.search_runs(experiments, condition, order_by=order, page_token=page.token)
-            found += page
-        return found
+        return all_runs(self._client, condition)
+
+
+def all_runs(client: MlflowClient, condition: str) -> list[Any]:
+    """Every run of every experiment that meets a condition of MLflow's search, newest first."""
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    order = ["attributes.start_time DESC"]
+    page = client.search_runs(experiments, condition, order_by=order)
+    found = list(page)
+    while page.token:
+        page = client.search_runs(experiments, condition, order_by=order, page_token=page.token)
+        found += page
+    return found

@@ -23,6 +23,7 @@ PARAMS = yaml.safe_dump(
         # One tile holds a whole test image, which is what takes least time.
         "presets": {"tiny": replace(TINY_RECIPE, sampling=replace(TINY_RECIPE.sampling, tile=128)).as_dict()},
         "gate": {"min_fields": 2},
+        "retention": {},
         "validation": {},
     }
 )

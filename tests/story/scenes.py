@@ -160,7 +160,7 @@ def refuse_spoiled_files(world: World) -> str:
     exchange_weights(spoiled, other)
     run = registry.runs.start(TASK, "spoiled files", params={}, tags={})
     version = registry.models.register(TASK, run, spoiled, {})
-    registry.runs.end(run, "FINISHED")
+    registry.runs.finish(run.run_id)
     told = world.cvdm("promote", "--task", TASK, "--version", str(version), "--reason", "a hurry", code=1)
     require("golden" in json.dumps(told), f"the reason does not name the golden pair: {told}")
     require(world.serving(TASK) == champion, f"the service serves {world.serving(TASK)}")

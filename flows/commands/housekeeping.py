@@ -1,0 +1,83 @@
+"""The commands `cvdm housekeeping reap|retain|backup|restore|restore-drill`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cvdm.errors import ConfigError
+from flows.console import Answer, command
+from flows.progress import progress_bar
+from flows.settings import Settings
+
+housekeeping = typer.Typer(help="Clear away, keep, back up, restore.", no_args_is_help=True)
+
+Apply = Annotated[bool, typer.Option("--apply", help="Do it; without this it is only told.")]
+Backup = Annotated[Path, typer.Argument(help="One backup: the folder with its manifest.json.")]
+
+
+@command(housekeeping, "housekeeping")
+def reap(apply: Apply = False) -> Answer:
+    """Close runs that nobody continues and remove what killed processes left."""
+    settings = Settings.prepared()
+    from flows.housekeeping.flow import reap as look
+
+    plan = look(settings, apply=apply)
+    return Answer(plan.as_json(applied=apply), plan.summary(applied=apply))
+
+
+@command(housekeeping, "housekeeping")
+def retain(apply: Apply = False) -> Answer:
+    """Remove training states and versions that are older than policy keeps and that nothing needs."""
+    settings = Settings.prepared()
+    from flows.housekeeping.flow import retain as look
+
+    plan = look(settings, apply=apply)
+    return Answer(plan.as_json(applied=apply), plan.summary(applied=apply))
+
+
+@command(housekeeping, "housekeeping")
+def backup(
+    destination: Annotated[
+        Path | None, typer.Argument(help="Folder of backups; CVDM_BACKUP_DIR when left out.")
+    ] = None,
+) -> Answer:
+    """Copy everything that cannot be computed again, with checksums."""
+    settings = Settings.prepared()
+    from flows.housekeeping.backup import back_up
+    from flows.housekeeping.plan import megabytes
+
+    if destination is None and not settings.backup_dir:
+        raise ConfigError("a folder for backups", "none", "Name one, or set CVDM_BACKUP_DIR.")
+    folder = (destination or Path(settings.backup_dir)).resolve()
+    with progress_bar("backup", "file") as progress:
+        target, manifest = back_up(settings, folder, progress)
+    document = {"backup": str(target), "files": len(manifest.files), "bytes": manifest.bytes}
+    told = f"Wrote {target}: {len(manifest.files)} files, {megabytes(manifest.bytes)}"
+    return Answer(document, f"{told}\n`cvdm housekeeping restore-drill {target}` proves it.")
+
+
+@command(housekeeping, "housekeeping")
+def restore(backup: Backup, to: Annotated[Path, typer.Option("--to", help="New or empty folder.")]) -> Answer:
+    """Write a backup to a new place, with addresses that hold there."""
+    Settings.prepared()
+    from flows.housekeeping.restore import restore as write
+
+    with progress_bar("verify", "file") as progress:
+        manifest = write(backup, to.resolve(), progress)
+    document = {**asdict(manifest), "files": len(manifest.files), "home": str(to)}
+    return Answer(document, f"Restored {len(manifest.files)} files of {manifest.created} to {to}")
+
+
+@command(housekeeping, "housekeeping")
+def restore_drill(backup: Backup) -> Answer:
+    """Prove a backup: restore it to a temporary folder, replay every champion, verify the audit log."""
+    Settings.prepared()
+    from flows.housekeeping.restore import drill
+
+    with progress_bar("verify", "file") as progress:
+        found = drill(backup.resolve(), progress)
+    return Answer(found.as_json(), found.summary(), 0 if found.passed else 1)

@@ -1,0 +1,331 @@
+"""Housekeeping on a real store: what goes, what never does, and that a backup brings everything back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import prefect
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Running
+from specimens import cells, make_checkpoint, make_dataset
+
+from cvdm.checkpoint import save_checkpoint
+from cvdm.errors import ConfigError
+from flows.device_lock import device_lock
+from flows.housekeeping.backup import back_up, newest
+from flows.housekeeping.flow import housekeeping, reap, retain
+from flows.housekeeping.policy import RetentionPolicy, load_retention
+from flows.housekeeping.restore import drill, restore
+from flows.housekeeping.retain import plan_retention, reasons_to_stay
+from flows.housekeeping.snapshot import MANIFEST, BackupError
+from flows.promote import promote
+from flows.registry import Registry, RegistryError, Run, Version
+from flows.settings import Settings
+from flows.train import RUN_NOTE
+
+TASK = "test-cells"
+LATER = datetime.now(UTC) + timedelta(days=400)
+"""When everything that is made here is old."""
+STRICT = RetentionPolicy(keep_versions=1, keep_promoted=1, keep_days=30, keep_states_days=7)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("source") / "checkpoint"
+    save_checkpoint(directory, make_checkpoint(seed=1), cells(np.random.default_rng(7), 32))
+    return directory
+
+
+@pytest.fixture
+def registry(project_settings) -> Registry:
+    return Registry.open(project_settings)
+
+
+def add_version(registry: Registry, checkpoint: Path, tmp_path: Path, **tags: str) -> tuple[int, Run]:
+    """A finished run with a training state among its artifacts, and its version."""
+    run = registry.runs.start(TASK, "a run", params={}, tags={})
+    state = tmp_path / "state.pt"
+    state.write_bytes(b"s" * 1000)
+    registry.runs.log_file(run.run_id, state, "checkpoints")
+    number = registry.models.register(TASK, run, checkpoint, tags)
+    registry.runs.finish(run.run_id)
+    return number, run
+
+
+def no_progress(_done: int, _total: int) -> None:
+    pass
+
+
+class TestReaping:
+    """Closed and removed is what nobody continues, and nothing else."""
+
+    def test_a_run_without_a_folder_is_closed_with_its_reason(self, project_settings, registry, monkeypatch):
+        """It was killed long ago; a person who looks at MLflow sees why it is not RUNNING any more."""
+        monkeypatch.setattr("flows.housekeeping.reap.GRACE", timedelta(0))
+        run = registry.runs.start(TASK, "dead", params={}, tags={})
+        told = reap(project_settings, apply=False)
+        assert [one.item.kind for one in told.goes] == ["run"] and "--apply" in told.summary(applied=False)
+        assert status(registry, run) == "RUNNING"
+        reap(project_settings, apply=True)
+        assert status(registry, run) == "KILLED" and "no process" in registry.runs.tags(run.run_id)["reaped"]
+
+    def test_a_killed_retraining_that_can_go_on_stays(self, project_settings, registry, monkeypatch):
+        """Its folder names the run: both are left for the same command."""
+        monkeypatch.setattr("flows.housekeeping.reap.GRACE", timedelta(0))
+        run = registry.runs.start(TASK, "killed", params={}, tags={})
+        folder = job_folder(project_settings, f"{TASK}-demo-0123456789ab", run)
+        told = reap(project_settings, apply=True)
+        assert not told.goes and "can go on" in told.summary(applied=True)
+        assert status(registry, run) == "RUNNING" and folder.is_dir()
+
+    def test_a_run_that_has_just_begun_stays(self, project_settings, registry):
+        """Between the run and its folder lies a moment."""
+        run = registry.runs.start(TASK, "young", params={}, tags={})
+        reap(project_settings, apply=True)
+        assert status(registry, run) == "RUNNING"
+
+    def test_folders_of_finished_jobs_and_copies_of_champions_go(self, project_settings, registry):
+        """Killed between its last step and its clearing away; nothing in it is needed."""
+        run = registry.runs.start(TASK, "done", params={}, tags={})
+        registry.runs.finish(run.run_id)
+        done = job_folder(project_settings, f"{TASK}-demo-0123456789ab", run)
+        copy = project_settings.mlruns_dir / "training" / f"{TASK}-version-3"
+        copy.mkdir()
+        (copy / "weights.pt").write_bytes(b"w" * 500)
+        plan = reap(project_settings, apply=True)
+        assert plan.bytes >= 500 and not done.exists() and not copy.exists()
+
+    def test_nothing_goes_while_somebody_retrains(self, project_settings):
+        """The device's lock is the truth, and a removal holds it."""
+        copy = project_settings.mlruns_dir / "training" / f"{TASK}-version-3"
+        copy.mkdir(parents=True)
+        with device_lock(project_settings.mlruns_dir / "locks", "cpu", "retrain test-cells"):
+            told = reap(project_settings, apply=True)
+            assert not told.goes and "retrain test-cells" in told.summary(applied=True)
+        assert copy.is_dir()
+
+    def test_a_flow_run_without_a_process_is_crashed(self, project_settings, prefect_server, monkeypatch):
+        """The orchestrator takes it for RUNNING for ever; other people's flows are left alone."""
+        monkeypatch.setattr("flows.housekeeping.reap.GRACE", timedelta(0))
+        monkeypatch.setattr("flows.housekeeping.reap.answers", lambda _url: True)
+        make_dataset(project_settings.dataset_dir(TASK))
+        settings = project_settings.model_copy(update={"prefect_url": PREFECT_API_URL.value()})
+
+        @prefect.flow
+        def orphan() -> None:
+            pass
+
+        with get_client(sync_client=True) as client:
+            dead, other = (
+                client.create_flow_run(orphan, name=name, state=Running()).id
+                for name in (f"{TASK} demo", "somebody else's")
+            )
+            reap(settings, apply=True)
+            states = {one: client.read_flow_run(one).state for one in (dead, other)}
+        assert states[dead].is_crashed() and "process is gone" in states[dead].message
+        assert states[other].is_running()
+
+    def test_housekeeping_by_the_clock_reports_and_backs_up(
+        self, project_settings, prefect_server, tmp_path, monkeypatch
+    ):
+        """What would go is told, a backup is written, nothing is removed unless the settings say so."""
+        monkeypatch.setenv("CVDM_BACKUP_DIR", str(tmp_path / "backups"))
+        copy = project_settings.mlruns_dir / "training" / f"{TASK}-version-3"
+        copy.mkdir(parents=True)
+        state = housekeeping(return_state=True)
+        assert state.is_completed() and "reap: 1 would go" in state.message and copy.is_dir()
+        report = json.loads((project_settings.mlruns_dir / "housekeeping.json").read_text())
+        assert report["reap"]["goes"][0]["name"] == copy.name and newest(tmp_path / "backups") is not None
+
+
+class TestRetention:
+    """Old versions go, unless something holds them."""
+
+    def test_what_is_held_stays_however_old(self, registry, checkpoint, tmp_path):
+        """Planted temptations: previous, pinned, an ancestor of the champion; one old version goes alone."""
+        numbers = [add_version(registry, checkpoint, tmp_path)[0] for _ in range(4)]
+        child, _ = add_version(registry, checkpoint, tmp_path, init="champion", init_version=str(numbers[1]))
+        add_version(registry, checkpoint, tmp_path)
+        for number in (numbers[0], child):
+            promote(registry, TASK, number, reasons=("better",), by="gate")
+        registry.models.set_tags(TASK, numbers[2], {"pinned": "for the paper"})
+        plan = plan_retention(registry, STRICT, LATER)
+        going = [one.item.name for one in plan.goes if one.item.kind == "version"]
+        assert going == [f"{TASK} {numbers[3]}"]
+        reasons = {item.name: item.reason for item in plan.stays}
+        assert "previous" in reasons[f"{TASK} {numbers[0]}"]
+        assert f"version {child} was fine-tuned from it" in reasons[f"{TASK} {numbers[1]}"]
+        assert "for the paper" in reasons[f"{TASK} {numbers[2]}"]
+
+    def test_a_removed_version_leaves_its_run_and_its_neighbours(self, registry, checkpoint, tmp_path):
+        """Its files go, its metrics stay, and what serves still loads."""
+        (old, run), (champion, _) = (add_version(registry, checkpoint, tmp_path) for _ in range(2))
+        registry.runs.log_series(run, [(1, {"loss/total": 0.5})])
+        promote(registry, TASK, champion, reasons=("better",), by="gate")
+        files = artifacts_of(registry, run)
+        assert files.is_dir()
+        plan = plan_retention(registry, STRICT, LATER)
+        assert plan.bytes > 1000
+        plan.apply()
+        with pytest.raises(RegistryError):
+            registry.models.version(TASK, old)
+        assert not files.exists() or not any(path.is_file() for path in files.rglob("*"))
+        assert registry.runs.metrics(run.run_id) == {"loss/total": 0.5}
+        assert registry.models.download(TASK, "champion", tmp_path / "copy").is_dir()
+        assert not plan_retention(registry, STRICT, LATER).goes
+
+    def test_training_states_go_before_versions(self, registry, checkpoint, tmp_path):
+        """After two weeks the state of a finished run is of no use, its weights are registered."""
+        number, run = add_version(registry, checkpoint, tmp_path)
+        soon = datetime.now(UTC) + timedelta(days=8)
+        plan = plan_retention(registry, STRICT, soon)
+        assert [one.item.kind for one in plan.goes] == ["training state"] and plan.bytes == 1000
+        plan.apply()
+        assert not registry.runs.holds(run.run_id, "checkpoints/state.pt")
+        assert registry.models.version(TASK, number).number == number
+
+    def test_by_default_nothing_young_goes(self, project_settings, registry, checkpoint, tmp_path):
+        """Dry or not: the shipped policy keeps three months."""
+        for _ in range(2):
+            add_version(registry, checkpoint, tmp_path)
+        assert not retain(project_settings, apply=True).goes
+
+    def test_an_open_run_keeps_its_version(self):
+        """A retraining that was killed after it had registered goes on with that version."""
+        old = version(1, run_id="open")
+        policy = RetentionPolicy(0, 0, 1, 1)
+        assert "not finished" in reasons_to_stay([old], policy, frozenset({"open"}), LATER)[1]
+        assert reasons_to_stay([old], policy, frozenset(), LATER) == {}
+
+    def test_a_policy_of_nonsense_is_refused(self, tmp_path):
+        """By the name of its key."""
+        params = tmp_path / "params.yaml"
+        params.write_text("retention: {keep_days: -1}\n")
+        with pytest.raises(ConfigError, match=r"retention\.keep_days"):
+            load_retention(params)
+
+
+class TestBackup:
+    """A whole backup brings the platform back; one that is not whole says so."""
+
+    @pytest.fixture
+    def backup(self, project_settings, registry, checkpoint, tmp_path) -> Path:
+        number, _ = add_version(registry, checkpoint, tmp_path)
+        promote(registry, TASK, number, reasons=("better",), by="gate")
+        return back_up(project_settings, tmp_path / "backups", no_progress)[0]
+
+    def test_the_drill_replays_champions_from_the_backup_alone(self, backup, project_settings):
+        """The original is away, so that no address can lead there."""
+        shutil.rmtree(project_settings.mlruns_dir)
+        found = drill(backup, no_progress)
+        assert found.passed, found.summary()
+        told = found.summary()
+        assert (
+            f"{TASK} version 1" in told
+            and "1 entries, unbroken" in told
+            and "brings the platform back" in told
+        )
+
+    def test_what_is_restored_is_a_platform(self, backup, project_settings, tmp_path):
+        """Registry, files and parameters at another place."""
+        shutil.rmtree(project_settings.mlruns_dir)
+        home = tmp_path / "elsewhere"
+        restore(backup, home, no_progress)
+        shutil.copy(project_settings.home / "pyproject.toml", home)
+        again = Registry.open(Settings.read(home=home))
+        assert again.models.champion(TASK) == 1
+        assert again.models.download(TASK, "champion", tmp_path / "copy").is_dir()
+        assert (home / "params.yaml").read_text() == project_settings.params_file.read_text()
+
+    def test_a_folder_with_something_in_it_is_not_written_over(self, backup, tmp_path):
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "thesis.txt").write_text("mine")
+        with pytest.raises(BackupError, match="empty or new folder"):
+            restore(backup, tmp_path / "full", no_progress)
+
+    @pytest.mark.parametrize(
+        ("damage", "words"),
+        [("flip", "other content"), ("lose", "is missing"), ("cut", "instead of"), ("add", "belong here")],
+    )
+    def test_damage_is_found_and_named(self, backup, damage, words):
+        """A flipped byte, a lost file, a database that ends too early, a file that nobody wrote."""
+        weights = next(backup.rglob("weights.pt"))
+        if damage == "flip":
+            content = bytearray(weights.read_bytes())
+            content[100] ^= 1
+            weights.write_bytes(content)
+        elif damage == "lose":
+            weights.unlink()
+        elif damage == "cut":
+            database = backup / "mlflow.db"
+            database.write_bytes(database.read_bytes()[:-4096])
+        else:
+            (backup / "artifacts" / "extra.bin").write_bytes(b"?")
+        found = drill(backup, no_progress)
+        assert not found.passed and words in found.summary() and "of no use" in found.summary()
+
+    def test_an_edited_audit_log_fails_the_drill(self, backup, project_settings, tmp_path):
+        """Its checksum holds, because it was edited before the backup."""
+        log = project_settings.audit_file
+        log.write_text(log.read_text().replace('"better"', '"bribed"'))
+        edited, _ = back_up(project_settings, tmp_path / "more", no_progress)
+        found = drill(edited, no_progress)
+        assert [proof.step for proof in found.proofs if not proof.passed] == ["audit log"]
+
+    def test_an_interrupted_backup_is_none(self, backup):
+        """The manifest is written last."""
+        (backup / MANIFEST).unlink()
+        found = drill(backup, no_progress)
+        assert not found.passed and "interrupted" in found.summary()
+        assert newest(backup.parent) is None
+
+    def test_a_second_backup_shares_what_has_not_changed(self, backup, project_settings, tmp_path):
+        """Artifacts are linked; each backup is whole by itself."""
+        later, manifest = back_up(
+            project_settings, backup.parent, no_progress, datetime.now(UTC) + timedelta(hours=1)
+        )
+        weights = next(backup.rglob("weights.pt"))
+        assert (later / weights.relative_to(backup)).stat().st_ino == weights.stat().st_ino
+        shutil.rmtree(backup)
+        assert drill(later, no_progress).passed
+        assert manifest.bytes > 0
+
+    def test_the_copy_of_the_database_is_consistent_while_it_is_written(self, backup):
+        """SQLite's own backup: the copy passes its integrity check."""
+        connection = sqlite3.connect(backup / "mlflow.db")
+        assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+        connection.close()
+
+    def test_a_store_elsewhere_is_refused_with_what_to_do(self, project_settings, tmp_path):
+        remote = project_settings.model_copy(update={"tracking_uri": "postgresql://user:secret@host/db"})
+        with pytest.raises(BackupError, match="pg_dump") as refusal:
+            back_up(remote, tmp_path, no_progress)
+        assert "secret" not in str(refusal.value)
+
+
+def status(registry: Registry, run: Run) -> str:
+    return next(one.status for one in registry.cleaning.runs() if one.run_id == run.run_id)
+
+
+def job_folder(settings: Settings, name: str, run: Run) -> Path:
+    folder = settings.mlruns_dir / "training" / name
+    folder.mkdir(parents=True)
+    (folder / RUN_NOTE).write_text(json.dumps({"run_id": run.run_id}))
+    return folder
+
+
+def artifacts_of(registry: Registry, run: Run) -> Path:
+    """Where the files of a run's model lie."""
+    return Path(registry.cleaning._repository(run.model_id).artifact_dir)
+
+
+def version(number: int, *, run_id: str, aliases: Sequence[str] = ()) -> Version:
+    return Version(TASK, number, run_id, "m", 0, tuple(aliases), {})
