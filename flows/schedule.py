@@ -38,8 +38,8 @@ async def serve_schedule(settings: Settings) -> None:
 
     from flows.housekeeping.flow import add_housekeeping
 
-    # The device's lock lets one retraining at a time; a scheduled one that may not begin says so and ends.
-    runner = Runner(name="cvdm", pause_on_shutdown=False)
+    # One that trains and one that asks whether it may: the device's lock, not this limit, keeps them apart.
+    runner = Runner(name="cvdm", pause_on_shutdown=False, limit=2)
     schedules = Schedules(runner, settings)
     await schedules.apply()
     await add_housekeeping(runner, settings)
