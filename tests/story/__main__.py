@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from cvdm.errors import CvdmError
 from story.scenes import PRESETS, SCENES, Scene
 from story.world import CHECKOUT, OtherwiseError, World
 
@@ -38,7 +39,7 @@ def went_as_expected(world: World, scene: Scene, number: str) -> bool:
     say(f"\n{number:>5}  {scene.title}\n       expected: {scene.expected}")
     try:
         happened = scene.play(world)
-    except OtherwiseError as error:
+    except (OtherwiseError, CvdmError) as error:
         say(f"       OTHERWISE: {error}")
         return False
     say(f"       happened: {happened}  [{time.monotonic() - began:.0f} s]")

@@ -175,10 +175,10 @@ def send_aliases_back(world: World) -> str:
     with world.service_frozen() as freeze:
 
         class Freezing(ServiceDeployment):
-            def watch(self, task: str, version: int) -> None:
-                self._is_known(f"{world.service_url}", task, version)
+            def _is_known(self, url: str, task: str, version: int) -> bool:
+                known = super()._is_known(url, task, version)
                 freeze()
-                super().watch(task, version)
+                return known
 
         way = Freezing(world.settings(deploy_window_seconds=5), registry)
         try:
@@ -221,7 +221,7 @@ def verify_audit(world: World) -> str:
         log.write_text(original, encoding="utf-8")
     versions = world.cvdm("models", "--task", TASK)["versions"]
     whole = f"{told['entries']} decisions on {len(versions)} versions are whole"
-    return f"{whole}; an edited reason is found: {found.get('actual', found)}"
+    return f"{whole}; an edited reason is found: {found['problems'][0]}"
 
 
 SCENES = (
