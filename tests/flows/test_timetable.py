@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import threading
@@ -13,9 +14,10 @@ import httpx
 import pytest
 
 from cvdm.errors import ConfigError
+from flows import processes
 from flows.cli import app
 from flows.doctor import schedule as look_at_schedule
-from flows.processes import CODE, prefect_server
+from flows.schedule import Schedules
 from flows.servers import Server, free_port, running
 from flows.settings import Settings
 from flows.timetable import change, entry_of, read_timetable, reset, timetable_file
@@ -130,7 +132,7 @@ def test_the_command_lists_sets_pauses_and_resets(settings, monkeypatch, capfd):
 def schedule_process(settings: Settings, url: str, log: Path) -> Server:
     """The runner as `cvdm up` has it."""
     command = (sys.executable, "-m", "flows.schedule")
-    return Server("schedule", command, {"PREFECT_API_URL": url}, CODE, log)
+    return Server("schedule", command, {"PREFECT_API_URL": url}, processes.CODE, log)
 
 
 def schedules(url: str) -> dict[str, tuple[str, str, bool]]:
@@ -163,13 +165,34 @@ def wait_for(condition, seconds: float) -> float:
     return time.monotonic() - begun
 
 
+def test_the_orchestrator_plans_the_runs_of_a_schedule(settings, prefect_server):
+    """On a real server, in the zone of the entry; it failed in silence with a newer database library."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.runner import Runner
+
+    entry = change(settings, "cells", by="ada", now=NOW, cron="30 3 * * *", timezone="Europe/Berlin")
+    deployments = Schedules(Runner(name="test", pause_on_shutdown=False), settings)
+
+    async def planned_runs() -> list[datetime]:
+        await deployments.apply()
+        async with get_client() as client:
+            one = await client.read_deployment_by_name("retrain/cells")
+            await client.request("POST", "/deployments/{id}/schedule", path_params={"id": one.id})
+            runs = await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=200)
+        return [run.expected_start_time for run in runs if run.deployment_id == one.id]
+
+    found = asyncio.run(planned_runs())
+    assert tuple(found[:3]) == entry.next_starts(datetime.now(UTC))
+
+
 @pytest.mark.slow
 def test_a_running_runner_follows_within_seconds_and_everything_survives_a_restart(settings, monkeypatch):
     """A real server: changed, paused and damaged timetables, then both processes ended and started again."""
     monkeypatch.setenv("PREFECT_HOME", str(settings.mlruns_dir / "prefect"))
     monkeypatch.setenv("CVDM_SCHEDULE_PRESET", "tiny")
     monkeypatch.setenv("PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS", "1")  # plans ahead each minute, else
-    server = prefect_server(settings, free_port("127.0.0.1"), private=False)
+    server = processes.prefect_server(settings, free_port("127.0.0.1"), private=False)
     url, log = f"{server.url}/api", settings.mlruns_dir / "runner.log"
     usual = ("0 2 * * *", "UTC", True)
     with running(server) as (started,):
