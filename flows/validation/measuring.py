@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -151,12 +152,23 @@ def _in_parallel(
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Let processes that start in the block be deaf to Ctrl-C from the first; this one hears it after."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Let processes that start in the block be deaf to Ctrl-C from the first; this one hears it after.
+
+    They inherit the mask of this thread. The signal may yet reach another thread, whose handler runs in the
+    main one: it is noted, and raised again at the end.
+    """
+    noted: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()  # only that one may change handlers
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.signal(signal.SIGINT, lambda number, _: noted.append(number)) if in_main else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if in_main:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _start_worker() -> None:
