@@ -26,6 +26,7 @@ from flows.train import Candidate
 
 PICTURED_FIELDS = 4
 """Test fields that are shown as pictures."""
+SPEED = "test/seconds_per_megapixel"
 DRIFT_METRIC = "schedule/drift_from_champion"
 TEST_FIELDS = "test_fields"
 """Tag on a run: digest of the names of the fields that its candidate was judged on."""
@@ -102,7 +103,6 @@ def _downloaded(job: Job, registry: Registry, version: int) -> Checkpoint:
 def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison) -> None:
     ours, theirs = comparison.candidate, comparison.champion
     scores = {f"test/{name}": ours.mean(name) for name in ours.metrics}
-    scores["test/seconds_per_megapixel"] = ours.seconds_per_megapixel
     for baseline, metrics in ours.baselines.items():
         scores |= {
             f"baseline/{baseline}/{name}": float(np.mean(list(v.values()))) for name, v in metrics.items()
@@ -113,8 +113,9 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
         scores |= {f"champion/{name}": theirs.mean(name) for name in theirs.metrics}
         document = {"version": comparison.champion_version, **theirs.as_json()}
         registry.runs.log_json(run.run_id, document, "evaluation/champion.json")
-    held = registry.runs.metrics(run.run_id)  # of an attempt that was killed after this
-    registry.runs.log_series(run, [(0, {k: v for k, v in scores.items() if held.get(k) != v})])
+    if SPEED not in registry.runs.metrics(run.run_id):  # never twice the same: the first time counts
+        scores[SPEED] = ours.seconds_per_megapixel
+    registry.runs.log_changed(run, scores)
 
 
 def _log_pictures(
@@ -135,7 +136,7 @@ def _log_drift(
     """How far the learned schedule is from the champion's, as `cvdm.schedule_drift` defines it."""
     crops, run = validation_crops(job.dataset), candidate.run
     drift = schedule_drift(ours, theirs, crops)
-    registry.runs.log_series(run, [(0, {DRIFT_METRIC: drift.value})])
+    registry.runs.log_changed(run, {DRIFT_METRIC: drift.value})
     names = (f"version {candidate.version}", f"version {version}")
     picture = schedule_pictures.schedule_drift(drift, crops, names)
     registry.runs.log_bytes(run.run_id, picture, "schedule/drift-from-champion.png")

@@ -126,6 +126,14 @@ class Runs:
         now = int(time.time() * 1000)
         self.log_rows(run, [Row(step, now, values) for step, values in rows])
 
+    def log_changed(self, run: Run, values: Mapping[str, float]) -> None:
+        """Metrics without a step, those whose last value is another.
+
+        So an attempt that repeats what a killed one had written does not write it twice.
+        """
+        held = self.metrics(run.run_id)
+        self.log_series(run, [(0, {name: new for name, new in values.items() if held.get(name) != new})])
+
     def log_rows(self, run: Run, rows: Iterable[Row]) -> None:
         """Rows in their order, each whole or not at all."""
         batch: list[Metric] = []

@@ -29,6 +29,16 @@ def run(registry):
     return registry.runs.start(TASK, "a run", params={"steps": 4}, tags={"init": "scratch"})
 
 
+def test_what_an_attempt_repeats_is_not_written_twice(registry, run):
+    """Equal values are left as they are, others are written beside them."""
+    registry.runs.log_changed(run, {"test/crps": 0.02, "test/psnr": 30.0})
+    registry.runs.log_changed(run, {"test/crps": 0.02, "test/psnr": 31.0, "test/ssim": 0.9})
+    history = registry.runs._client.get_metric_history
+    written = {name: [one.value for one in history(run.run_id, f"test/{name}")] for name in ("crps", "psnr")}
+    assert written == {"crps": [0.02], "psnr": [30.0, 31.0]}
+    assert registry.runs.metrics(run.run_id)["test/ssim"] == 0.9
+
+
 def test_metrics_show_on_the_run_and_on_its_model(registry, run):
     """Everything that is logged carries the run's and the model's id."""
     registry.runs.log_series(run, [(1, {"loss/total": 2.0}), (2, {"loss/total": 1.0})])
