@@ -26,7 +26,7 @@ from flows.settings import Settings
 from flows.version import pull_data
 
 if TYPE_CHECKING:  # prefect and mlflow take seconds to import
-    from flows.retrain import RetrainResult
+    from flows.earlier import RetrainResult
 
 TASK, PRESET, SEED = "fmd-confocal-nuclei", "demo", 0
 FOLDER = "demo"

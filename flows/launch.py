@@ -8,7 +8,7 @@ from flows.processes import orchestrator
 from flows.settings import Settings
 
 if TYPE_CHECKING:  # prefect and mlflow take seconds to import
-    from flows.retrain import RetrainResult
+    from flows.earlier import RetrainResult
 
 
 def launch(
@@ -22,8 +22,9 @@ def launch(
 ) -> RetrainResult:
     """Run the flow `retrain` in this process; at once the earlier result where nothing has changed."""
     settings.prepare_environment()
+    from flows.earlier import earlier_result
     from flows.registry import Registry
-    from flows.retrain import earlier_result, retrain
+    from flows.retrain import retrain
     from flows.triggers.desk import refuse_by_hand
 
     if not force:

@@ -9,24 +9,21 @@ another one by now. Call
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
 import prefect
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
 from cvdm.errors import DatasetError
-from cvdm.storage import replacing
 from flows.alerts import Alert, Event, require_valid, send, telling_of_failure
 from flows.deployment import deployment_of
 from flows.device_lock import device_lock
+from flows.earlier import ASKED, RESULT, RetrainResult, finished, planned, result_of, take_up
 from flows.energy import metering, require_known_country
 from flows.evaluate import Comparison, evaluate
 from flows.flow_artifacts import GATE_PAGE, show_links, shown_progress
@@ -38,8 +35,8 @@ from flows.progress import told_to
 from flows.promote import settle
 from flows.registry import AwayError, Registry
 from flows.settings import Settings
-from flows.start import choose_start, unless_shifted
-from flows.train import RUN_NOTE, Candidate, closing, open_run, train
+from flows.start import unless_shifted
+from flows.train import Candidate, closing, open_run, train
 from flows.triggers.desk import begin
 from flows.validate import drift_of, log_validation, page_of, validate
 
@@ -47,46 +44,9 @@ EVENTS: dict[Verdict, Event] = {"promote": "promoted", "reject": "rejected", "un
 """How a verdict is told."""
 RETRY_SECONDS = (10, 30, 60, 120, 300, 600)
 """Pauses before a step is tried again while the tracking server is away."""
-ASKED = "asked"
-"""Tag of a run: the evidence as planned, before validation chose another start."""
-RESULT = "result.json"
-"""The result among the artifacts of its run."""
 
 Arguments = ParamSpec("Arguments")
 Outcome = TypeVar("Outcome")
-
-
-@dataclass(frozen=True)
-class RetrainResult:
-    """What a retraining came to."""
-
-    task: str
-    run_id: str
-    version: int
-    verdict: str
-    """promote, reject or undecided."""
-    reasons: tuple[str, ...]
-    metrics: dict[str, float]
-    """Means over the test fields."""
-    baselines: dict[str, dict[str, float]]
-    """By baseline, then metric; means over the test fields."""
-    seconds: float
-    """Wall time of the whole flow; of the first one where `repeated`."""
-    repeated: bool = False
-    """True when an earlier retraining of equal data, parameters and code had this result."""
-    init: str = "scratch"
-    """Where the weights started."""
-    init_reason: str = ""
-    champion_version: int | None = None
-    """The version that it was judged against; None for the first model of a task."""
-
-    def described(self) -> str:
-        """Which one it is, in words."""
-        return f"version {self.version} ({self.verdict}, run {self.run_id})"
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def step(function: Callable[Arguments, Outcome]) -> Callable[Arguments, Outcome]:
@@ -173,60 +133,13 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool, trigger: str) -> 
         decision = step(gate)(job, registry, candidate, comparison)
         decision = step(promote)(job, registry, candidate, comparison, decision)
         step(describe)(job, registry, candidate, comparison, decision, meter.stop())
-        result = _result(job, candidate, comparison, decision, time.monotonic() - began)
+        result = result_of(job, candidate, comparison, decision, time.monotonic() - began)
         registry.runs.log_json(run.run_id, result.as_json(), RESULT)
         registry.runs.set_tags(run.run_id, {"judgement": job.judgement})
     shutil.rmtree(job.folder, ignore_errors=True)
     told = f"version {result.version}: {'; '.join(result.reasons)}"
     send(job.settings, Alert(EVENTS[decision.verdict], job.task, told))
     return result
-
-
-def planned(
-    registry: Registry, task: str, preset: str, *, init: str, seed: int | None, settings: Settings
-) -> Job:
-    """The retraining that is asked for, with its start. Raises ConfigError, DatasetError."""
-    job = Job.plan(task, preset, seed=seed, settings=settings)
-    return job.starting_from(choose_start(init, registry, job))
-
-
-def earlier_result(
-    registry: Registry, task: str, preset: str, *, init: str, seed: int | None, settings: Settings
-) -> RetrainResult | None:
-    """The result that a retraining would repeat, before it is started."""
-    try:
-        return finished(registry, planned(registry, task, preset, init=init, seed=seed, settings=settings))
-    except DatasetError:
-        return None  # validation says it better
-
-
-def finished(registry: Registry, job: Job) -> RetrainResult | None:
-    """The result of a finished retraining with equal evidence and judgement, if its verdict holds.
-
-    It does while the champion is the one that it was judged against, or its own version.
-    """
-    run_id = _finished_run(registry, job, "evidence")
-    if run_id is None and job.start.by_rule:  # who asks for a start gets that one
-        run_id = _finished_run(registry, job, ASKED)
-    if run_id is None:
-        return None
-    document = registry.runs.read_json(run_id, RESULT)
-    result = replace(RetrainResult(**document), reasons=tuple(document["reasons"]), repeated=True)
-    serving = registry.models.champion(job.task)
-    return result if serving in (result.champion_version, result.version) else None
-
-
-def _finished_run(registry: Registry, job: Job, key: str) -> str | None:
-    return registry.runs.find(job.task, {key: job.evidence, "judgement": job.judgement})
-
-
-def take_up(registry: Registry, job: Job) -> None:
-    """Go on with the finished run of equal evidence, if any: its version is judged, not trained, again."""
-    note = job.folder / RUN_NOTE
-    run_id = None if note.is_file() else registry.runs.find(job.task, {"evidence": job.evidence})
-    if run_id is not None:
-        with replacing(note) as temporary:
-            temporary.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")
 
 
 def gate(job: Job, registry: Registry, candidate: Candidate, comparison: Comparison) -> Decision:
@@ -264,25 +177,3 @@ def promote(
         candidate.run.run_id, {"verdict": standing.verdict, "reasons": "; ".join(standing.reasons)}
     )
     return standing
-
-
-def _result(
-    job: Job, candidate: Candidate, comparison: Comparison, decision: Decision, seconds: float
-) -> RetrainResult:
-    scores = comparison.candidate
-    return RetrainResult(
-        task=job.task,
-        run_id=candidate.run.run_id,
-        version=candidate.version,
-        verdict=decision.verdict,
-        reasons=decision.reasons,
-        metrics={name: scores.mean(name) for name in scores.metrics},
-        baselines={
-            name: {metric: float(np.mean(list(values.values()))) for metric, values in metrics.items()}
-            for name, metrics in scores.baselines.items()
-        },
-        seconds=round(seconds, 1),
-        init=job.start.kind,
-        init_reason=job.start.reason,
-        champion_version=comparison.champion_version,
-    )

@@ -122,8 +122,8 @@ def _state(
 
 def _repeats(settings: Settings, task: str, preset: str) -> str | None:
     """The finished retraining that would be repeated, in words."""
+    from flows.earlier import earlier_result
     from flows.registry import Registry
-    from flows.retrain import earlier_result
 
     earlier = earlier_result(Registry.open(settings), task, preset, init="auto", seed=None, settings=settings)
     return None if earlier is None else earlier.described()

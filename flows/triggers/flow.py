@@ -13,7 +13,8 @@ import prefect
 from prefect.states import Completed
 
 from flows.device_lock import BusyError
-from flows.retrain import RetrainResult, retrain
+from flows.earlier import RetrainResult
+from flows.retrain import retrain
 from flows.settings import Settings
 from flows.timetable import entry_of
 from flows.triggers.desk import put_back, trigger

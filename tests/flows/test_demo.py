@@ -20,9 +20,9 @@ from cvdm.config import Recipe
 from cvdm.dataset import load_dataset
 from cvdm.images import write_ome_tiff
 from flows.demo import TASK, DemoError, DemoResult, claims, draw, require_champion, require_claims, summary
+from flows.earlier import RetrainResult
 from flows.processes import addresses
 from flows.registry import Registry
-from flows.retrain import RetrainResult
 from flows.servers import free_port
 from flows.settings import Settings
 

@@ -23,13 +23,14 @@ from cvdm.training_state import read_state
 from flows import job as jobs
 from flows.catalogue import catalogue
 from flows.device_lock import BusyError, device_lock
+from flows.earlier import RetrainResult
 from flows.evaluate import DRIFT_METRIC
 from flows.flow_artifacts import GATE_PAGE
 from flows.job import Job, chosen_device
 from flows.model_card import FILE
 from flows.promote import promote
 from flows.registry import Registry, model_name
-from flows.retrain import RetrainResult, retrain
+from flows.retrain import retrain
 from flows.settings import Settings
 from flows.train import ENVIRONMENT, StepLog, closing, open_run
 from flows.usage import KWH
