@@ -27,7 +27,7 @@ from typing import Any, Literal
 from cvdm.errors import CvdmError
 from cvdm.storage import storage_error
 
-Action = Literal["promote", "reject", "undecided", "rollback", "reverted"]
+Action = Literal["promote", "reject", "undecided", "rollback", "reverted", "removed"]
 BEGINNING = "0" * 64
 """What stands for the hash of the line before the first."""
 SHORT = 16

@@ -45,8 +45,7 @@ def plan_retention(registry: Registry, policy: RetentionPolicy, now: datetime | 
                 continue
             size = registry.cleaning.version_bytes(version.model_id)
             why = f"older than {policy.keep_days} days, and nothing needs it"
-            remove = partial(registry.cleaning.delete_version, task, version.number, version.model_id)
-            goes.append(Doomed(Item("version", name, why, size), remove))
+            goes.append(Doomed(Item("version", name, why, size), partial(_remove, registry, version, why)))
     oldest = (now - timedelta(days=policy.keep_states_days)).timestamp() * 1000
     for run in runs:
         if run.status != "FINISHED" or run.ended is None or run.ended > oldest:
@@ -84,6 +83,13 @@ def reasons_to_stay(
         elif one.created > young:
             found[one.number] = f"younger than {policy.keep_days} days"
     return found | _ancestors({one.number: one for one in versions}, found)
+
+
+def _remove(registry: Registry, version: Version, why: str) -> None:
+    """Write it into the audit log, then remove the version; a kill in between writes it there again."""
+    task, number = version.task, version.number
+    registry.audit.append("removed", task=task, version=number, by="housekeeping", reasons=(why,))
+    registry.cleaning.delete_version(task, number, version.model_id)
 
 
 def _ancestors(versions: Mapping[int, Version], kept: Mapping[int, str]) -> dict[int, str]:

@@ -66,11 +66,13 @@ class Cleaning:
         return _size(self._repository(model_id), None)
 
     def delete_version(self, task: str, number: int, model_id: str) -> None:
-        """Remove a version from the registry, and its files; its run stays as it is."""
-        repository = self._repository(model_id)
+        """Remove a version and its files; its run stays as it is.
+
+        The version goes last: while it is there, an interrupted removal is found and ended the next time.
+        """
+        self._repository(model_id).delete_artifacts(None)
         self._client.delete_model_version(model_name(task), str(number))
         self._client.delete_logged_model(model_id)
-        repository.delete_artifacts(None)
 
     def _repository(self, model_id: str) -> Any:
         location = self._client.get_logged_model(model_id).artifact_location

@@ -26,7 +26,7 @@ from flows.housekeeping.policy import RetentionPolicy, load_retention
 from flows.housekeeping.restore import drill, restore
 from flows.housekeeping.retain import plan_retention, reasons_to_stay
 from flows.housekeeping.snapshot import MANIFEST, BackupError
-from flows.promote import promote
+from flows.promote import audit_references, promote
 from flows.registry import Registry, RegistryError, Run, Version
 from flows.settings import Settings
 from flows.train import RUN_NOTE
@@ -179,8 +179,22 @@ class TestRetention:
             registry.models.version(TASK, old)
         assert not files.exists() or not any(path.is_file() for path in files.rglob("*"))
         assert registry.runs.metrics(run.run_id) == {"loss/total": 0.5}
+        last = registry.audit.entries()[-1]
+        assert (last.action, last.version, last.by) == ("removed", old, "housekeeping")
+        assert registry.audit.verify(audit_references(registry)).sound
         assert registry.models.download(TASK, "champion", tmp_path / "copy").is_dir()
         assert not plan_retention(registry, STRICT, LATER).goes
+
+    def test_an_interrupted_removal_is_ended_the_next_time(self, registry, checkpoint, tmp_path, monkeypatch):
+        """Planted: the process dies when the files are gone and the version is still registered."""
+        (old, run), _ = (add_version(registry, checkpoint, tmp_path) for _ in range(2))
+        with monkeypatch.context() as patch:
+            patch.setattr(registry.cleaning._client, "delete_model_version", dying)
+            with pytest.raises(KeyboardInterrupt):
+                plan_retention(registry, STRICT, LATER).apply()
+        assert not artifacts_of(registry, run).exists()
+        plan_retention(registry, STRICT, LATER).apply()
+        assert old not in [one.number for one in registry.models.versions(TASK)]
 
     def test_training_states_go_before_versions(self, registry, checkpoint, tmp_path):
         """After two weeks the state of a finished run is of no use, its weights are registered."""
@@ -309,6 +323,10 @@ class TestBackup:
         with pytest.raises(BackupError, match="pg_dump") as refusal:
             back_up(remote, tmp_path, no_progress)
         assert "secret" not in str(refusal.value)
+
+
+def dying(*_arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def status(registry: Registry, run: Run) -> str:
