@@ -121,7 +121,8 @@ def _require_dataset(settings: Settings, root: Path, task: str | None) -> None:
 
 def validate(settings: Settings, task: str) -> ValidationReport:
     """Check a task's dataset and keep the report. Raises DatasetError with every refusal."""
-    report = validate_dataset(settings.dataset_dir(task), load_validation_policy(settings.params_file))
+    policy = load_validation_policy(settings.params_file)
+    report = validate_dataset(settings.dataset_dir(task), policy, apart=True)
     keep(report, settings, task, docs=False)
     report.raise_if_failed()
     return report
@@ -145,12 +146,14 @@ def keep(
     docs:    whether to write Data Docs; a page that is stored elsewhere cannot link them.
              Raises StorageError.
     """
-    from flows.validation.data_docs import write_data_docs  # takes seconds, which a wrong path should not
-
     page = page_of(settings, name)
     with replacing(page.with_name(REPORT)) as temporary:
         temporary.write_text(plain_json(report.as_json()) + "\n", encoding="utf-8")
-    first = write_data_docs(report, page.with_name(DOCS)) if docs else None
+    first = None
+    if docs:
+        from flows.validation.data_docs import write_data_docs  # takes seconds, which a wrong path should not
+
+        first = write_data_docs(report, page.with_name(DOCS))
     now = datetime.now(UTC)
     write_page(report, page, date=now, docs=first, files=files, batch=batch)
     if also_in is not None:

@@ -8,7 +8,6 @@ back as expectations went in and none of them raised.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import great_expectations as gx
@@ -20,19 +19,11 @@ from great_expectations.datasource.fluent.interfaces import Batch
 from cvdm.card import Card
 from flows.validation.features import SIDES, PairFeatures, SideFeatures
 from flows.validation.quantities import QUANTITIES
-from flows.validation.rules import Absent, Check, Contains, OneOf, Present, Rows, Same, Within
+from flows.validation.rules import Absent, Check, Contains, Failure, OneOf, Present, Rows, Same, Within
 
 SUITE = "image-pairs"
 CARD_METADATA = ("pixel_size_um", "numerical_aperture", "wavelength_nm")
 """Keys of the card that files may contradict."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A check that failed, and the rows at fault; none for a rule about the whole table."""
-
-    check: Check
-    rows: tuple[int, ...]
 
 
 def frame(rows: Sequence[PairFeatures], card: Card) -> pd.DataFrame:

@@ -6,15 +6,11 @@ separate processes, because most of the work holds Python's lock; a small batch 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
-import signal
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +23,7 @@ from cvdm.inspection.vignetting import LocalChanges
 from cvdm.ledger import load_ledger
 from flows.validation.features import SIDES, PairFeatures
 from flows.validation.one_pair import PairFiles, Target, measure_pairs
+from flows.validation.workers import submit, worker_pool
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) pairs."""
@@ -132,51 +129,16 @@ def _in_parallel(
     if workers < 2 or sum(_size(pair) for piece in work for pair in piece) <= IN_PROCESS:
         yield from (measured(piece) for piece in work)
         return
-    context = multiprocessing.get_context("spawn")  # forking a process that runs threads may deadlock
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with worker_pool(workers) as pool:
         waiting: set[Future[list[tuple[PairFeatures, Target | None]]]] = set()
-        try:
-            for piece in work:
-                with _interrupts_held_back():  # the first one starts the workers
-                    waiting.add(pool.submit(measured, piece))
-                if len(waiting) >= AHEAD * workers:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            while waiting:
+        for piece in work:
+            waiting.add(submit(pool, measured, piece))
+            if len(waiting) >= AHEAD * workers:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Let processes that start in the block be deaf to Ctrl-C from the first; this one hears it after.
-
-    They inherit the mask of this thread. The signal may yet reach another thread, whose handler runs in the
-    main one: it is noted, and raised again at the end.
-    """
-    noted: list[int] = []
-    in_main = threading.current_thread() is threading.main_thread()  # only that one may change handlers
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    handler = signal.signal(signal.SIGINT, lambda number, _: noted.append(number)) if in_main else None
-    try:
-        yield
-    finally:
-        if in_main:
-            signal.signal(signal.SIGINT, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if noted:
-            signal.raise_signal(signal.SIGINT)
-
-
-def _start_worker() -> None:
-    """A parent that is killed takes its workers along; Ctrl-C is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from flows.tether import die_with_parent
-
-    die_with_parent()
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
 
 
 def _size(pair: PairFiles) -> int:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cvdm.card import SPLITS, Card, load_card
 from cvdm.errors import DatasetError
@@ -22,10 +22,8 @@ from flows.validation.features import PairFeatures
 from flows.validation.measuring import Measurements, files_of, measure
 from flows.validation.policy import ValidationPolicy
 from flows.validation.quantities import Quantity, require_order
-from flows.validation.rules import Check, Severity
-
-if TYPE_CHECKING:  # great_expectations takes seconds to import
-    from flows.validation.expectations import Failure
+from flows.validation.rules import Check, Failure, Severity
+from flows.validation.suite import failures_of
 
 LISTED = 5
 """Problems that the message of a failed validation spells out, and names that a warning lists."""
@@ -144,15 +142,18 @@ class ValidationReport:
         return "\n".join([*lines, *listed(self.rejected, self.warnings)])
 
 
-def validate_dataset(root: Path, policy: ValidationPolicy, *, workers: int | None = None) -> ValidationReport:
+def validate_dataset(
+    root: Path, policy: ValidationPolicy, *, workers: int | None = None, apart: bool = False
+) -> ValidationReport:
     """Measure and judge every pair of a dataset folder, with a progress bar on standard error.
 
+    apart: judge in a process of its own, for a caller that goes on for long; see suite.py.
     Raises DatasetError where there is nothing to judge: no card, no folders, no images, other files.
     """
     card = load_card(root)
     with progress_bar("validate", "pair") as progress:
         measured = measure(files_of(root, card), card, progress, workers=workers)
-    return judge(root, card, measured, policy)
+    return judge(root, card, measured, policy, apart=apart)
 
 
 def judge(
@@ -162,19 +163,19 @@ def judge(
     policy: ValidationPolicy,
     *,
     new: Collection[str] = (),
+    apart: bool = False,
 ) -> ValidationReport:
     """Judge what was measured, by a policy that the card may override. Raises ConfigError.
 
-    new: names of pairs that come to present ones, which then say what is usual.
+    new:   names of pairs that come to present ones, which then say what is usual.
+    apart: in a process of its own; see suite.py.
     """
-    from flows.validation.expectations import failures
-
     effective = policy.overridden(card.validation, f"{card.task}/card.yaml: validation")
     require_order(effective)
     rows = compare(measured, card, score=effective.near_duplicate_score, new=new)
     established = [row for row in rows if row.name not in new]
     rules = checks(rows, card, effective, established=established)
-    findings = findings_of(rows, failures(rows, card, rules))
+    findings = findings_of(rows, failures_of(rows, card, rules, apart=apart))
     return ValidationReport(
         root=root,
         card=card,

@@ -89,3 +89,11 @@ class Check:
     def remedy_for(self, row: PairFeatures) -> str:
         """What to do about a row."""
         return self.remedy if isinstance(self.remedy, str) else self.remedy(row)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A check that failed, and the rows at fault; none for a rule about the whole table."""
+
+    check: Check
+    rows: tuple[int, ...]

@@ -10,6 +10,7 @@ from flows.validation.features import PairFeatures, SideFeatures
 from flows.validation.one_pair import measure_image
 from flows.validation.policy import ValidationPolicy
 from flows.validation.report import ValidationReport, findings_of
+from flows.validation.suite import failures_of
 
 ALONE = ("readable", "finite", "plane", "size", "constant")
 """Checks without a threshold that need no partner."""
@@ -17,8 +18,6 @@ ALONE = ("readable", "finite", "plane", "size", "constant")
 
 def examine_file(path: Path, policy: ValidationPolicy) -> ValidationReport:
     """Read, measure and judge one file, as an input would be. Never raises for what the file holds."""
-    from flows.validation.expectations import failures
-
     image = measure_image(path)
     row = PairFeatures(path.name, path.name, None, None, low=image, high=image)
     card = Card(
@@ -36,7 +35,7 @@ def examine_file(path: Path, policy: ValidationPolicy) -> ValidationReport:
         for check in checks([row], card, policy)
         if check.column.startswith("low_") and (check.name in ALONE or check.quantity)
     ]
-    found = findings_of((row,), failures([row], card, rules))
+    found = findings_of((row,), failures_of([row], card, rules))
     return ValidationReport(
         root=path,
         card=card,
