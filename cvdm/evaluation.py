@@ -38,6 +38,8 @@ PerField = dict[str, float]
 """Field of view to value."""
 Scores = dict[str, float]
 """Metric to value, of one image."""
+OnImage = Callable[[ImagePair, FieldOfView, np.ndarray], None]
+"""Called with an image, its field of view and the draws (K, H, W) in file units."""
 CANDIDATE = "candidate"
 
 POINT_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, float], float]] = {
@@ -118,10 +120,12 @@ def evaluate(
     sampling: SamplingConfig | None = None,
     with_baselines: bool = True,
     progress: Progress | None = None,
+    on_image: OnImage | None = None,
 ) -> Evaluation:
     """Score the checkpoint and every baseline on all pairs of a split.
 
     with_baselines: False where the same dataset's are known. progress: called with (done, total) images.
+    on_image: called with each image, so that who wants to show some need not restore them again.
     Raises CheckpointError for a model of another task, DatasetError when the split is empty.
     """
     if checkpoint.record.task != dataset.card.task:
@@ -143,7 +147,7 @@ def evaluate(
     optics = dataset.card.forward_model
     for done, pair in enumerate(pairs, start=1):
         image = read_pair(pair)
-        measured = _measure(checkpoint, restorers, image, sampling, optics)
+        measured = _measure(checkpoint, restorers, image, sampling, optics, on_image)
         for name, values in measured.scores.items():
             rows[name].append((image.field, values))
         pixels, seconds = pixels + image.low.size, seconds + measured.seconds
@@ -185,12 +189,15 @@ def _measure(
     image: ImagePair,
     sampling: SamplingConfig,
     optics: ForwardModel | None,
+    on_image: OnImage | None,
 ) -> _Measured:
     """Candidate and every baseline on one image."""
     start = time.perf_counter()
     view = FieldOfView(checkpoint.model, checkpoint.normalisation, image.low, sampling)
     draws = np.stack(list(view.draws()))
     seconds = time.perf_counter() - start
+    if on_image is not None:
+        on_image(image, view, draws)
     own = _posterior_scores(checkpoint, view, draws, image)
     scores = {CANDIDATE: own | _scores_where_measurable(draws.mean(0), image, optics)}
     points = {name: restore(image.low) for name, restore in restorers.items()}

@@ -9,7 +9,7 @@ a border of its own reflection, up to a multiple of the networks' stride, and is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -228,8 +228,13 @@ def reconstruct(
     sampling = sampling or checkpoint.recipe.sampling
     require_familiar(checkpoint.normalisation, pixels)
     view = FieldOfView(checkpoint.model, checkpoint.normalisation, pixels, sampling)
+    return conclude(checkpoint, view, view.draws(progress))
+
+
+def conclude(checkpoint: Checkpoint, view: FieldOfView, draws: Iterable[np.ndarray]) -> Reconstruction:
+    """What draws of a field of view, each (H, W) in file units, say together. Raises ImageError."""
     moments = Moments()
-    for draw in view.draws(progress):
+    for draw in draws:
         moments.add(draw)
     mean, std = moments.mean.astype(np.float32), moments.std.astype(np.float32)
     lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from cvdm.checkpoint import Checkpoint, load_checkpoint
-from cvdm.evaluation import Evaluation
+from cvdm.evaluation import Evaluation, OnImage
 from cvdm.evaluation import evaluate as measure
-from cvdm.patches import read_pair
-from cvdm.posterior import reconstruct
+from cvdm.patches import ImagePair
+from cvdm.posterior import FieldOfView, conclude
 from cvdm.schedule_drift import schedule_drift
 from cvdm.validation import validation_crops
 from flows import pictures, schedule_pictures
@@ -46,7 +47,14 @@ class Comparison:
 def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
     """Measure both models and write scores and pictures to the candidate's run."""
     checkpoint = load_checkpoint(candidate.checkpoint, device=job.device)
-    ours = _measure(job, checkpoint, "evaluate")
+    shown: dict[str, Shown] = {}
+    pictured = sorted(job.dataset.fields("test"))[:PICTURED_FIELDS]
+
+    def show(image: ImagePair, view: FieldOfView, draws: np.ndarray) -> None:
+        if image.field in pictured and image.field not in shown:
+            shown[image.field] = Shown(image, conclude(checkpoint, view, draws))
+
+    ours = _measure(job, checkpoint, "evaluate", on_image=show)
     version = incumbent(job.task, registry, candidate.version)
     theirs = None
     if version is not None:
@@ -55,7 +63,7 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
         _log_drift(job, registry, candidate, checkpoint, champion, version)
     comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
     _log_scores(registry, candidate, comparison)
-    _log_pictures(job, registry, candidate, checkpoint, comparison)
+    _log_pictures(job, registry, candidate, checkpoint, comparison, {name: shown[name] for name in pictured})
     return comparison
 
 
@@ -81,7 +89,14 @@ def incumbent(task: str, registry: Registry, candidate: int) -> int | None:
     return now.champion if now.champion != candidate else now.previous
 
 
-def _measure(job: Job, checkpoint: Checkpoint, label: str, *, with_baselines: bool = True) -> Evaluation:
+def _measure(
+    job: Job,
+    checkpoint: Checkpoint,
+    label: str,
+    *,
+    with_baselines: bool = True,
+    on_image: OnImage | None = None,
+) -> Evaluation:
     with progress_bar(label, "image") as progress:
         return measure(
             checkpoint,
@@ -90,6 +105,7 @@ def _measure(job: Job, checkpoint: Checkpoint, label: str, *, with_baselines: bo
             sampling=job.recipe.sampling,
             with_baselines=with_baselines,
             progress=progress,
+            on_image=on_image,
         )
 
 
@@ -119,13 +135,18 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
 
 
 def _log_pictures(
-    job: Job, registry: Registry, candidate: Candidate, checkpoint: Checkpoint, comparison: Comparison
+    job: Job,
+    registry: Registry,
+    candidate: Candidate,
+    checkpoint: Checkpoint,
+    comparison: Comparison,
+    shown: Mapping[str, Shown],
 ) -> None:
-    """Pictures and curves of both models' scores and of some test fields."""
+    """Pictures and curves of both models' scores and of some test fields; shown: by field."""
     name = f"{job.task} version {candidate.version}"
     against = f" against version {comparison.champion_version}" if comparison.champion else ""
     scores = pictures.per_field(comparison.candidate, comparison.champion, f"{name}{against}, test fields")
-    files = exhibits(checkpoint, _pictured(job, checkpoint), name) | {"evaluation/per-field.png": scores}
+    files = exhibits(checkpoint, shown, name) | {"evaluation/per-field.png": scores}
     for path, content in files.items():
         registry.runs.log_bytes(candidate.run.run_id, content, path)
 
@@ -140,14 +161,3 @@ def _log_drift(
     names = (f"version {candidate.version}", f"version {version}")
     picture = schedule_pictures.schedule_drift(drift, crops, names)
     registry.runs.log_bytes(run.run_id, picture, "schedule/drift-from-champion.png")
-
-
-def _pictured(job: Job, checkpoint: Checkpoint) -> dict[str, Shown]:
-    first = {pair.field: pair for pair in reversed(job.dataset.split("test"))}
-    images = {field: read_pair(first[field]) for field in sorted(first)[:PICTURED_FIELDS]}
-    shown = {}
-    with progress_bar("pictures", "image") as progress:
-        for done, (field, image) in enumerate(images.items(), start=1):
-            shown[field] = Shown(image, reconstruct(checkpoint, image.low, sampling=job.recipe.sampling))
-            progress(done, len(images))
-    return shown

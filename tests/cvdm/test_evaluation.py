@@ -12,6 +12,7 @@ from cvdm.dataset import load_dataset
 from cvdm.errors import CheckpointError, DatasetError
 from cvdm.evaluation import evaluate, summary_table
 from cvdm.optics import ForwardModel
+from cvdm.posterior import conclude, reconstruct
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,14 @@ def test_the_schedule_of_the_model_is_part_of_its_evaluation(result):
     assert result.schedule.finite and result.schedule.falling
     assert (result.schedule.clean, result.schedule.noise) == pytest.approx((7, -7), abs=1e-3)
     assert result.as_json()["schedule"]["falling"] is True
+
+
+def test_a_measured_image_need_not_be_restored_again(cells_dataset):
+    """The draws that are handed out come to the reconstruction that `reconstruct` gives, for every image."""
+    checkpoint, dataset, seen = make_checkpoint(), load_dataset(cells_dataset), []
+    evaluate(checkpoint, dataset, on_image=lambda *of_image: seen.append(of_image), with_baselines=False)
+    assert len(seen) == len(dataset.split("test"))
+    for image, view, draws in seen:
+        ours, again = conclude(checkpoint, view, draws), reconstruct(checkpoint, image.low)
+        for name, values in vars(again).items():
+            np.testing.assert_array_equal(getattr(ours, name), values, err_msg=name)
