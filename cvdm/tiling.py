@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ class Tiling:
     """How an image is cut; all lengths in pixels."""
 
     tile: int
-    """Edge of a core; rounded up to a multiple of the stride."""
+    """Edge of a core between others; rounded up to a multiple of the stride."""
     margin: int
     """Outer part of the halo, not used; exact when at least the receptive radius."""
     ramp: int
@@ -30,12 +31,16 @@ class Tiling:
     """Total stride of the network."""
 
     def windows(self, length: int) -> Iterator[Window]:
-        """The windows along one axis of `length` pixels, a multiple of the stride."""
+        """The windows along one axis of `length` pixels, a multiple of the stride.
+
+        None is longer than a core with both halos. At the image's edges, where there is no halo, that much
+        more goes to the core: an image that is as long as one window is one piece.
+        """
         assert length % self.stride == 0, "pad the image to a multiple of the stride first"
         core = -(-self.tile // self.stride) * self.stride
         halo = -(-(self.margin + self.ramp) // self.stride) * self.stride
-        for start in range(0, length, core):
-            stop = min(start + core, length)
+        cuts = [0, *range(halo + core, length - halo, core), length]
+        for start, stop in pairwise(cuts):
             yield Window(start, stop, max(0, start - halo), min(length, stop + halo))
 
 

@@ -27,7 +27,7 @@ from cvdm.validation import Validation
 from flows.job import Job
 from flows.outbox import Outbox
 from flows.progress import progress_bar, progress_note
-from flows.registry import Registry, RegistryError, Run
+from flows.registry import FAILURE, Registry, RegistryError, Run
 from flows.snapshot import snapshot_files
 
 LOG_EVERY = 10
@@ -82,7 +82,7 @@ def closing(registry: Registry, run: Run) -> Iterator[None]:
     except BaseException as error:
         status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
         try:
-            registry.runs.set_tags(run.run_id, {"failure": f"{type(error).__name__}: {error}"})
+            registry.runs.set_tags(run.run_id, {FAILURE: f"{type(error).__name__}: {error}"})
             registry.runs.finish(run.run_id, status)
         except RegistryError as unreachable:
             error.add_note(f"The run could not be closed: {unreachable}")

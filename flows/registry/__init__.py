@@ -8,10 +8,11 @@ inside the command that needs it.
 from flows.registry.connection import AwayError, RegistryError
 from flows.registry.models import CHAMPION, PREVIOUS, Version, model_name
 from flows.registry.store import Registry
-from flows.registry.tracking import LONGEST_VALUE, Row, Run, Runs
+from flows.registry.tracking import FAILURE, LONGEST_VALUE, Row, Run, Runs
 
 __all__ = [
     "CHAMPION",
+    "FAILURE",
     "LONGEST_VALUE",
     "PREVIOUS",
     "AwayError",

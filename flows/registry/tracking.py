@@ -40,6 +40,8 @@ LONGEST_VALUE = 5000
 """Characters of a parameter or tag that every store accepts."""
 MONITOR_SECONDS = 10
 """Between two looks at the machine's load and memory."""
+FAILURE = "failure"
+"""Tag on a run that failed: why."""
 LONGEST_DIGEST = 36
 """Characters of a dataset's digest that MLflow accepts; the whole of it is a tag of run and version."""
 
@@ -100,10 +102,12 @@ class Runs:
         return self._client.create_experiment(task, artifact_location=location)
 
     def reopen(self, run_id: str) -> Run | None:
-        """Go on with an interrupted run; None when the store does not know it (any more)."""
+        """Go on with an interrupted run, whose failure is overcome by that; None for one that is not known."""
         run = next(iter(self._runs(f"attributes.run_id = '{run_id}'")), None)
         if run is None or run.outputs is None or not run.outputs.model_outputs:
             return None
+        if FAILURE in run.data.tags:
+            self._client.delete_tag(run_id, FAILURE)
         self._client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         return Run(run_id, run.outputs.model_outputs[0].model_id)
 

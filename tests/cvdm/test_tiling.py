@@ -48,3 +48,11 @@ def test_every_pixel_lies_in_exactly_one_core(length):
     windows = list(Tiling(32, 10, 3, 4).windows(length))
     assert [i for w in windows for i in range(w.start, w.stop)] == list(range(length))
     assert all(w.first % 4 == 0 and w.first <= w.start and w.last >= w.stop for w in windows)
+
+
+@pytest.mark.parametrize(("length", "count"), [(64, 1), (68, 2), (96, 2), (100, 3), (1000, 31)])
+def test_no_window_is_longer_than_a_core_with_two_halos(length, count):
+    """Memory is bounded by 32 + 2 x 16 pixels; an image of that length is one piece."""
+    windows = list(Tiling(32, 10, 3, 4).windows(length))
+    assert len(windows) == count
+    assert max(w.last - w.first for w in windows) <= 64

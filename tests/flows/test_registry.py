@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cvdm.checkpoint import load_checkpoint, verify_golden
-from flows.registry import CHAMPION, PREVIOUS, Registry, RegistryError
+from flows.registry import CHAMPION, FAILURE, PREVIOUS, Registry, RegistryError
 from flows.settings import Settings
 
 TASK = "test-cells"
@@ -57,9 +57,11 @@ def test_more_metrics_than_one_request_holds_all_arrive(registry, run):
 
 def test_a_run_is_reopened_and_found_by_its_tags(registry, run):
     """An interrupted run goes on under its own id; only a finished one is found as done."""
+    registry.runs.set_tags(run.run_id, {FAILURE: "out of disk"})
     registry.runs.finish(run.run_id, "FAILED")
     assert registry.runs.find(TASK, {"init": "scratch"}) is None
     assert registry.runs.reopen(run.run_id) == run
+    assert FAILURE not in registry.runs.tags(run.run_id)  # it is overcome
     registry.runs.finish(run.run_id)
     assert registry.runs.find(TASK, {"init": "scratch"}) == run.run_id
     assert registry.runs.find(TASK, {"init": "base"}) is None
