@@ -102,7 +102,7 @@ class Runs:
         return self._client.create_experiment(task, artifact_location=location)
 
     def reopen(self, run_id: str) -> Run | None:
-        """Go on with an interrupted run, whose failure is overcome by that; None for one that is not known."""
+        """Go on with an interrupted run, whose failure is overcome then; None for one that is not known."""
         run = next(iter(self._runs(f"attributes.run_id = '{run_id}'")), None)
         if run is None or run.outputs is None or not run.outputs.model_outputs:
             return None
