@@ -32,11 +32,12 @@ LATER = "cell011"
 """Comes on the second day; a training cell."""
 SPLIT = {"seed": 4, "train": 0.3, "validation": 0.1, "calibration": 0.15, "test": 0.45}
 """Deals the eleven cells 3 / 1 / 2 / 5."""
-STEPS = {"batch": 8, "warmup": 20, "ema": 0.99, "validate_every": 100, "checkpoint_every": 25}
+STEPS = {"batch": 8, "warmup": 20, "ema": 0.99, "validate_every": 250, "checkpoint_every": 25}
+SAMPLING = {"samples": 4, "steps": 3}
 PRESETS = {
     # A fine-tuning takes a quarter of these steps.
-    "story": {"training": {"steps": 2000, **STEPS}, "sampling": {"samples": 4, "steps": 4}},
-    "sabotaged": {"training": {"steps": 150, **STEPS}, "sampling": {"samples": 4, "steps": 4}},
+    "story": {"training": {"steps": 2000, **STEPS}, "sampling": SAMPLING},
+    "sabotaged": {"training": {"steps": 100, **STEPS}, "sampling": SAMPLING},
 }
 RESUME_FROM = 150
 """The step after which the fine-tuning is killed."""
