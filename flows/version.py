@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -25,6 +25,8 @@ from cvdm.ledger import LEDGER_NAME
 from flows.ingest_note import announced
 from flows.settings import Settings
 
+GLANCE_SECONDS = 0.5
+"""So long may somebody hold the lock who only looks whether it is free (flows/triggers/data_watch.py)."""
 LOCK_TRIES, LOCK_PAUSE_SECONDS = 20, 3.0
 """How often and after which pause a command is repeated while another DVC process holds its lock."""
 
@@ -165,20 +167,29 @@ def run_dvc(settings: Settings, *arguments: str) -> str:
 
 @contextmanager
 def one_ingest_at_a_time(settings: Settings) -> Iterator[None]:
-    """Hold the lock of the data folder. Raises VersionError at once when somebody else holds it.
+    """Hold the lock of the data folder. Raises VersionError when somebody else holds it, and goes on to.
 
     It lies with DVC's own, which git ignores: whoever shares the data folder shares the lock.
     """
     lock = _beside_dvc(settings) / "ingest.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise VersionError(
-                "no other ingest or checkout", "one that is running", "Wait for it to end."
-            ) from error
+        until = time.monotonic() + GLANCE_SECONDS
+        while not _taken(file):
+            if time.monotonic() > until:
+                raise VersionError(
+                    "no other ingest or checkout", "one that is running", "Wait for it to end."
+                )
+            time.sleep(GLANCE_SECONDS / 10)
         yield
+
+
+def _taken(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def ingest_note(settings: Settings) -> Path:

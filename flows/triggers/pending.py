@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from cvdm.storage import replacing, storage_error
 from flows.settings import Settings
@@ -118,8 +119,10 @@ class TriggerStore:
         line = json.dumps(asdict(happening), ensure_ascii=False) + "\n"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with self.history_file.open("a", encoding="utf-8") as file:
-                file.write(line)
+            with self.history_file.open("a+b") as file:
+                if file.seek(0, os.SEEK_END) and not _ends_a_line(file):
+                    line = "\n" + line  # after one that was cut off
+                file.write(line.encode())
         except OSError as error:
             raise storage_error(error, self.history_file) from error
 
@@ -142,6 +145,11 @@ class TriggerStore:
 
     def _file(self, task: str) -> Path:
         return self._folder / "pending" / f"{task}.json"
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read() == b"\n"
 
 
 def _line(text: str) -> dict[str, Any] | None:

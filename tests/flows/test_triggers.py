@@ -171,7 +171,7 @@ def test_a_paused_task_waits_until_it_is_resumed(settings, store):
 
 
 def test_a_damaged_file_of_what_waits_is_none(settings, store):
-    """And a line of the history that was cut off is passed over."""
+    """And a line of the history that was cut off is passed over, and none after it."""
     with busy(settings):
         trigger(settings, TASK, (DATA,), now=NOW)
     path = settings.mlruns_dir / "triggers" / "pending" / f"{TASK}.json"
@@ -180,6 +180,7 @@ def test_a_damaged_file_of_what_waits_is_none(settings, store):
         file.write('{"at": "2026')
     assert store.pending(TASK) is None and len(store.history()) == 1
     assert trigger(settings, TASK, (DATA,), now=NOW).ticket
+    assert [line["step"] for line in store.history()] == ["wait", "start"]
 
 
 def test_a_look_at_the_lock_tells_who_holds_it(tmp_path):

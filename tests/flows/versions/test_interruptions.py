@@ -6,6 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -110,6 +113,22 @@ def test_only_one_ingest_runs_at_a_time(settings, second):
         pytest.raises(VersionError, match="no other ingest"),
     ):
         ingest(second, TASK, settings)
+
+
+def test_a_glance_at_the_lock_refuses_no_ingest(settings):
+    """Who looks whether somebody is at work holds it for a moment."""
+    looking = threading.Event()
+
+    def glance():
+        with one_ingest_at_a_time(settings):
+            looking.set()
+            time.sleep(0.1)
+
+    with ThreadPoolExecutor(1) as pool:
+        seen = pool.submit(glance)
+        assert looking.wait(10)
+        with one_ingest_at_a_time(settings):
+            assert seen.result() is None
 
 
 def test_a_swap_that_fails_half_way_leaves_the_dataset_in_its_place(tmp_path, monkeypatch):
