@@ -32,6 +32,11 @@ class Standing:
         """Plain values."""
         return {"task": self.task, "champion": self.champion, "previous": self.previous}
 
+    def summary(self) -> str:
+        """For people."""
+        now, before = ("none" if n is None else f"version {n}" for n in (self.champion, self.previous))
+        return f"{self.task}: {now} serves; before: {before}"
+
 
 def standing(registry: Registry, task: str) -> Standing:
     """Who serves a task by its aliases, and by the intent of a move that was killed half-way. Only reads."""

@@ -188,6 +188,11 @@ class AuditLog:
             found.append(entry)
         return tuple(entry for entry in found if task in (None, entry.task))
 
+    def latest(self, task: str) -> Entry | None:
+        """The newest decision about a task, of those that can be read. Raises StorageError."""
+        known = (_entry(line) for line in reversed(self._lines()))
+        return next((entry for entry in known if entry is not None and entry.task == task), None)
+
     def _lines(self) -> list[bytes]:
         try:
             content = self.path.read_bytes() if self.path.exists() else b""

@@ -18,7 +18,7 @@ from flows.commands.audit import audit
 from flows.commands.data import NoCommit, data
 from flows.commands.housekeeping import housekeeping
 from flows.commands.schedule import schedule
-from flows.console import Answer, command, say, stop_on_sigterm
+from flows.console import Answer, command, say, stated, stop_on_sigterm
 from flows.settings import Settings
 
 app = typer.Typer(
@@ -37,7 +37,9 @@ app.add_typer(schedule, name="schedule")
 
 Task = Annotated[str, typer.Option("--task", help="Name of the task, a folder of the data directory.")]
 Which = Annotated[str, typer.Option("--version", help="A version number, or an alias such as champion.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; written on the version.")]
+Reason = Annotated[
+    str, typer.Option("--reason", help="Why; written on the version and in the audit log.", callback=stated)
+]
 
 
 NewCard = Annotated[Path | None, typer.Option("--card", help="Card of a new task.")]
@@ -174,9 +176,7 @@ def promote(task: Task, version: Annotated[int, typer.Option("--version")], reas
     deployment = deployment_of(settings, registry)
     standing = move(registry, task, version, reasons=[reason], by=who, deployment=deployment)
     send(settings, Alert("promoted", task, f"version {standing.champion}, by {who}: {reason}"))
-    return Answer(
-        standing.as_json(), f"{task}: version {standing.champion} serves; before: {standing.previous}"
-    )
+    return Answer(standing.as_json(), standing.summary())
 
 
 @command(app)
@@ -193,9 +193,7 @@ def rollback(
     who = getpass.getuser()
     standing = move(Registry.open(settings), task, to, reason=reason, by=who)
     send(settings, Alert("rolled back", task, f"to version {standing.champion}, by {who}: {reason}"))
-    return Answer(
-        standing.as_json(), f"{task}: version {standing.champion} serves; before: {standing.previous}"
-    )
+    return Answer(standing.as_json(), standing.summary())
 
 
 @command(app)

@@ -152,6 +152,13 @@ def reserved_output(reserve: bool) -> Iterator[TextIO]:
         os.close(kept)
 
 
+def stated(text: str) -> str:
+    """An option that must not be blank, as a callback of it."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty. Say it in a few words, for those who read it later.")
+    return text.strip()
+
+
 def stop_on_sigterm() -> None:
     """Let SIGTERM unwind like any exception, so that what was started is stopped."""
 

@@ -89,7 +89,7 @@ def finished(registry: Registry, job: Job) -> RetrainResult | None:
         run_id = _finished_run(registry, job, ASKED)
     if run_id is None:
         return None
-    document = registry.runs.read_json(run_id, RESULT)
+    document = registry.artifacts.read_json(run_id, RESULT)
     result = replace(RetrainResult(**document), reasons=tuple(document["reasons"]), repeated=True)
     serving = registry.models.champion(job.task)
     return result if serving in (result.champion_version, result.version) else None

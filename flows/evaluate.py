@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from cvdm.schedule_drift import schedule_drift
 from cvdm.validation import validation_crops
 from flows import pictures, schedule_pictures
 from flows.aliases import standing
-from flows.exhibits import Shown, exhibits
+from flows.exhibits import Shown, exhibits, side_by_side
 from flows.gate import Background, strata_of
 from flows.job import Job
 from flows.progress import progress_bar
@@ -27,6 +26,8 @@ from flows.train import Candidate
 
 PICTURED_FIELDS = 4
 """Test fields that are shown as pictures."""
+PER_FIELD = "evaluation/per-field.json"
+"""Scores of the candidate, a row per test field: as a table, MLflow shows it for several runs at once."""
 SPEED = "test/seconds_per_megapixel"
 DRIFT_METRIC = "schedule/drift_from_champion"
 TEST_FIELDS = "test_fields"
@@ -47,24 +48,36 @@ class Comparison:
 def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
     """Measure both models and write scores and pictures to the candidate's run."""
     checkpoint = load_checkpoint(candidate.checkpoint, device=job.device)
-    shown: dict[str, Shown] = {}
-    pictured = sorted(job.dataset.fields("test"))[:PICTURED_FIELDS]
-
-    def show(image: ImagePair, view: FieldOfView, draws: np.ndarray) -> None:
-        if image.field in pictured and image.field not in shown:
-            shown[image.field] = Shown(image, conclude(checkpoint, view, draws))
-
+    shown, show = _kept(job, checkpoint)
     ours = _measure(job, checkpoint, "evaluate", on_image=show)
+    files = exhibits(checkpoint, shown, f"{job.task} version {candidate.version}")
     version = incumbent(job.task, registry, candidate.version)
     theirs = None
     if version is not None:
         champion = _downloaded(job, registry, version)
-        theirs = _measure(job, champion, f"version {version}", with_baselines=False)
-        _log_drift(job, registry, candidate, checkpoint, champion, version)
+        by_champion, show = _kept(job, champion)
+        theirs = _measure(job, champion, f"version {version}", with_baselines=False, on_image=show)
+        names = (f"version {candidate.version}", f"version {version}")
+        files |= side_by_side(shown, by_champion, names)
+        _log_drift(job, registry, candidate, checkpoint, champion, names)
     comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
     _log_scores(registry, candidate, comparison)
-    _log_pictures(job, registry, candidate, checkpoint, comparison, {name: shown[name] for name in pictured})
+    files["evaluation/per-field.png"] = _scores_picture(job, candidate, comparison)
+    for path, content in files.items():
+        registry.artifacts.log_bytes(candidate.run.run_id, content, path)
     return comparison
+
+
+def _kept(job: Job, checkpoint: Checkpoint) -> tuple[dict[str, Shown], OnImage]:
+    """What is shown of an evaluation, by field, and the callback that keeps it: one image per field."""
+    wanted = sorted(job.dataset.fields("test"))[:PICTURED_FIELDS]
+    shown: dict[str, Shown] = {}
+
+    def keep(image: ImagePair, view: FieldOfView, draws: np.ndarray) -> None:
+        if image.field in wanted and image.field not in shown:
+            shown[image.field] = Shown(image, conclude(checkpoint, view, draws))
+
+    return shown, keep
 
 
 def _background(job: Job, registry: Registry, candidate: Candidate, champion: int | None) -> Background:
@@ -124,40 +137,35 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
             f"baseline/{baseline}/{name}": float(np.mean(list(v.values()))) for name, v in metrics.items()
         }
     run = candidate.run
-    registry.runs.log_json(run.run_id, ours.as_json(), "evaluation/candidate.json")
+    registry.artifacts.log_json(run.run_id, ours.as_json(), "evaluation/candidate.json")
+    rows = [[field, *(ours.metrics[name][field] for name in ours.metrics)] for field in ours.metrics["crps"]]
+    registry.artifacts.log_table(run.run_id, ["field", *ours.metrics], rows, PER_FIELD)
     if theirs is not None:
         scores |= {f"champion/{name}": theirs.mean(name) for name in theirs.metrics}
         document = {"version": comparison.champion_version, **theirs.as_json()}
-        registry.runs.log_json(run.run_id, document, "evaluation/champion.json")
+        registry.artifacts.log_json(run.run_id, document, "evaluation/champion.json")
     if SPEED not in registry.runs.metrics(run.run_id):  # never twice the same: the first time counts
         scores[SPEED] = ours.seconds_per_megapixel
     registry.runs.log_changed(run, scores)
 
 
-def _log_pictures(
-    job: Job,
-    registry: Registry,
-    candidate: Candidate,
-    checkpoint: Checkpoint,
-    comparison: Comparison,
-    shown: Mapping[str, Shown],
-) -> None:
-    """Pictures and curves of both models' scores and of some test fields; shown: by field."""
-    name = f"{job.task} version {candidate.version}"
+def _scores_picture(job: Job, candidate: Candidate, comparison: Comparison) -> bytes:
     against = f" against version {comparison.champion_version}" if comparison.champion else ""
-    scores = pictures.per_field(comparison.candidate, comparison.champion, f"{name}{against}, test fields")
-    files = exhibits(checkpoint, shown, name) | {"evaluation/per-field.png": scores}
-    for path, content in files.items():
-        registry.runs.log_bytes(candidate.run.run_id, content, path)
+    title = f"{job.task} version {candidate.version}{against}, test fields"
+    return pictures.per_field(comparison.candidate, comparison.champion, title)
 
 
 def _log_drift(
-    job: Job, registry: Registry, candidate: Candidate, ours: Checkpoint, theirs: Checkpoint, version: int
+    job: Job,
+    registry: Registry,
+    candidate: Candidate,
+    ours: Checkpoint,
+    theirs: Checkpoint,
+    names: tuple[str, str],
 ) -> None:
     """How far the learned schedule is from the champion's, as `cvdm.schedule_drift` defines it."""
     crops, run = validation_crops(job.dataset), candidate.run
     drift = schedule_drift(ours, theirs, crops)
     registry.runs.log_changed(run, {DRIFT_METRIC: drift.value})
-    names = (f"version {candidate.version}", f"version {version}")
     picture = schedule_pictures.schedule_drift(drift, crops, names)
-    registry.runs.log_bytes(run.run_id, picture, "schedule/drift-from-champion.png")
+    registry.artifacts.log_bytes(run.run_id, picture, "schedule/drift-from-champion.png")

@@ -63,6 +63,21 @@ def exhibits(checkpoint: Checkpoint, shown: Mapping[str, Shown], name: str) -> d
     return files
 
 
+def side_by_side(
+    ours: Mapping[str, Shown], theirs: Mapping[str, Shown], names: tuple[str, str]
+) -> dict[str, bytes]:
+    """What two versions made of the same test images, by path; names: of ours and of theirs."""
+    return {
+        f"panels/versions-{field}.png": pictures.versions_panel(
+            one.image.low,
+            one.image.high,
+            {names[1]: theirs[field].result.mean, names[0]: one.result.mean},
+            title=f"{names[0]} against {names[1]}, test field {field}",
+        )
+        for field, one in ours.items()
+    }
+
+
 def calibration_curve(checkpoint: Checkpoint, shown: Mapping[str, Shown]) -> pictures.CalibrationCurve:
     """Observed coverage of the calibrated interval, scaled to other levels as a Gaussian's would be."""
     own = _gaussian_reach(checkpoint.calibration.level)

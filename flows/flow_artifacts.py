@@ -48,7 +48,8 @@ def run_page(settings: Settings, experiment: str, run_id: str, artifact: str = "
     if address.scheme in ("http", "https"):
         base = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path.rstrip('/')}"
     page = f"{base}/#/experiments/{experiment}/runs/{run_id}"
-    return f"{page}/artifacts/{artifact}" if artifact else page
+    path = f"{page}/artifacts/{artifact}" if artifact else page
+    return f"{path}?workflowType=machine_learning"  # else it opens among its pages for language models
 
 
 class _Progress:

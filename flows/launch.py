@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cvdm.errors import ConfigError
 from flows.processes import orchestrator
 from flows.settings import Settings
 
@@ -21,18 +22,29 @@ def launch(
     force: bool = False,
 ) -> RetrainResult:
     """Run the flow `retrain` in this process; at once the earlier result where nothing has changed."""
-    settings.prepare_environment()
-    from flows.earlier import earlier_result
-    from flows.registry import Registry
-    from flows.retrain import retrain
-    from flows.triggers.desk import refuse_by_hand
+    _require_data(settings, task)
+    with orchestrator(settings) as ready:
+        from flows.earlier import earlier_result
+        from flows.registry import Registry
+        from flows.retrain import retrain
+        from flows.triggers.desk import refuse_by_hand
 
-    if not force:
-        earlier = earlier_result(
-            Registry.open(settings), task, preset, init=init, seed=seed, settings=settings
+        if not force:
+            earlier = earlier_result(
+                Registry.open(settings), task, preset, init=init, seed=seed, settings=settings
+            )
+            if earlier is not None:
+                refuse_by_hand(settings, task, earlier.described())
+                return earlier
+        with ready():
+            return retrain(task, preset, init=init, seed=seed, force=force)
+
+
+def _require_data(settings: Settings, task: str) -> None:
+    """Said at once, before anything starts. Raises ConfigError."""
+    if not (settings.data_dir / task).is_dir():
+        raise ConfigError(
+            f"a task with data: {', '.join(settings.known_tasks()) or 'none is here yet'}",
+            f"'{task}'",
+            "Correct its spelling, or bring its data with `cvdm ingest` or `dvc pull`.",
         )
-        if earlier is not None:
-            refuse_by_hand(settings, task, earlier.described())
-            return earlier
-    with orchestrator(settings):
-        return retrain(task, preset, init=init, seed=seed, force=force)

@@ -53,7 +53,7 @@ def describe(
     """Write the card of a judged candidate to its run and its version."""
     checkpoint = load_checkpoint(candidate.checkpoint)
     facts = Facts(job, candidate.version, candidate.run.run_id, checkpoint, comparison, decision, usage)
-    registry.runs.log_bytes(facts.run_id, model_card(facts).encode(), FILE)
+    registry.artifacts.log_bytes(facts.run_id, model_card(facts).encode(), FILE)
     short = description(facts)
     registry.runs.describe(facts.run_id, short)
     registry.models.describe(job.task, facts.version, short)

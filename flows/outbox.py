@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cvdm.storage import replacing, storage_error
-from flows.registry import RegistryError, Row, Run, Runs
+from flows.registry import Registry, RegistryError, Row, Run
 
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0
 """Seconds until a server that was away is tried again; doubled each time, since a try may block for long."""
@@ -30,9 +30,10 @@ class Outbox:
     progress_metric: one that is in every row; tells how far the server has them.
     """
 
-    def __init__(self, folder: Path, runs: Runs, run: Run, *, progress_metric: str) -> None:
+    def __init__(self, folder: Path, registry: Registry, run: Run, *, progress_metric: str) -> None:
         self._rows_file, self._files = folder / "rows.jsonl", folder / "files"
-        self._runs, self._run, self._metric = runs, run, progress_metric
+        self._runs, self._artifacts = registry.runs, registry.artifacts
+        self._run, self._metric = run, progress_metric
         self._delivered: int | None = None
         """Last step that the server holds; None where it must be asked."""
         self._pause, self._next_try = FIRST_PAUSE, 0.0
@@ -85,7 +86,7 @@ class Outbox:
             if file.name.endswith(".tmp"):  # of a writer that was killed
                 file.unlink()
                 continue
-            self._runs.log_file(self._run.run_id, file, file.parent.relative_to(self._files).as_posix())
+            self._artifacts.log_file(self._run.run_id, file, file.parent.relative_to(self._files).as_posix())
             file.unlink()
         rows = self._waiting()
         if rows:

@@ -7,7 +7,7 @@ flows/schedule_pictures.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 ERROR_SHARE, STD_SHARE = 0.25, 0.10
 """Upper ends of the error's and the uncertainty's colour scales, as shares of the target's window."""
+
+
+Part = tuple[np.ndarray, str, tuple[float, float], str]
+"""An image, its label, the ends of its colour scale, and the colours' name."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def image_panel(
     low, mean, std = central(low), central(mean), central(std)
     window = grey_window(mean if high is None else central(high))
     span = window[1] - window[0]
-    parts: list[tuple[np.ndarray, str, tuple[float, float], str]] = [
+    parts: list[Part] = [
         (low, "input", window, "gray"),
         (mean, "reconstruction", window, "gray"),
     ]
@@ -84,11 +88,22 @@ def image_panel(
         parts.append(
             (central(interval), "width of calibrated interval", (0, 2 * ERROR_SHARE * span), "magma")
         )
-    figure, axes = new_figure(len(parts), 1, width=3.1, height=2.6 * low.shape[0] / low.shape[1] + 0.15)
-    for axis, (pixels, label, limits, colours) in zip(axes, parts, strict=True):
-        show_image(figure, axis, pixels, label, limits, colours)
-    figure.suptitle(title, fontsize=10, color=INK)
-    return as_png(figure)
+    return _images(parts, title, columns=len(parts))
+
+
+def versions_panel(
+    low: np.ndarray, high: np.ndarray, means: Mapping[str, np.ndarray], *, title: str
+) -> bytes:
+    """Input | each version's reconstruction, and below: target | each one's error; (H, W) in file units."""
+    low, high = central(low), central(high)
+    window = grey_window(high)
+    errors = (0.0, ERROR_SHARE * (window[1] - window[0]))
+    above: list[Part] = [(low, "input", window, "gray")]
+    below: list[Part] = [(high, "target", window, "gray")]
+    for name, mean in means.items():
+        above.append((central(mean), name, window, "gray"))
+        below.append((np.abs(central(mean) - high), f"|{name} − target|", errors, "magma"))
+    return _images([*above, *below], title, columns=len(above))
 
 
 def calibration(curve: CalibrationCurve, title: str) -> bytes:
@@ -199,6 +214,15 @@ def ring_correlations(curves: Mapping[str, RingCurves], title: str) -> bytes:
     )
     axis.legend(frameon=False, fontsize=8)
     quiet(axis)
+    return as_png(figure)
+
+
+def _images(parts: Sequence[Part], title: str, *, columns: int) -> bytes:
+    height, width = parts[0][0].shape
+    figure, axes = new_figure(columns, len(parts) // columns, width=3.1, height=2.6 * height / width + 0.15)
+    for axis, (pixels, label, limits, colours) in zip(axes, parts, strict=True):
+        show_image(figure, axis, pixels, label, limits, colours)
+    figure.suptitle(title, fontsize=10, color=INK)
     return as_png(figure)
 
 

@@ -14,8 +14,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cvdm.storage import storage_error
@@ -82,19 +83,27 @@ def orchestrates_locally(settings: Settings) -> bool:
 
 
 @contextmanager
-def orchestrator(settings: Settings) -> Iterator[str]:
-    """The address of a Prefect server: the one that answers, else a private one for the block."""
+def orchestrator(settings: Settings) -> Iterator[Callable[[], AbstractContextManager[str]]]:
+    """A Prefect server for the block: the one that answers, else a private one, which takes seconds to start.
+
+    The block gets a context manager that waits until it answers, directs this process to it, and gives its
+    address; what can be done before, such as imports, is done while it starts.
+    """
     settings.prepare_environment()
     if answers(f"{settings.prefect_url}/health"):
-        with _prefect_at(settings.prefect_url):
-            yield settings.prefect_url
+        yield partial(_prefect_at, settings.prefect_url)
         return
     _make_prefect_home(settings)
     server = prefect_server(settings, free_port("127.0.0.1"), private=True)
     with running(server) as (started,):
-        started.wait_until_ready()
-        with _prefect_at(f"{server.url}/api"):
-            yield f"{server.url}/api"
+
+        @contextmanager
+        def ready() -> Iterator[str]:
+            started.wait_until_ready()
+            with _prefect_at(f"{server.url}/api") as url:
+                yield url
+
+        yield ready
 
 
 @contextmanager
@@ -218,15 +227,15 @@ def _make_prefect_home(settings: Settings) -> None:
 
 
 @contextmanager
-def _prefect_at(url: str) -> Iterator[None]:
-    """Point Prefect's client at a server, in this process and in those that it starts."""
+def _prefect_at(url: str) -> Iterator[str]:
+    """Point Prefect's client at a server, in this process and in those that it starts; gives its address."""
     before = os.environ.get("PREFECT_API_URL")
     os.environ["PREFECT_API_URL"] = url
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     try:
         with temporary_settings({PREFECT_API_URL: url}):
-            yield
+            yield url
     finally:
         _deliver_to_prefect()
         os.environ.pop("PREFECT_API_URL")

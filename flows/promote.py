@@ -20,9 +20,9 @@ from typing import Protocol
 from cvdm.checkpoint import load_checkpoint, verify_golden
 from cvdm.errors import CheckpointError, StorageError
 from flows.aliases import Standing, alone, move, standing
-from flows.audit import Action
+from flows.audit import Action, Entry
 from flows.gate import Decision
-from flows.registry import CHAMPION, Registry, RegistryError
+from flows.registry import CHAMPION, Registry, RegistryError, Version
 
 AUDIT = "audit"
 """Tag on a version: number and hash of the latest entry about it in the audit log."""
@@ -72,8 +72,8 @@ def _promote(
     verify(registry, task, version)
     if deployment is not None:
         deployment.rehearse(task, version)
-    before = standing(registry, task)
-    enter(registry, "promote", before, version, reasons=reasons, by=by)
+    entry = enter(registry, "promote", standing(registry, task), version, reasons=reasons, by=by)
+    before = Standing(task, entry.details["champion"], entry.details["previous"])
     with reverting(registry, before, version, by=by):
         previous = before.previous if before.champion == version else before.champion
         move(registry, Standing(task, version, previous))
@@ -194,16 +194,35 @@ def verify(registry: Registry, task: str, which: int | str) -> None:
 
 def enter(
     registry: Registry, action: Action, before: Standing, version: int, *, reasons: Sequence[str], by: str
-) -> None:
+) -> Entry:
     """Write a decision into the audit log, and on the version which entry is the latest about it.
 
-    before: who serves until it is carried out. Raises StorageError, RegistryError.
+    before: who serves until it is carried out. Returns the entry, whose details say who served then: an
+    earlier one where a kill came between the entry and the end of carrying this very decision out.
+    Raises StorageError, RegistryError.
     """
-    details = {"champion": before.champion, "previous": before.previous}
-    entry = registry.audit.append(
-        action, task=before.task, version=version, by=by, reasons=reasons, details=details
-    )
+    about = registry.models.version(before.task, version)
+    entry = registry.audit.latest(before.task)
+    if entry is None or not _is_begun(entry, about, action, reasons, by):
+        details = {"champion": before.champion, "previous": before.previous, "run_id": about.run_id}
+        entry = registry.audit.append(
+            action, task=before.task, version=version, by=by, reasons=reasons, details=details
+        )
     registry.models.set_tags(before.task, version, {AUDIT: entry.reference})
+    return entry
+
+
+def _is_begun(entry: Entry, about: Version, action: Action, reasons: Sequence[str], by: str) -> bool:
+    """Whether an entry is this very decision, and nothing says that it was carried out.
+
+    By its run too: another registry, of which the log tells as well, has a version of the same number.
+    """
+    return (
+        (entry.action, entry.version, entry.by) == (action, about.number, by)
+        and entry.reasons == tuple(reasons)
+        and entry.details.get("run_id") == about.run_id
+        and about.tags.get("decided_at", "") < entry.at
+    )
 
 
 def audit_references(registry: Registry) -> dict[str, str]:

@@ -134,7 +134,7 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool, trigger: str) -> 
         decision = step(promote)(job, registry, candidate, comparison, decision)
         step(describe)(job, registry, candidate, comparison, decision, meter.stop())
         result = result_of(job, candidate, comparison, decision, time.monotonic() - began)
-        registry.runs.log_json(run.run_id, result.as_json(), RESULT)
+        registry.artifacts.log_json(run.run_id, result.as_json(), RESULT)
         registry.runs.set_tags(run.run_id, {"judgement": job.judgement})
     shutil.rmtree(job.folder, ignore_errors=True)
     told = f"version {result.version}: {'; '.join(result.reasons)}"
@@ -146,7 +146,7 @@ def gate(job: Job, registry: Registry, candidate: Candidate, comparison: Compari
     """Decide, and keep every test with its numbers among the run's artifacts, for programs and for people."""
     decision = decide(comparison.candidate, comparison.champion, job.policy, comparison.background)
     run_id = candidate.run.run_id
-    registry.runs.log_json(run_id, decision.as_json(), "gate/decision.json")
+    registry.artifacts.log_json(run_id, decision.as_json(), "gate/decision.json")
     shown = Shown(
         task=job.task,
         version=candidate.version,
@@ -156,7 +156,7 @@ def gate(job: Job, registry: Registry, candidate: Candidate, comparison: Compari
         background=comparison.background,
         date=datetime.now(UTC),
     )
-    registry.runs.log_bytes(run_id, decision_page(decision, shown).encode(), GATE_PAGE)
+    registry.artifacts.log_bytes(run_id, decision_page(decision, shown).encode(), GATE_PAGE)
     return decision
 
 
@@ -173,7 +173,8 @@ def promote(
         compared=compared,
         deployment=deployment_of(job.settings, registry),
     )
-    registry.runs.set_tags(
-        candidate.run.run_id, {"verdict": standing.verdict, "reasons": "; ".join(standing.reasons)}
-    )
+    run_id = candidate.run.run_id
+    registry.runs.set_tags(run_id, {"verdict": standing.verdict, "reasons": "; ".join(standing.reasons)})
+    # tables and legends of charts show the name alone
+    registry.runs.rename(run_id, f"v{candidate.version} {standing.verdict} {job.preset}")
     return standing

@@ -214,9 +214,6 @@ class Settings(BaseSettings):
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(self.http_retries),
             "MLFLOW_HTTP_REQUEST_TIMEOUT": str(self.http_timeout_seconds),
-            # Waiting threads of a network should sleep soon: two processes that spin on the same two cores
-            # took 67 instead of 34 ms per pass; one alone is as fast either way.
-            "GOMP_SPINCOUNT": "1000",
         }
 
     def prepare_environment(self, environment: MutableMapping[str, str] | None = None) -> None:

@@ -124,9 +124,9 @@ def learned_fields(registry: Registry, task: str, number: int) -> set[str] | Non
     version: int | None = number
     while version is not None:
         found = _version(registry, task, version)
-        if found is None or not registry.runs.holds(found.run_id, VALIDATION_REPORT):
+        if found is None or not registry.artifacts.holds(found.run_id, VALIDATION_REPORT):
             return None
-        table = registry.runs.read_json(found.run_id, VALIDATION_REPORT)["table"]
+        table = registry.artifacts.read_json(found.run_id, VALIDATION_REPORT)["table"]
         learned |= {row["field"] for row in table if row["split"] == "train" and row["field"]}
         earlier = found.tags.get("init_version")
         version = int(earlier) if earlier else None

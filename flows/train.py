@@ -94,11 +94,12 @@ def train(job: Job, registry: Registry, run: Run) -> Candidate:
     """Train or go on training, calibrate, register. Raises TrainingError, CheckpointError, StorageError."""
     registered = registry.models.version_of_run(job.task, run.run_id)
     if registered is None:
-        registry.runs.log_bytes(run.run_id, installed_versions().encode(), ENVIRONMENT)
+        registry.artifacts.log_bytes(run.run_id, installed_versions().encode(), ENVIRONMENT)
         follow_training(job, registry, run)
         directory = build(job)
         number = registry.models.register(job.task, run, directory, job.tags())
         registry.runs.set_tags(run.run_id, {"version": str(number)})
+        registry.runs.rename(run.run_id, f"v{number} {job.preset}")
     else:
         number = registered.number
     copy = job.folder / f"version-{number}"
@@ -160,7 +161,7 @@ class StepLog:
 
     def __init__(self, registry: Registry, run: Run, state_path: Path) -> None:
         folder = state_path.parent / "outbox"
-        self._outbox = Outbox(folder, registry.runs, run, progress_metric=PROGRESS_METRIC)
+        self._outbox = Outbox(folder, registry, run, progress_metric=PROGRESS_METRIC)
         self._state_path = state_path
         self._written = self._outbox.last_step()
         self._offered = time.monotonic()

@@ -168,11 +168,11 @@ def page_of(settings: Settings, name: str) -> Path:
 
 def log_validation(registry: Registry, run: Run, report: ValidationReport, page: Path) -> None:
     """Store page and document with a run, and what has changed against the champion's data."""
-    registry.runs.log_file(run.run_id, page, ARTIFACTS)
-    registry.runs.log_json(run.run_id, report.as_json(), f"{ARTIFACTS}/{REPORT}")
+    registry.artifacts.log_file(run.run_id, page, ARTIFACTS)
+    registry.artifacts.log_json(run.run_id, report.as_json(), f"{ARTIFACTS}/{REPORT}")
     changed = drift_of(registry, report)
     if changed is not None:
-        registry.runs.log_json(run.run_id, changed.as_json(), f"{ARTIFACTS}/{DRIFT}")
+        registry.artifacts.log_json(run.run_id, changed.as_json(), f"{ARTIFACTS}/{DRIFT}")
 
 
 def drift_of(registry: Registry, report: ValidationReport) -> Drift | None:
@@ -181,9 +181,9 @@ def drift_of(registry: Registry, report: ValidationReport) -> Drift | None:
     if champion is None:
         return None
     run_id, path = registry.models.version(report.card.task, champion).run_id, f"{ARTIFACTS}/{REPORT}"
-    if not registry.runs.holds(run_id, path):
+    if not registry.artifacts.holds(run_id, path):
         return None
-    return drift_between(registry.runs.read_json(run_id, path)["table"], report.table)
+    return drift_between(registry.artifacts.read_json(run_id, path)["table"], report.table)
 
 
 def _examine_batch(

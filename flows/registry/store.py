@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.audit import AuditLog
+from flows.registry.artifacts import Artifacts
 from flows.registry.cleaning import Cleaning
 from flows.registry.connection import connect
 from flows.registry.models import Models
@@ -18,6 +19,7 @@ class Registry:
     """What the platform remembers."""
 
     runs: Runs
+    artifacts: Artifacts
     models: Models
     locks: Path
     """Folder of the locks of whoever changes what is in here on this machine."""
@@ -32,6 +34,7 @@ class Registry:
         connection = connect(settings)
         return cls(
             runs=Runs(connection),
+            artifacts=Artifacts(connection),
             models=Models(connection),
             locks=settings.mlruns_dir / "locks",
             audit=AuditLog(settings.audit_file),

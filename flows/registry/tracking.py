@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +30,6 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from flows.plain_json import plain_json
 from flows.registry.connection import Connection, reporting_failures
 
 BATCH = 1000
@@ -110,6 +108,10 @@ class Runs:
             self._client.delete_tag(run_id, FAILURE)
         self._client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         return Run(run_id, run.outputs.model_outputs[0].model_id)
+
+    def rename(self, run_id: str, name: str) -> None:
+        """Give a run another name, by which tables and charts know it."""
+        self._client.update_run(run_id, name=name)
 
     def finish(self, run_id: str, status: str = "FINISHED") -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
@@ -215,34 +217,6 @@ class Runs:
         )
         tags = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
         self._client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=tags)])
-
-    def log_bytes(self, run_id: str, content: bytes, path: str) -> None:
-        """Store a file, for instance a picture, at `path` among the run's artifacts."""
-        target = Path(path)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / target.name
-            file.write_bytes(content)
-            self.log_file(run_id, file, target.parent.as_posix())
-
-    def log_file(self, run_id: str, file: Path, folder: str) -> None:
-        """Store a copy of a file in a folder of the run's artifacts, in the place of an earlier one."""
-        self._client.log_artifact(run_id, str(file), None if folder == "." else folder)
-
-    def log_json(self, run_id: str, document: Any, path: str) -> None:
-        """Store a JSON document at `path` among the run's artifacts, NaN and Infinity as null."""
-        self.log_bytes(run_id, (plain_json(document) + "\n").encode(), path)
-
-    def read_json(self, run_id: str, path: str) -> Any:
-        """A JSON document from the run's artifacts."""
-        with tempfile.TemporaryDirectory() as folder:
-            local = self._client.download_artifacts(run_id, path, folder)
-            return json.loads(Path(local).read_text(encoding="utf-8"))
-
-    def holds(self, run_id: str, path: str) -> bool:
-        """Whether there is a file at `path` among the run's artifacts."""
-        folder = Path(path).parent.as_posix()
-        entries = self._client.list_artifacts(run_id, None if folder == "." else folder)
-        return any(entry.path == path for entry in entries)
 
     def _runs(self, condition: str) -> list[Any]:
         return all_runs(self._client, condition)

@@ -382,6 +382,22 @@ def test_validate_says_what_it_cannot_find(
     assert code == 1 and told in err
 
 
+@pytest.mark.parametrize("arguments", [("promote", "--version", "1"), ("rollback",)])
+def test_a_person_must_say_why(cvdm, registered, arguments):
+    """A blank reason is refused before anything moves or is entered."""
+    code, _, err = cvdm(*arguments, "--task", TASK, "--reason", "  ")
+    assert code == 2 and "'--reason': it is empty" in err
+    assert Registry.open(registered).audit.entries() == ()
+
+
+def test_a_retraining_of_an_unknown_task_says_which_are_known(cvdm, project_settings, cells_dataset):
+    """At once: nothing is started, nothing is made."""
+    shutil.copytree(cells_dataset, project_settings.dataset_dir(TASK))
+    code, _, err = cvdm("retrain", "--task", "test-cels")
+    assert code == 1 and f"a task with data: {TASK}; got 'test-cels'" in err
+    assert not (project_settings.mlruns_dir / "prefect").exists()
+
+
 def test_drift_is_told_against_the_champion_s_data(cvdm, registered, cells_dataset):
     """Without a table of its data there is nothing to compare; with one, new fields are compared."""
     home = registered.dataset_dir(TASK)
@@ -392,7 +408,7 @@ def test_drift_is_told_against_the_champion_s_data(cvdm, registered, cells_datas
     registry = Registry.open(registered)
     run_id = registry.models.version(TASK, "champion").run_id
     old = [row for row in report["table"] if row["field"] < "f06"]
-    registry.runs.log_json(run_id, {"table": old}, "validation/report.json")
+    registry.artifacts.log_json(run_id, {"table": old}, "validation/report.json")
     code, out, _ = cvdm("validate", "--task", TASK, "--drift", "--json")
     drift = json.loads(out)["drift"]
     assert (drift["reference_fields"], drift["new_fields"], drift["shifted"]) == (6, 6, [])

@@ -41,9 +41,8 @@ def test_bars_are_told_to_nobody_after_the_block():
 def test_addresses_are_those_of_the_served_interface(tmp_path):
     """The local server of the settings, or the tracking server's own address without a password in it."""
     local = Settings.read(home=tmp_path, host="10.0.0.7", mlflow_port=5001)
-    assert run_page(local, "1", "ab") == "http://10.0.0.7:5001/#/experiments/1/runs/ab"
+    page, kind = "#/experiments/1/runs/ab", "?workflowType=machine_learning"
+    assert run_page(local, "1", "ab") == f"http://10.0.0.7:5001/{page}{kind}"
     remote = Settings.read(home=tmp_path, tracking_uri="https://me:secret@mlflow.example.org/base/")
-    assert (
-        run_page(remote, "1", "ab", "gate/decision.json")
-        == "https://mlflow.example.org/base/#/experiments/1/runs/ab/artifacts/gate/decision.json"
-    )
+    gate = run_page(remote, "1", "ab", "gate/decision.json")
+    assert gate == f"https://mlflow.example.org/base/{page}/artifacts/gate/decision.json{kind}"

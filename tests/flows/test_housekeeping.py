@@ -54,7 +54,7 @@ def add_version(registry: Registry, checkpoint: Path, tmp_path: Path, **tags: st
     run = registry.runs.start(TASK, "a run", params={}, tags={})
     state = tmp_path / "state.pt"
     state.write_bytes(b"s" * 1000)
-    registry.runs.log_file(run.run_id, state, "checkpoints")
+    registry.artifacts.log_file(run.run_id, state, "checkpoints")
     number = registry.models.register(TASK, run, checkpoint, tags)
     registry.runs.finish(run.run_id)
     return number, run
@@ -203,7 +203,7 @@ class TestRetention:
         plan = plan_retention(registry, STRICT, soon)
         assert [one.item.kind for one in plan.goes] == ["training state"] and plan.bytes == 1000
         plan.apply()
-        assert not registry.runs.holds(run.run_id, "checkpoints/state.pt")
+        assert not registry.artifacts.holds(run.run_id, "checkpoints/state.pt")
         assert registry.models.version(TASK, number).number == number
 
     def test_by_default_nothing_young_goes(self, project_settings, registry, checkpoint, tmp_path):

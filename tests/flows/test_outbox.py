@@ -26,7 +26,7 @@ def run(registry) -> Run:
 
 
 def outbox(registry: Registry, run: Run, folder: Path) -> Outbox:
-    return Outbox(folder, registry.runs, run, progress_metric=METRIC)
+    return Outbox(folder, registry, run, progress_metric=METRIC)
 
 
 def history(registry: Registry, run: Run, metric: str = METRIC) -> list[tuple[int, float]]:
@@ -49,7 +49,7 @@ def test_what_waits_is_delivered_and_gone(registry, run, tmp_path):
     assert box.offer() is None
     assert history(registry, run) == [(1, 1.0), (10, 0.1)]
     assert history(registry, run, "learning_rate") == [(1, 0.1), (10, 0.1)]
-    assert registry.runs.holds(run.run_id, "panels/validation-1.png")
+    assert registry.artifacts.holds(run.run_id, "panels/validation-1.png")
     local = registry.runs._client.download_artifacts(run.run_id, "checkpoints/state.pt", str(tmp_path))
     assert Path(local).read_bytes() == b"first"
     assert not [path for path in (tmp_path / "box").rglob("*") if path.is_file()]
@@ -96,7 +96,7 @@ def test_half_a_file_is_not_sent(registry, run, tmp_path):
     (tmp_path / "box" / "files" / "panels").mkdir(parents=True)
     (tmp_path / "box" / "files" / "panels" / ".a.png.0123.tmp").write_bytes(b"half")
     outbox(registry, run, tmp_path / "box").deliver()
-    assert not registry.runs.holds(run.run_id, "panels/.a.png.0123.tmp")
+    assert not registry.artifacts.holds(run.run_id, "panels/.a.png.0123.tmp")
     assert not list((tmp_path / "box" / "files" / "panels").iterdir())
 
 
@@ -124,4 +124,4 @@ def test_a_server_that_is_away_for_a_while_gets_everything_once(project_settings
         server.wait_until_ready()
         box.deliver()
         assert history(registry, run) == [(1, 1.0), (2, 2.0), (3, 3.0)]
-        assert registry.runs.holds(run.run_id, "panels/two.png")
+        assert registry.artifacts.holds(run.run_id, "panels/two.png")

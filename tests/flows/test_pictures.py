@@ -84,6 +84,17 @@ def test_a_removal_by_uncertainty_is_drawn_beside_the_best_one():
     opened(pictures.sparsification(curves, "does it know?"))
 
 
+def test_of_two_versions_the_worse_one_has_the_brighter_error(field):
+    """Reconstructions above, errors below on one scale: the planted error shows under its own version."""
+    low, high, _ = field
+    means = {"version 1": high + 40, "version 2": high + 4}
+    page = opened(pictures.versions_panel(low, high, means, title="x"))
+    height, width, _ = page.shape
+    below = page[height * 5 // 8 : height * 7 // 8].mean(axis=2)
+    worse, better = below[:, width * 3 // 8 : width // 2], below[:, width * 17 // 24 : width * 5 // 6]
+    assert worse.mean() > better.mean() + 40
+
+
 def test_image_panels_with_and_without_target(field):
     """Without a target, target and error are left out and the picture is narrower."""
     low, high, std = field

@@ -150,13 +150,14 @@ def test_without_a_running_orchestrator_a_private_one_serves_the_block(project_s
     monkeypatch.setenv("PREFECT_HOME", str(project_settings.mlruns_dir / "not" / "yet" / "there"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     nowhere = Settings.read(home=project_settings.home, prefect_port=free_port("127.0.0.1"))
-    with orchestrator(nowhere) as url:
+    with orchestrator(nowhere) as ready, ready() as url:
         import prefect
 
         assert prefect.flow(lambda: 41 + 1, name="sum")() == 42
         runs = httpx.post(f"{url}/flow_runs/filter", json={}, timeout=10).json()
         assert [run["state_type"] for run in runs] == ["COMPLETED"]
-        with orchestrator(Settings.read(home=project_settings.home, prefect_url=url)) as same:
+        there = Settings.read(home=project_settings.home, prefect_url=url)
+        with orchestrator(there) as ready_at_once, ready_at_once() as same:
             assert same == url
     assert "PREFECT_API_URL" not in os.environ
     with pytest.raises(httpx.HTTPError):

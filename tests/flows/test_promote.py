@@ -219,6 +219,44 @@ def test_a_kill_between_any_two_writes_loses_no_version(registry, add, writes):
     assert rollback(registry, TASK, reason="x", by="Ada") == (swapped if writes < 3 else after)
 
 
+@pytest.mark.parametrize("writes", range(6))
+def test_a_promotion_that_is_killed_and_repeated_is_one_decision(registry, add, writes):
+    """The repetition finishes what the log has on record; it enters nothing again."""
+    first, second = add(0), add(1)
+    promote(registry, TASK, first, **BY)
+    with pytest.raises(Killed):
+        promote(replace(registry, models=Dying(registry.models, writes)), TASK, second, **BY)
+    promote(registry, TASK, second, **BY)
+    told = [(one.action, one.version) for one in registry.audit.entries()]
+    assert told == [("promote", first), ("promote", second)]
+    assert registry.audit.verify(audit_references(registry)).sound
+    promote(registry, TASK, second, reasons=["again"], by="Ada")
+    assert len(registry.audit.entries()) == 3
+
+
+def test_a_repeated_promotion_that_fails_goes_back_to_who_served_before_the_kill(registry, add):
+    """A kill after the aliases have moved does not make the candidate its own fallback."""
+    first, second, third = add(0), add(1), add(2)
+    promote(registry, TASK, first, **BY)
+    promote(registry, TASK, second, **BY)
+    with pytest.raises(Killed):
+        promote(replace(registry, models=Dying(registry.models, 5)), TASK, third, **BY)
+    assert standing(registry, TASK) == Standing(TASK, third, second)
+    with pytest.raises(CheckpointError):
+        promote(registry, TASK, third, **BY, deployment=NeverServes())
+    assert standing(registry, TASK) == Standing(TASK, second, first)
+
+
+class NeverServes:
+    """A service that does not take the new champion over."""
+
+    def rehearse(self, task, version):
+        pass
+
+    def watch(self, task, version):
+        raise CheckpointError("the service to serve it", "the old one", "Look at its log.")
+
+
 def test_a_store_that_is_down_while_reverting_does_not_hide_the_error(registry, add):
     """What failed first is raised, with a note that the aliases could not be put back."""
     number = add()

@@ -73,16 +73,16 @@ def test_artifacts_lie_below_the_artifact_root_wherever_the_process_runs(
 ):
     """Nothing lands in the current folder."""
     monkeypatch.chdir(tmp_path)
-    registry.runs.log_json(run.run_id, {"a": 1}, "gate/decision.json")
-    assert registry.runs.read_json(run.run_id, "gate/decision.json") == {"a": 1}
+    registry.artifacts.log_json(run.run_id, {"a": 1}, "gate/decision.json")
+    assert registry.artifacts.read_json(run.run_id, "gate/decision.json") == {"a": 1}
     assert list((project_settings.mlruns_dir / "artifacts").rglob("decision.json"))
     assert not (tmp_path / "mlruns").exists()
 
 
 def test_stored_json_has_no_nan(registry, run):
     """A score that is not a number is stored as null, which every reader takes."""
-    registry.runs.log_json(run.run_id, {"a": float("nan")}, "scores.json")
-    assert registry.runs.read_json(run.run_id, "scores.json") == {"a": None}
+    registry.artifacts.log_json(run.run_id, {"a": float("nan")}, "scores.json")
+    assert registry.artifacts.read_json(run.run_id, "scores.json") == {"a": None}
 
 
 def test_the_dataset_is_an_input_of_the_run(registry, run, tmp_path):

@@ -24,7 +24,7 @@ from flows import job as jobs
 from flows.catalogue import catalogue
 from flows.device_lock import BusyError, device_lock
 from flows.earlier import RetrainResult
-from flows.evaluate import DRIFT_METRIC
+from flows.evaluate import DRIFT_METRIC, PER_FIELD
 from flows.flow_artifacts import GATE_PAGE
 from flows.job import Job, chosen_device
 from flows.model_card import FILE
@@ -93,7 +93,7 @@ def story(module_settings, six_fields, prefect_server) -> Story:
     judged_again = retrain(TASK, "tiny")
     registry.models.set_alias(TASK, "champion", first.version)
     retrain(TASK, "tiny")
-    decision = registry.runs.read_json(second.run_id, "gate/decision.json")
+    decision = registry.artifacts.read_json(second.run_id, "gate/decision.json")
     params = module_settings.params_file
     params.write_text(params.read_text().replace("min_fields: 2", "min_fields: 3"))
     stricter, stricter_again = retrain(TASK, "tiny"), retrain(TASK, "tiny")
@@ -150,7 +150,7 @@ def test_the_same_again_finishes_at_once(story):
 def test_the_champion_is_measured_beside_the_candidate(story):
     """The second candidate is compared with version 1 on the same fields and draws; the champion stays."""
     ours, theirs = (
-        story.registry.runs.read_json(story.second.run_id, f"evaluation/{name}.json")
+        story.registry.artifacts.read_json(story.second.run_id, f"evaluation/{name}.json")
         for name in ("candidate", "champion")
     )
     assert theirs["version"] == 1
@@ -173,7 +173,7 @@ def test_looks_at_the_same_test_fields_are_counted(story):
 
 
 def look_of(story: Story, run_id: str) -> float:
-    tests = story.registry.runs.read_json(run_id, "gate/decision.json")["tests"]
+    tests = story.registry.artifacts.read_json(run_id, "gate/decision.json")["tests"]
     return next(test["value"] for test in tests if test["name"] == "looks")
 
 
@@ -202,11 +202,29 @@ def test_mlflow_shows_losses_scores_pictures_and_data(story):
     assert {"per-field.png", "calibration.png", "sparsification.png", "frc.png"} <= files
     (state,) = (story.settings.mlruns_dir / "artifacts").rglob(f"{run_id}/artifacts/checkpoints/state.pt")
     assert read_state(state)["step"] == 4
-    assert runs.read_json(run_id, "validation/report.json")["ok"]
+    assert story.registry.artifacts.read_json(run_id, "validation/report.json")["ok"]
     run = runs._client.get_run(run_id)
     assert run.data.params["model.schedule.width"] == "4"
     assert run.info.status == "FINISHED"
     assert [used.dataset.name for used in run.inputs.dataset_inputs] == [TASK]
+
+
+def test_two_versions_compare_by_name_by_field_and_by_picture(story):
+    """Charts name version and verdict, MLflow finds a table of scores per field, a panel shows both."""
+    runs, artifacts = story.registry.runs, story.registry.artifacts
+    for result in (story.first, story.second):
+        run = runs._client.get_run(result.run_id)
+        assert run.info.run_name == f"v{result.version} {run.data.tags['verdict']} tiny"
+        logged = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+        assert logged == [{"path": PER_FIELD, "type": "table"}]
+        table = artifacts.read_json(result.run_id, PER_FIELD)
+        scores = artifacts.read_json(result.run_id, "evaluation/candidate.json")
+        fields = scores["metrics"]["crps"]["per_field"]
+        column = table["columns"].index("crps")
+        assert {row[0]: row[column] for row in table["data"]} == fields
+    (field, *_) = sorted(fields)
+    assert artifacts.holds(story.second.run_id, f"panels/versions-{field}.png")
+    assert not artifacts.holds(story.first.run_id, f"panels/versions-{field}.png")
 
 
 def test_the_run_tells_what_was_installed(story):
@@ -221,7 +239,7 @@ def test_the_drift_of_the_schedule_is_measured_from_the_champion(story):
     """The same training again: no drift, and a picture of both. The first model has nothing to drift from."""
     runs = story.registry.runs
     assert runs.metrics(story.second.run_id)[DRIFT_METRIC] == pytest.approx(0, abs=1e-6)
-    assert runs.holds(story.second.run_id, "schedule/drift-from-champion.png")
+    assert story.registry.artifacts.holds(story.second.run_id, "schedule/drift-from-champion.png")
     assert DRIFT_METRIC not in runs.metrics(story.first.run_id)
 
 
@@ -245,10 +263,10 @@ def test_run_and_version_carry_their_model_card(story):
         assert f"# {TASK} version {number}" in text
         assert f"**Gate: {story.stricter.verdict}**" in text  # the latest judgement
         assert "best-blur" in text and "MIT" in text and "kWh" in text
-    scores = runs.read_json(story.second.run_id, "evaluation/candidate.json")["metrics"]
+    scores = story.registry.artifacts.read_json(story.second.run_id, "evaluation/candidate.json")["metrics"]
     for field in scores["crps"]["per_field"]:
         assert f"| {field} |" in card
-    for test in runs.read_json(story.second.run_id, "gate/decision.json")["tests"]:
+    for test in story.registry.artifacts.read_json(story.second.run_id, "gate/decision.json")["tests"]:
         assert f"| {test['name']} |" in card
     assert runs.tags(story.second.run_id)["mlflow.note.content"] == description
 

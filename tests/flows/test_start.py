@@ -55,7 +55,7 @@ def serve(registry: Registry, job: Job, trained_on, tmp_path: Path, **tags) -> i
     save_checkpoint(directory, make_checkpoint(seed=number), cells(np.random.default_rng(7), 32))
     run = registry.runs.start(TASK, "a run", params={}, tags={})
     table = [{"field": field, "split": "train"} for field in trained_on]
-    registry.runs.log_json(run.run_id, {"table": table}, VALIDATION_REPORT)
+    registry.artifacts.log_json(run.run_id, {"table": table}, VALIDATION_REPORT)
     version = registry.models.register(TASK, run, directory, tags)
     registry.models.set_alias(TASK, CHAMPION, version)
     return version

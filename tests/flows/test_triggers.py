@@ -218,7 +218,9 @@ def test_an_ingest_of_noisier_fields_leaves_a_signal(settings, tiny_checkpoint_d
     registry = Registry.open(settings)
     run = registry.runs.start(TASK, "a run", params={}, tags={})
     usual = rows("a", 16, np.random.default_rng(0))
-    registry.runs.log_json(run.run_id, {"table": [asdict(row) for row in usual]}, "validation/report.json")
+    registry.artifacts.log_json(
+        run.run_id, {"table": [asdict(row) for row in usual]}, "validation/report.json"
+    )
     registry.models.set_alias(TASK, "champion", registry.models.register(TASK, run, tiny_checkpoint_dir, {}))
 
     report = validate_dataset(settings.dataset_dir(TASK), load_validation_policy(settings.params_file))
