@@ -11,11 +11,12 @@ from cvdm.calibration import CalibrationImage, calibrate
 from cvdm.checkpoint import Checkpoint, Record
 from cvdm.config import Recipe, SamplingConfig
 from cvdm.dataset import Dataset, Pair, dataset_digest
+from cvdm.field_of_view import FieldOfView, Progress
 from cvdm.fine_tuning import Base
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
 from cvdm.patches import read_pair
-from cvdm.posterior import FieldOfView, Moments, Progress
+from cvdm.posterior import Moments
 from cvdm.training import training_normalisation
 from cvdm.training_state import read_best
 from cvdm.validation import busiest_crop
@@ -80,8 +81,6 @@ def _calibration_image(
 ) -> CalibrationImage:
     image = read_pair(pair)
     view = FieldOfView(model, normalisation, image.low, sampling)
-    moments = Moments()
-    for draw in view.draws():
-        moments.add(draw)
-    error = np.abs(image.high - moments.mean) / view.scale.half_range
-    return CalibrationImage(pair.field, error, moments.std / view.scale.half_range)
+    mean, std = Moments(view).collect().mean_and_std()
+    error = np.abs(image.high - mean) / view.scale.half_range
+    return CalibrationImage(pair.field, error, std / view.scale.half_range)

@@ -27,10 +27,10 @@ from cvdm.checkpoint import Checkpoint
 from cvdm.config import SamplingConfig
 from cvdm.dataset import Dataset
 from cvdm.errors import CheckpointError, DatasetError
+from cvdm.field_of_view import FieldOfView, Progress
 from cvdm.metrics import ause, coverage, crps, fit_intensity, mae, nrmse, psnr, ssim, target_range
 from cvdm.optics import ForwardModel, forward_residual
 from cvdm.patches import ImagePair, read_pair
-from cvdm.posterior import FieldOfView, Progress
 from cvdm.resolution import resolution_against
 from cvdm.schedule import ScheduleExtremes, schedule_extremes
 

@@ -48,12 +48,6 @@ class Condition:
         deviation = torch.tanh((self.x - self.mean) / (4 * self.scale)) * 2
         return torch.cat([self.x, self.mean, deviation, torch.log(self.scale) / 2 + 1], dim=1).detach()
 
-    def repeat(self, draws: int) -> Condition:
-        """The same condition for several draws at once."""
-        return Condition(
-            *(t.repeat_interleave(draws, 0) for t in (self.x, self.mean, self.scale, self.paths))
-        )
-
 
 class CVDM(nn.Module):
     """The three networks and the quantities between them."""
@@ -74,13 +68,13 @@ class CVDM(nn.Module):
         log_scale = self.scale_network(torch.cat([x, mean.detach()], dim=1)) - 2
         return Condition(x, mean, torch.exp(log_scale.clamp(*LOG_SCALE_RANGE)), self.schedule.paths(x))
 
-    def stack(self, z_t: Tensor, point: SchedulePoint, features: Tensor) -> Tensor:
-        """The denoiser's input (B, 6, H, W): noisy residual, log-SNR map, features of the condition."""
-        return torch.cat([z_t, point.log_snr / 4, features], dim=1)
-
     def velocity(self, z_t: Tensor, point: SchedulePoint, features: Tensor) -> Tensor:
-        """v_hat (B, 1, H, W) from the noisy residual, the schedule's map and the condition's features."""
-        return self.denoiser(self.stack(z_t, point, features))
+        """v_hat (B, 1, H, W) from the noisy residual, the schedule's map and the condition's features.
+
+        Map and features may be of one image (1, C, H, W) where z_t is of B draws of it.
+        """
+        shared = torch.cat([point.log_snr / 4, features], dim=1).expand(len(z_t), -1, -1, -1)
+        return self.denoiser(torch.cat([z_t, shared], dim=1))
 
     def receptive_radius(self) -> int:
         """Pixels that one output pixel of any of the networks sees on each side."""

@@ -9,8 +9,10 @@ Inputs and targets share the map of the input, so a reconstruction comes back in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -18,6 +20,20 @@ from cvdm.errors import ConfigError
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
 NORMALISATIONS = ("dataset", "image")
+SAMPLED_PIXELS = 2**22
+"""Of one image, at most, from which percentiles are taken: as many as 4096 x 4096 pixels give, of which every
+other one in both directions is looked at."""
+
+
+class Pixels(Protocol):
+    """An image (H, W) in file units: an array, or what reads the part that is asked for from a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W)."""
+
+    def __getitem__(self, index: tuple[slice, slice], /) -> np.ndarray:
+        """The part at these rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +47,7 @@ class IntensityScale:
         """File units to network units, float32."""
         return ((pixels - self.centre) / self.half_range).astype(np.float32)
 
-    def reach(self, pixels: np.ndarray) -> float:
+    def reach(self, pixels: Pixels) -> float:
         """How far an image (H, W) in file units goes from the centre, in half ranges; the training's reach 1.
 
         The larger one of its low and its high percentile, so that a few hot pixels do not count.
@@ -60,20 +76,27 @@ class Normalisation:
                 f"a normalisation of kind {' or '.join(NORMALISATIONS)}", f"'{self.kind}'", "Correct it."
             )
 
-    def scale_of(self, pixels: np.ndarray) -> IntensityScale:
+    def scale_of(self, pixels: Pixels) -> IntensityScale:
         """The scale for one input image (H, W), in file units."""
         low, high = (self.low, self.high) if self.kind == "dataset" else _percentiles([pixels])
         half_range = (high - low) / 2
         return IntensityScale((high + low) / 2, half_range if half_range > 0 else 1.0)
 
 
-def fit_normalisation(kind: str, inputs: Iterable[np.ndarray]) -> Normalisation:
+def fit_normalisation(kind: str, inputs: Iterable[Pixels]) -> Normalisation:
     """The normalisation of a training set, from its input images."""
     low, high = _percentiles(inputs)
     return Normalisation(kind, low, high)
 
 
-def _percentiles(images: Iterable[np.ndarray]) -> tuple[float, float]:
-    sample = np.concatenate([image[::2, ::2].ravel() for image in images])
-    low, high = np.percentile(sample, [LOW_PERCENTILE, HIGH_PERCENTILE])
+def sampled(pixels: Pixels) -> np.ndarray:
+    """A grid of an image's pixels, enough of them to know its intensities by."""
+    height, width = pixels.shape
+    step = max(2, math.ceil(math.sqrt(height * width / SAMPLED_PIXELS)))
+    return np.asarray(pixels[::step, ::step])
+
+
+def _percentiles(images: Iterable[Pixels]) -> tuple[float, float]:
+    values = np.concatenate([sampled(image).ravel() for image in images])
+    low, high = np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE])
     return float(low), float(high)

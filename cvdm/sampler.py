@@ -1,66 +1,82 @@
-"""From noise to a draw of the residual z, as generators over steps.
+"""From noise to a draw of the residual z, step by step, each pixel for itself.
 
 Both solvers walk the schedule at equally spaced times t = 1 ... 0, so the learned schedule decides where
-the effort goes, pixel by pixel. They know neither tiles nor images: `predict` returns z_hat for a whole
-field of view, however it is computed.
+the effort goes, pixel by pixel. What a step needs of a pixel's surroundings is in the signal z_hat that the
+networks see; the rest is pixelwise, so a solver knows neither tiles nor images and can be handed any part of
+one. What it keeps from step to step is its state, whose first channel is z.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cvdm.schedule import SchedulePoint
 
-Predict = Callable[[Tensor, SchedulePoint], Tensor]
-"""(z_t, point) -> z_hat, all (B, 1, H, W)."""
-ScheduleAt = Callable[[float], SchedulePoint]
-"""t -> the schedule at t for every pixel."""
-NoiseAt = Callable[[int], Tensor]
-"""step -> standard normal noise (B, 1, H, W); step 0 is the starting noise."""
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the walk, from the time of `now` to the earlier one of `after`."""
+
+    index: int
+    """1 for the first."""
+    count: int
+    """Index of the last."""
+    now: SchedulePoint
+    after: SchedulePoint
+    noise: Callable[[], Tensor]
+    """Standard normal noise (B, 1, h, w) of this step; not every solver asks for it."""
 
 
-def sample(
-    solver: str, predict: Predict, schedule_at: ScheduleAt, noise_at: NoiseAt, steps: int
-) -> Iterator[Tensor]:
-    """Yield z after each of `steps` steps; the last is the draw. `solver` is one of `cvdm.config.SOLVERS`."""
-    walk = {"ancestral": ancestral, "dpm-solver++": dpm_solver}[solver]
-    return walk(predict, schedule_at, noise_at, steps)
+class Solver(Protocol):
+    """How z follows from the z before and the signal that the networks see in it."""
+
+    channels: int
+    """S, of the state (B, S, h, w) after a step; before the first it is the starting noise alone, S = 1."""
+
+    def advance(self, state: Tensor, signal: Tensor, step: Step) -> Tensor:
+        """The state after a step; signal is z_hat (B, 1, h, w). The z after the last step is the draw."""
 
 
-def ancestral(predict: Predict, schedule_at: ScheduleAt, noise_at: NoiseAt, steps: int) -> Iterator[Tensor]:
+class Ancestral:
     """Draw from q(z_s | z_t, z_hat) step by step (Kingma et al. 2021, eq. 33)."""
-    z = noise_at(0)
-    now = schedule_at(1.0)
-    for step in range(1, steps + 1):
-        after = schedule_at(1 - step / steps)
-        signal = predict(z, now)
+
+    channels = 1
+
+    def advance(self, state: Tensor, signal: Tensor, step: Step) -> Tensor:
+        if step.index == step.count:
+            return signal
+        now, after = step.now, step.after
         fresh = -torch.expm1(now.log_snr - after.log_snr)  # share of z_s that z_t does not determine
-        mean = after.gamma.sqrt() * (z * (1 - fresh) / now.gamma.sqrt() + fresh * signal)
-        z = mean + (after.noise_power * fresh).sqrt() * noise_at(step) if step < steps else signal
-        now = after
-        yield z
+        mean = after.gamma.sqrt() * (state * (1 - fresh) / now.gamma.sqrt() + fresh * signal)
+        return mean + (after.noise_power * fresh).sqrt() * step.noise()
 
 
-def dpm_solver(predict: Predict, schedule_at: ScheduleAt, noise_at: NoiseAt, steps: int) -> Iterator[Tensor]:
+class DpmSolver:
     """DPM-Solver++(2M) on the probability-flow ODE (Lu et al. 2022, algorithm 2), per pixel in u / 2.
 
-    The last step is first order, which Lu et al. advise for few steps.
+    The last step is first order, which Lu et al. advise for few steps. The state remembers the last signal
+    and the width of the last step in u / 2.
     """
-    z = noise_at(0)
-    now = schedule_at(1.0)
-    previous: tuple[Tensor, Tensor] | None = None  # the last signal and the width of the last step in u / 2
-    for step in range(1, steps + 1):
-        after = schedule_at(1 - step / steps)
-        signal = predict(z, now)
+
+    channels = 3
+
+    def advance(self, state: Tensor, signal: Tensor, step: Step) -> Tensor:
+        z = state[:, :1]
+        now, after = step.now, step.after
         width = (after.log_snr - now.log_snr) / 2
         direction = signal
-        if previous is not None and step < steps:
-            direction = signal + (signal - previous[0]) * width / (2 * previous[1])
+        if 1 < step.index < step.count:
+            before, width_before = state[:, 1:2], state[:, 2:3]
+            direction = signal + (signal - before) * width / (2 * width_before)
         shrink = (after.noise_power / now.noise_power).sqrt()
         z = shrink * z - after.gamma.sqrt() * torch.expm1(-width) * direction
-        previous = (signal, width)
-        now = after
-        yield z
+        return torch.cat([z, signal, width.expand_as(z)], dim=1)
+
+
+SOLVERS: dict[str, Solver] = {"ancestral": Ancestral(), "dpm-solver++": DpmSolver()}
+"""By the names of `cvdm.config.SOLVERS`."""

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from cvdm.checkpoint import Checkpoint
+from cvdm.field_of_view import BORDER, FieldOfView
 from cvdm.patches import ImagePair
-from cvdm.posterior import BORDER, FieldOfView
 from cvdm.schedule import ScheduleCurves, schedule_curves
 
 TIMES = 65

@@ -1,5 +1,8 @@
 """Evaluate a local network on an image of any size, tile by tile, as if it had been one piece.
 
+Tiles are taken in reading order, and what no later tile will change is handed out at once, so that neither
+the image nor the result need fit into memory: what is held is one strip, as high as a tile.
+
 A tile's window is its core plus a halo on every side that lies inside the image. The halo has two parts:
 the outer `margin` is thrown away, because pixels there miss neighbours that the window cut off; over
 the inner `ramp` neighbouring tiles blend linearly. With a margin of at least the network's receptive
@@ -12,9 +15,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Region(NamedTuple):
+    """Rows [top, bottom) and columns [left, right) of an image."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Of the last two axes of an array."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,16 @@ class Tiling:
         for start, stop in pairwise(cuts):
             yield Window(start, stop, max(0, start - halo), min(length, stop + halo))
 
+    def count(self, height: int, width: int, *, begin: int = 0) -> int:
+        """How many tiles of an image `evaluate_tiles` evaluates, without those that say nothing of rows from
+        `begin` on.
+        """
+        return len(self.strips(height, begin)) * len(list(self.windows(width)))
+
+    def strips(self, height: int, begin: int) -> list[Window]:
+        """The windows along the vertical axis on which rows from `begin` on depend."""
+        return [row for row in self.windows(height) if row.stop + self.ramp > begin]
+
 
 @dataclass(frozen=True)
 class Window:
@@ -70,22 +98,41 @@ def fast_tiling(tile: int, halo: int, stride: int) -> Tiling:
     return Tiling(tile, margin=halo - halo // 2, ramp=halo // 2, stride=stride)
 
 
-def evaluate_tiled(network: Callable[[Tensor], Tensor], inputs: Tensor, tiling: Tiling) -> Tensor:
-    """network(inputs) for inputs (B, C, H, W); the network maps (B, C, h, w) to (B, D, h, w)."""
-    height, width = inputs.shape[-2:]
-    rows, columns = list(tiling.windows(height)), list(tiling.windows(width))
-    if len(rows) == len(columns) == 1:
-        return network(inputs)
-    result, weight = None, inputs.new_zeros(1, 1, height, width)
-    for row in rows:
+def evaluate_tiles(
+    network: Callable[[Region], Tensor], height: int, width: int, tiling: Tiling, *, begin: int = 0
+) -> Iterator[tuple[Region, Tensor]]:
+    """A network's values (B, D, h, w) over an image, block by block in reading order.
+
+    network: maps a region of the image, whose values it looks up itself, to (B, D, h, w). begin: rows above
+    are not wanted; those below get the same values to the last bit, wherever an evaluation begins.
+    """
+    columns, ramp, done = list(tiling.windows(width)), tiling.ramp, begin
+    carried: Tensor | None = None
+    for row in tiling.strips(height, begin):
+        if len(columns) == 1 and row.last - row.first == height:
+            whole = Region(0, height, 0, width)
+            yield whole, network(whole)
+            return
+        top, bottom = max(0, row.start - ramp), min(height, row.stop + ramp)
+        sums: Tensor | None = None  # (B, D + 1, bottom - top, W); of weighted values, and of the weights
         for column in columns:
-            part = network(inputs[:, :, row.first : row.last, column.first : column.last])
-            ramp = row.weights(tiling.ramp, inputs.device).view(-1, 1) * column.weights(
-                tiling.ramp, inputs.device
-            )
-            if result is None:
-                result = inputs.new_zeros(*part.shape[:2], height, width)
-            result[:, :, row.first : row.last, column.first : column.last] += part * ramp
-            weight[:, :, row.first : row.last, column.first : column.last] += ramp
-    assert result is not None
-    return result / weight
+            left, right = max(0, column.start - ramp), min(width, column.stop + ramp)
+            part = network(Region(row.first, row.last, column.first, column.last))
+            weight = row.weights(ramp, part.device).view(-1, 1) * column.weights(ramp, part.device)
+            weighted = torch.cat([part * weight, weight.expand(len(part), 1, -1, -1)], dim=1)
+            if sums is None:
+                sums = part.new_zeros(*weighted.shape[:2], bottom - top, width)
+                if carried is not None:
+                    sums[:, :, : carried.shape[2]] = carried
+            sums[..., left:right] += weighted[
+                ..., top - row.first : bottom - row.first, left - column.first : right - column.first
+            ]
+        assert sums is not None
+        settled = height if row.stop == height else row.stop - ramp
+        if settled > done:
+            for column in columns:
+                region = Region(done, settled, column.start, column.stop)
+                block = sums[:, :, done - top : settled - top, column.start : column.stop]
+                yield region, block[:, :-1] / block[:, -1:]
+            done = settled
+        carried = sums[:, :, settled - top :].clone()

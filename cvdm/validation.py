@@ -9,11 +9,11 @@ import torch
 
 from cvdm.config import SamplingConfig
 from cvdm.dataset import Dataset
+from cvdm.field_of_view import FieldOfView
 from cvdm.metrics import crps, psnr, target_range
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
 from cvdm.patches import ImagePair, read_pair
-from cvdm.posterior import FieldOfView
 from cvdm.schedule import ScheduleCurves, schedule_curves
 
 CROP, CROPS, DRAWS = 128, 4, 4

@@ -10,8 +10,9 @@ import numpy as np
 from cvdm.checkpoint import Checkpoint, load_checkpoint
 from cvdm.evaluation import Evaluation, OnImage
 from cvdm.evaluation import evaluate as measure
+from cvdm.field_of_view import FieldOfView
 from cvdm.patches import ImagePair
-from cvdm.posterior import FieldOfView, conclude
+from cvdm.posterior import conclude
 from cvdm.schedule_drift import schedule_drift
 from cvdm.validation import validation_crops
 from flows import pictures, schedule_pictures

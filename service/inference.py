@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from cvdm.config import SamplingConfig
+from cvdm.field_of_view import Progress
 from cvdm.images import read_image, write_ome_tiff
-from cvdm.posterior import Progress, reconstruct
+from cvdm.posterior import reconstruct
 from service.loading import Resident
 from service.schema import Order, Provenance
 from service.streams import plain

@@ -52,6 +52,8 @@ class Schedule(nn.Module, ABC):
     """gamma(t, x) behind one interface."""
 
     learned: bool
+    path_channels = 1
+    """P, of the paths (B, P, H, W)."""
     curvatures: Tensor
 
     def __init__(self, config: ScheduleConfig) -> None:

@@ -28,6 +28,7 @@ class PinnedSchedule(Schedule):
 
     def __init__(self, config: ScheduleConfig) -> None:
         super().__init__(config)
+        self.path_channels = config.curves
         self.network = LocalConvNet(1, config.curves, config.width)
         self.register_buffer("curvatures", monotone_curvatures(config.curves), persistent=False)
 

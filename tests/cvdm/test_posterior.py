@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from specimens import cells, make_checkpoint
 
 from cvdm.config import SamplingConfig
 from cvdm.errors import ImageError
+from cvdm.field_of_view import FieldOfView
 from cvdm.normalisation import Normalisation, fit_normalisation
 from cvdm.posterior import Moments, reconstruct
 
@@ -106,7 +108,7 @@ def test_progress_counts_to_its_total_and_can_cancel(checkpoint, image):
 def test_draws_do_not_depend_on_how_many_are_sampled_together(checkpoint, image, monkeypatch):
     """Batching draws is a matter of speed: one at a time gives the same result."""
     together = reconstruct(checkpoint, image, sampling=SAMPLING)
-    monkeypatch.setattr("cvdm.posterior.PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr("cvdm.field_of_view.PIXELS_AT_ONCE", 1)
     alone = reconstruct(checkpoint, image, sampling=SAMPLING)
     np.testing.assert_allclose(alone.mean, together.mean, atol=1e-3 * np.ptp(image))
     np.testing.assert_allclose(alone.std, together.std, atol=1e-3 * np.ptp(image))
@@ -124,14 +126,19 @@ def test_opposite_noise_cancels_in_the_mean(image):
     assert np.abs(pair.mean - many.mean).mean() < independent_error / 2
 
 
-def test_streamed_moments_equal_those_of_all_draws():
-    """Welford's update gives numpy's mean and standard deviation."""
-    draws = np.random.default_rng(0).normal(1000, 1, (9, 6, 5))
-    moments = Moments()
-    for draw in draws:
-        moments.add(draw)
-    np.testing.assert_allclose(moments.mean, draws.mean(0))
-    np.testing.assert_allclose(moments.std, draws.std(0))
+def test_streamed_moments_equal_those_of_all_draws(checkpoint, image, monkeypatch):
+    """Welford's update over batches, the last one smaller, gives numpy's mean and standard deviation."""
+    monkeypatch.setattr("cvdm.field_of_view.PIXELS_AT_ONCE", 2 * 128 * 128)
+    sampling = replace(SAMPLING, samples=5)
+    with torch.inference_mode():
+        view, again = (
+            FieldOfView(checkpoint.model, checkpoint.normalisation, image, sampling) for _ in range(2)
+        )
+        assert [len(batch) for batch in view.batches] == [2, 2, 1]
+        draws = np.stack(list(view.draws())).astype(np.float64)
+        mean, std = Moments(again).collect().mean_and_std()
+    np.testing.assert_allclose(mean, draws.mean(0))
+    np.testing.assert_allclose(std, draws.std(0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("gain", [4, 16, 257])

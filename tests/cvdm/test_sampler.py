@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cvdm.config import ScheduleConfig
-from cvdm.sampler import sample
+from cvdm.sampler import SOLVERS, Step
 from cvdm.schedule import build_schedule
 
 MEAN, STD = 0.7, 0.4  # of z given x; the ideal denoiser follows from Bayes' rule
@@ -16,6 +16,16 @@ def ideal_denoiser(z_t, point):
     return (MEAN / STD**2 + point.gamma.sqrt() * z_t / point.noise_power) / precision
 
 
+def walk(solver, signal_at, point_at, noise_at, steps):
+    """The states after each step, as whoever holds the image makes them."""
+    state = noise_at(0)
+    for index in range(1, steps + 1):
+        now, after = point_at(1 - (index - 1) / steps), point_at(1 - index / steps)
+        step = Step(index, steps, now, after, lambda index=index: noise_at(index))
+        state = SOLVERS[solver].advance(state, signal_at(state[:, :1], now), step)
+        yield state
+
+
 def draw(solver, kind, steps):
     torch.manual_seed(0)
     schedule = build_schedule(ScheduleConfig(kind=kind, log_snr_clean=9.0, log_snr_noise=-9.0)).double()
@@ -23,15 +33,14 @@ def draw(solver, kind, steps):
     if schedule.learned:
         torch.nn.init.normal_(schedule.network.leave.conv.weight, std=0.1)
     paths = schedule.paths(torch.randn(shape).double())
-    states = sample(
+    *_, last = walk(
         solver,
         ideal_denoiser,
         lambda t: schedule.at(torch.full((1, 1, 1, 1), t).double(), paths),
         lambda step: torch.randn(shape, generator=torch.Generator().manual_seed(step)).double(),
         steps,
     )
-    *_, last = states
-    return last
+    return last[:, :1]
 
 
 @pytest.mark.parametrize("kind", ["pinned", "cosine", "log-snr-linear"])
@@ -49,17 +58,19 @@ def test_second_order_solver_needs_fewer_steps_than_it_would_at_first_order():
     assert draw("dpm-solver++", "log-snr-linear", 10).std().item() == pytest.approx(STD, rel=0.1)
 
 
-def test_solvers_yield_once_per_step():
-    """A caller can count, show and cancel every step."""
+@pytest.mark.parametrize("solver", sorted(SOLVERS))
+def test_a_part_of_an_image_advances_as_it_does_in_the_whole(solver):
+    """Left and right half by themselves, their states kept apart, give the draw of both together."""
     schedule = build_schedule(ScheduleConfig(kind="cosine"))
-    for solver in ("ancestral", "dpm-solver++"):
-        states = list(
-            sample(
-                solver,
-                lambda z, point: z,
-                lambda t: schedule.at(torch.full((1, 1, 1, 1), t), torch.zeros(1, 1, 4, 4)),
-                lambda step: torch.ones(1, 1, 4, 4),
-                7,
-            )
-        )
-        assert len(states) == 7 and all(torch.isfinite(z).all() for z in states)
+    noise = [torch.randn(2, 1, 4, 6, generator=torch.Generator().manual_seed(step)) for step in range(5)]
+
+    def drawn(columns):
+        def point(t):
+            return schedule.at(torch.full((1, 1, 1, 1), t), torch.zeros(1, 1, 4, 6)[..., columns])
+
+        states = list(walk(solver, ideal_denoiser, point, lambda step: noise[step][..., columns], 4))
+        assert all(state.shape[1] == SOLVERS[solver].channels for state in states)
+        return states[-1][:, :1]
+
+    halves = torch.cat([drawn(slice(0, 3)), drawn(slice(3, 6))], dim=-1)
+    assert torch.equal(halves, drawn(slice(0, 6)))

@@ -5,7 +5,7 @@ import torch
 
 from cvdm.config import NetworkConfig
 from cvdm.networks import UNet
-from cvdm.tiling import Tiling, evaluate_tiled, exact_tiling, fast_tiling
+from cvdm.tiling import Tiling, evaluate_tiles, exact_tiling, fast_tiling
 
 
 @pytest.fixture
@@ -14,6 +14,18 @@ def network():
     network = UNet(1, 1, NetworkConfig(4, levels=2))
     torch.nn.init.normal_(network.leave.conv.weight, std=0.2)
     return network.eval().requires_grad_(False)
+
+
+def evaluate_tiled(network, x, tiling, begin=0):
+    """network(x) from row `begin` on, put together from what `evaluate_tiles` hands out."""
+    height, width = x.shape[-2:]
+    result = torch.full_like(x, torch.nan)
+    for region, values in evaluate_tiles(
+        lambda region: network(x[..., *region.slices]), height, width, tiling, begin=begin
+    ):
+        assert result[..., *region.slices].isnan().all(), "no pixel is handed out twice"
+        result[..., *region.slices] = values
+    return result[..., begin:, :]
 
 
 @pytest.mark.parametrize("size", [(100, 132), (64, 64), (8, 200)])
@@ -40,6 +52,30 @@ def test_blending_hides_the_seams_of_a_small_halo(network):
     hard = evaluate_tiled(network, x, Tiling(32, 0, 0, network.stride))
     soft = evaluate_tiled(network, x, fast_tiling(32, halo, network.stride))
     assert (soft - whole).abs().max() < (hard - whole).abs().max() / 2
+
+
+@pytest.mark.parametrize("tiling", [exact_tiling(32, 20, 4), fast_tiling(32, 20, 4), fast_tiling(8, 36, 4)])
+@pytest.mark.parametrize("begin", [0, 1, 31, 50, 70, 99])
+def test_an_evaluation_that_begins_later_gives_the_same_bits(network, tiling, begin):
+    """Whatever row it begins at, and with tiles smaller than what neighbours blend over."""
+    x = torch.randn(1, 1, 100, 132)
+    whole, rest = evaluate_tiled(network, x, tiling), evaluate_tiled(network, x, tiling, begin)
+    assert torch.equal(rest, whole[..., begin:, :]) and not rest.isnan().any()
+
+
+def test_what_is_settled_is_handed_out_before_the_next_strip_is_evaluated(network):
+    """Strip by strip: only a part of the image is in use at any time."""
+    x, evaluated, handed = torch.randn(1, 1, 400, 60), [], []
+    tiling = fast_tiling(32, 16, 4)
+
+    def recorded(region):
+        evaluated.append(region.bottom)
+        return network(x[..., *region.slices])
+
+    for region, _ in evaluate_tiles(recorded, 400, 60, tiling):
+        handed.append(region.bottom)
+        assert evaluated[-1] - region.bottom <= 32 + 16
+    assert handed[-1] == 400 and len(evaluated) == tiling.count(400, 60) == len(set(handed))
 
 
 @pytest.mark.parametrize("length", [4, 60, 64, 100])

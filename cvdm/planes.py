@@ -1,0 +1,145 @@
+"""Where the arrays of one field of view live while it is restored: in memory, or in the files of a folder.
+
+All are read and written region by region, and a workspace remembers how far the work has come, so whoever
+works on an image need not know whether it fits into memory, or whether a part of it was done before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvdm.storage import replacing, storage_error
+from cvdm.tiling import Region
+
+PROGRESS_FILE = "progress.json"
+
+Shape = tuple[int, int, int, int]
+"""(B, C, H, W)."""
+
+
+class Position(NamedTuple):
+    """How far the work has come: all sweeps over the image before `sweep`, and of it all rows above `row`."""
+
+    sweep: int
+    row: int
+
+
+class Planes(Protocol):
+    """An array (B, C, H, W); what is read before it was written is undefined."""
+
+    def read(self, region: Region) -> Tensor:
+        """(B, C, h, w); not to be changed in place."""
+
+    def write(self, region: Region, values: Tensor) -> None:
+        """Store (B, C, h, w), which the caller no longer changes. Raises StorageError."""
+
+
+class Workspace(Protocol):
+    """The arrays of one field of view by name, and how far the work on them has come."""
+
+    @property
+    def position(self) -> Position:
+        """The last one that was marked, and (0, 0) at first."""
+
+    def mark(self, position: Position) -> None:
+        """Everything before `position` is done and written. Raises StorageError."""
+
+    def planes(self, name: str, shape: Shape, dtype: torch.dtype = torch.float32) -> Planes:
+        """The array of that name: the one that was written under it before, if its shape is the same.
+
+        Raises StorageError when there is no room for it.
+        """
+
+
+class Memory:
+    """For images that fit: nothing outlives the process."""
+
+    def __init__(self) -> None:
+        self.position = Position(0, 0)
+
+    def mark(self, position: Position) -> None:
+        self.position = position
+
+    def planes(self, name: str, shape: Shape, dtype: torch.dtype = torch.float32) -> Planes:
+        return _Held(shape, dtype)
+
+
+class _Held:
+    def __init__(self, shape: Shape, dtype: torch.dtype) -> None:
+        self.shape, self.dtype = shape, dtype
+        self._values: Tensor | None = None
+
+    def read(self, region: Region) -> Tensor:
+        assert self._values is not None, "read before it was written"
+        return self._values[..., *region.slices]
+
+    def write(self, region: Region, values: Tensor) -> None:
+        if values.shape == self.shape:
+            self._values = values.to(self.dtype)
+            return
+        if self._values is None:
+            self._values = torch.empty(self.shape, dtype=self.dtype, device=values.device)
+        self._values[..., *region.slices] = values
+
+
+class Folder:
+    """For images larger than memory, and for work that outlives its process.
+
+    Takes up what was done in the folder for the same `identity`, a text that names everything on which the
+    arrays depend; for another one it begins anew. Survives the death of its process at any moment, not the
+    loss of power: the system writes to disk when it sees fit. One process at a time may use a folder.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path, self.identity = path, identity
+        path.mkdir(parents=True, exist_ok=True)
+        self.position = self._found()
+
+    def mark(self, position: Position) -> None:
+        content = {"identity": self.identity, "sweep": position.sweep, "row": position.row}
+        with replacing(self.path / PROGRESS_FILE) as temporary:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+        self.position = position
+
+    def planes(self, name: str, shape: Shape, dtype: torch.dtype = torch.float32) -> Planes:
+        return _Mapped(self.path / f"{name}.planes", shape, torch.empty(0, dtype=dtype).numpy().dtype)
+
+    def _found(self) -> Position:
+        try:
+            content = json.loads((self.path / PROGRESS_FILE).read_text(encoding="utf-8"))
+            if content["identity"] == self.identity:
+                return Position(int(content["sweep"]), int(content["row"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return Position(0, 0)
+
+
+class _Mapped:
+    """Mapped anew for every access: pages that stay mapped would count as this process's memory."""
+
+    def __init__(self, path: Path, shape: Shape, dtype: np.dtype) -> None:
+        self.path, self.shape, self.dtype = path, shape, dtype
+        size = int(np.prod(shape)) * dtype.itemsize
+        try:
+            with path.open("ab") as file:
+                if file.tell() != size:
+                    file.truncate(0)
+                    # Without it a write to a full disk would not raise but kill the process.
+                    os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise storage_error(error, f"{path}, {size / 2**20:.0f} MiB") from error
+
+    def read(self, region: Region) -> Tensor:
+        mapped = np.memmap(self.path, self.dtype, "r", shape=self.shape)
+        return torch.from_numpy(np.array(mapped[..., *region.slices]))
+
+    def write(self, region: Region, values: Tensor) -> None:
+        mapped = np.memmap(self.path, self.dtype, "r+", shape=self.shape)
+        mapped[..., *region.slices] = values.cpu().numpy()
