@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from cvdm.card import SPLITS
 from cvdm.config import SamplingConfig
-from cvdm.errors import ConfigError, CvdmError, ImageError
+from cvdm.errors import ConfigError, CvdmError
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -144,23 +144,16 @@ def evaluate(options: argparse.Namespace) -> None:
 def reconstruct(options: argparse.Namespace) -> None:
     """Restore one image and write reconstruction, uncertainty and calibrated bounds as OME-TIFF."""
     from cvdm.checkpoint import load_checkpoint, verify_golden
-    from cvdm.images import read_image, write_ome_tiff
-    from cvdm.posterior import reconstruct as restore
+    from cvdm.restoration import restore_file
 
-    if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
-        raise ImageError("an output other than the input", str(options.output), "Choose another -o.")
-    image = read_image(options.input)
     checkpoint = load_checkpoint(options.checkpoint, device=options.device)
     verify_golden(options.checkpoint, checkpoint)
     sampling = _sampling(checkpoint.recipe.sampling, options)
-    with _bar("reconstruct", "step") as progress:
-        result = restore(checkpoint, image.pixels, sampling=sampling, progress=progress)
-    write_ome_tiff(
-        options.output,
-        result.channels(),
-        pixel_size_um=image.pixel_size_um,
-        annotations=checkpoint.annotations(sampling),
-    )
+    annotations = checkpoint.annotations(sampling)
+    with _bar("reconstruct", "tile") as progress:
+        restore_file(
+            checkpoint, options.input, options.output, sampling, annotations=annotations, progress=progress
+        )
     print(f"Wrote {options.output}")
 
 

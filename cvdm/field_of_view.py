@@ -23,9 +23,10 @@ from cvdm.model import CVDM, Condition, signal_from_velocity
 from cvdm.noise import gaussian_field
 from cvdm.normalisation import Normalisation, Pixels
 from cvdm.planes import Memory, Planes, Position, Workspace
+from cvdm.region import Region
 from cvdm.sampler import SOLVERS, Step
 from cvdm.schedule import SchedulePoint
-from cvdm.tiling import Region, evaluate_tiles, exact_tiling, fast_tiling
+from cvdm.tiling import evaluate_tiles, exact_tiling, fast_tiling
 
 BORDER = 16
 """Pixels of mirrored surroundings on each side, so that the image's edge is not the network's edge."""

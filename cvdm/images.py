@@ -8,22 +8,30 @@ Not covered: stacks, time series and channels, which `cvdm.reading` opens.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 
+from cvdm.normalisation import Pixels
 from cvdm.reading.ome import ome_nodes
 from cvdm.reading.opening import read_plane
 from cvdm.reading.units import square_um
+from cvdm.region import bands
 from cvdm.storage import replacing, storage_error
 
 ANNOTATION_NAMESPACE = "cvdm/reconstruction"
+STORED = np.dtype("<f4")
+LARGEST_TIFF = 2**32 - 2**25
+"""Bytes of pixels that leave room for metadata; more take BigTIFF, whose addresses have 64 bits."""
 MAX_PIXELS = 2**28
 """Of one image, unless a caller sets another bound."""
 
@@ -68,36 +76,57 @@ def write_tiff(path: Path, pixels: np.ndarray, *, pixel_size_um: float | None = 
 
 def write_ome_tiff(
     target: Path | BinaryIO,
-    channels: Mapping[str, np.ndarray],
+    channels: Mapping[str, Pixels],
     *,
     pixel_size_um: float | None,
     annotations: Mapping[str, str],
 ) -> None:
     """Write named (H, W) images of one shape as the channels of a float32 OME-TIFF (axes CYX).
 
-    Annotations become one OME MapAnnotation that `read_annotations` gives back. The same content gives the
-    same bytes. Raises StorageError when a path cannot be written.
+    Each is asked for its pixels band by band, so none need fit into memory; the first one twice, for the
+    file's identifier. Annotations become one OME MapAnnotation that `read_annotations` gives back. The same
+    content gives the same bytes. Raises StorageError when a path cannot be written, and what a channel
+    raises.
     """
-    stack = np.stack([np.asarray(pixels, dtype=np.float32) for pixels in channels.values()])
-    assert stack.ndim == 3, stack.shape
+    ((height, width),) = {pixels.shape for pixels in channels.values()}
     values = {str(key): _xml_text(value) for key, value in annotations.items()}
+    content = hashlib.sha256(repr((values, list(channels), height, width)).encode())
+    for band in _encoded(next(iter(channels.values()))):
+        content.update(band)
     metadata: dict[str, Any] = {
         "axes": "CYX",
         "Channel": {"Name": list(channels)},
         "MapAnnotation": {"Namespace": ANNOTATION_NAMESPACE, "Value": values},
-        "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, repr((values, stack.shape, stack.tobytes())))),
+        "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, content.hexdigest())),
     }
     if pixel_size_um is not None:
         for axis in "XY":
             metadata |= {f"PhysicalSize{axis}": float(pixel_size_um), f"PhysicalSize{axis}Unit": "µm"}
+    shape = (len(channels), height, width)
     with ExitStack() as exits:
         place = exits.enter_context(replacing(target)) if isinstance(target, Path) else target
         try:
             tifffile.imwrite(
-                place, stack, ome=True, photometric="minisblack", metadata=metadata, **_tags(pixel_size_um)
+                place,
+                chain.from_iterable(_encoded(pixels) for pixels in channels.values()),
+                shape=shape,
+                dtype=STORED,
+                bigtiff=4 * prod(shape) > LARGEST_TIFF,
+                byteorder="<",
+                ome=True,
+                photometric="minisblack",
+                metadata=metadata,
+                **_tags(pixel_size_um),
             )
         except OSError as error:
             raise storage_error(error, target if isinstance(target, Path) else "the image") from error
+
+
+def _encoded(pixels: Pixels) -> Iterator[bytes]:
+    """Band by band, as they are stored."""
+    height, width = pixels.shape
+    for region in bands(height, width):
+        yield np.asarray(pixels[region.slices], STORED).tobytes()
 
 
 def read_annotations(source: Path | str | BinaryIO) -> dict[str, str]:

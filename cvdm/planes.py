@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -15,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvdm.region import Region
 from cvdm.storage import replacing, storage_error
-from cvdm.tiling import Region
 
 PROGRESS_FILE = "progress.json"
 
+Write = Callable[[Region, np.ndarray], None]
+"""Takes a part (h, w) of an image."""
 Shape = tuple[int, int, int, int]
 """(B, C, H, W)."""
 
@@ -93,14 +97,19 @@ class Folder:
     """For images larger than memory, and for work that outlives its process.
 
     Takes up what was done in the folder for the same `identity`, a text that names everything on which the
-    arrays depend; for another one it begins anew. Survives the death of its process at any moment, not the
-    loss of power: the system writes to disk when it sees fit. One process at a time may use a folder.
+    arrays depend; for another one it begins anew, and removes what is left of the former. Survives the
+    death of its process at any moment, not the loss of power: the system writes to disk when it sees fit. One
+    process at a time may use a folder.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
-        path.mkdir(parents=True, exist_ok=True)
-        self.position = self._found()
+        found = self._found()
+        if found is None:
+            self._clear()
+            self.mark(Position(0, 0))
+        else:
+            self.position = found
 
     def mark(self, position: Position) -> None:
         content = {"identity": self.identity, "sweep": position.sweep, "row": position.row}
@@ -111,14 +120,47 @@ class Folder:
     def planes(self, name: str, shape: Shape, dtype: torch.dtype = torch.float32) -> Planes:
         return _Mapped(self.path / f"{name}.planes", shape, torch.empty(0, dtype=dtype).numpy().dtype)
 
-    def _found(self) -> Position:
+    def image(self, name: str, shape: tuple[int, int], fill: Callable[[Write, Path], None]) -> FileImage:
+        """The image (H, W) of that name; filled at first, part by part.
+
+        fill: calls its first argument with every part. The second names a file that it may make meanwhile.
+        Raises StorageError, and what `fill` raises.
+        """
+        path = self.path / f"{name}.image"
+        if not path.exists():
+            with replacing(path) as temporary:
+                planes = _Mapped(temporary, (1, 1, *shape), np.dtype(np.float32))
+                fill(
+                    lambda region, pixels: planes.write(region, torch.from_numpy(pixels)[None, None]),
+                    self.path / f"{name}.scratch",
+                )
+        return FileImage(path, shape)
+
+    def _clear(self) -> None:
+        for pattern in ("*.planes", "*.image", "*.scratch", ".*.tmp"):
+            for file in self.path.glob(pattern):
+                file.unlink()
+
+    def _found(self) -> Position | None:
+        """None where nothing was begun, or for another identity."""
         try:
             content = json.loads((self.path / PROGRESS_FILE).read_text(encoding="utf-8"))
             if content["identity"] == self.identity:
                 return Position(int(content["sweep"]), int(content["row"]))
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        return Position(0, 0)
+        return None
+
+
+@dataclass(frozen=True)
+class FileImage:
+    """An image (H, W) float32 in a file, read part by part; `cvdm.normalisation.Pixels`."""
+
+    path: Path
+    shape: tuple[int, int]
+
+    def __getitem__(self, index: tuple[slice, slice], /) -> np.ndarray:
+        return np.array(np.memmap(self.path, np.float32, "r", shape=self.shape)[index])
 
 
 class _Mapped:

@@ -18,7 +18,7 @@ from cvdm.errors import ImageError
 from cvdm.field_of_view import Drawn, FieldOfView, Progress
 from cvdm.normalisation import Normalisation, Pixels, sampled
 from cvdm.planes import Workspace
-from cvdm.tiling import Region
+from cvdm.region import Region
 
 if TYPE_CHECKING:
     from cvdm.checkpoint import Checkpoint
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LONGEST_REACH = 4.0
 """An image that goes further from the model's intensities than so many half ranges is not restored: brighter
 than some 2.5 times what the model has seen, its answer would be made up."""
+
+CHANNELS = {"reconstruction": "mean", "uncertainty_std": "std", "lower": "lower", "upper": "upper"}
+"""Of a reply in their order, and which quantity of an estimate each of them is."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,7 @@ class Estimate:
 
     def channels(self) -> dict[str, np.ndarray]:
         """The channels of a reply in their order."""
-        return {
-            "reconstruction": self.mean,
-            "uncertainty_std": self.std,
-            "lower": self.lower,
-            "upper": self.upper,
-        }
+        return {name: getattr(self, quantity) for name, quantity in CHANNELS.items()}
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,10 @@ class Posterior:
     moments: Moments
     """Collected."""
 
+    def channels(self) -> dict[str, Pixels]:
+        """As `Estimate.channels`, worked out for the part that is asked for; that may raise ImageError."""
+        return {name: _Channel(self, name) for name in CHANNELS}
+
     def estimate(self, region: Region | None = None) -> Estimate:
         """Of the whole image, or of a region (h, w). Raises ImageError."""
         return estimate(self.checkpoint, self.view, *self.moments.mean_and_std(region))
@@ -114,6 +116,23 @@ class Posterior:
     def reconstruction(self, region: Region | None = None) -> Reconstruction:
         """Everything, of the whole image or of a region (h, w). Raises ImageError."""
         return _with_maps(self.estimate(region), self.view, region)
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """One quantity of a posterior; `cvdm.normalisation.Pixels`."""
+
+    posterior: Posterior
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.posterior.view.shape
+
+    def __getitem__(self, index: tuple[slice, slice], /) -> np.ndarray:
+        rows, columns = (part.indices(length) for part, length in zip(index, self.shape, strict=True))
+        assert rows[2] == columns[2] == 1, index
+        return self.posterior.estimate(Region(*rows[:2], *columns[:2])).channels()[self.name]
 
 
 def require_familiar(normalisation: Normalisation, pixels: Pixels) -> None:

@@ -15,24 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Region(NamedTuple):
-    """Rows [top, bottom) and columns [left, right) of an image."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Of the last two axes of an array."""
-        return slice(self.top, self.bottom), slice(self.left, self.right)
+from cvdm.region import Region
 
 
 @dataclass(frozen=True)

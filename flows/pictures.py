@@ -7,7 +7,7 @@ flows/schedule_pictures.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,19 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cvdm.resolution import THRESHOLD
-from flows.drawing import INK, MUTED, OTHER, OURS, as_png, central, grey_window, new_figure, quiet, show_image
+from flows.drawing import (
+    INK,
+    MUTED,
+    OTHER,
+    OURS,
+    ImagePart,
+    as_png,
+    central,
+    grey_window,
+    image_grid,
+    new_figure,
+    quiet,
+)
 
 if TYPE_CHECKING:
     from cvdm.evaluation import Evaluation
@@ -25,7 +37,6 @@ ERROR_SHARE, STD_SHARE = 0.25, 0.10
 """Upper ends of the error's and the uncertainty's colour scales, as shares of the target's window."""
 
 
-Part = tuple[np.ndarray, str, tuple[float, float], str]
 """An image, its label, the ends of its colour scale, and the colours' name."""
 
 
@@ -73,22 +84,22 @@ def image_panel(
     low, mean, std = central(low), central(mean), central(std)
     window = grey_window(mean if high is None else central(high))
     span = window[1] - window[0]
-    parts: list[Part] = [
-        (low, "input", window, "gray"),
-        (mean, "reconstruction", window, "gray"),
+    parts: list[ImagePart] = [
+        ImagePart(low, "input", window, "gray"),
+        ImagePart(mean, "reconstruction", window, "gray"),
     ]
     if high is not None:
         high = central(high)
         parts += [
-            (high, "target", window, "gray"),
-            (np.abs(mean - high), "|reconstruction − target|", (0, ERROR_SHARE * span), "magma"),
+            ImagePart(high, "target", window, "gray"),
+            ImagePart(np.abs(mean - high), "|reconstruction − target|", (0, ERROR_SHARE * span), "magma"),
         ]
-    parts.append((std, "uncertainty (std of draws)", (0, STD_SHARE * span), "magma"))
+    parts.append(ImagePart(std, "uncertainty (std of draws)", (0, STD_SHARE * span), "magma"))
     if interval is not None:
         parts.append(
-            (central(interval), "width of calibrated interval", (0, 2 * ERROR_SHARE * span), "magma")
+            ImagePart(central(interval), "width of calibrated interval", (0, 2 * ERROR_SHARE * span), "magma")
         )
-    return _images(parts, title, columns=len(parts))
+    return image_grid(parts, title, columns=len(parts))
 
 
 def versions_panel(
@@ -98,12 +109,12 @@ def versions_panel(
     low, high = central(low), central(high)
     window = grey_window(high)
     errors = (0.0, ERROR_SHARE * (window[1] - window[0]))
-    above: list[Part] = [(low, "input", window, "gray")]
-    below: list[Part] = [(high, "target", window, "gray")]
+    above: list[ImagePart] = [ImagePart(low, "input", window, "gray")]
+    below: list[ImagePart] = [ImagePart(high, "target", window, "gray")]
     for name, mean in means.items():
-        above.append((central(mean), name, window, "gray"))
-        below.append((np.abs(central(mean) - high), f"|{name} − target|", errors, "magma"))
-    return _images([*above, *below], title, columns=len(above))
+        above.append(ImagePart(central(mean), name, window, "gray"))
+        below.append(ImagePart(np.abs(central(mean) - high), f"|{name} − target|", errors, "magma"))
+    return image_grid([*above, *below], title, columns=len(above))
 
 
 def calibration(curve: CalibrationCurve, title: str) -> bytes:
@@ -214,15 +225,6 @@ def ring_correlations(curves: Mapping[str, RingCurves], title: str) -> bytes:
     )
     axis.legend(frameon=False, fontsize=8)
     quiet(axis)
-    return as_png(figure)
-
-
-def _images(parts: Sequence[Part], title: str, *, columns: int) -> bytes:
-    height, width = parts[0][0].shape
-    figure, axes = new_figure(columns, len(parts) // columns, width=3.1, height=2.6 * height / width + 0.15)
-    for axis, (pixels, label, limits, colours) in zip(axes, parts, strict=True):
-        show_image(figure, axis, pixels, label, limits, colours)
-    figure.suptitle(title, fontsize=10, color=INK)
     return as_png(figure)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from cvdm.config import SamplingConfig
 from cvdm.errors import CvdmError, ImageError
-from cvdm.images import read_image, write_ome_tiff
 from cvdm.storage import replacing
 from flows.progress import progress_bar
 from flows.servers import waiting_line
@@ -55,19 +54,16 @@ def restore_by_checkpoint(
     input has one.
     """
     from cvdm.checkpoint import load_checkpoint, verify_golden
-    from cvdm.posterior import reconstruct
+    from cvdm.restoration import restore_file
     from flows.job import chosen_device
 
-    refuse_same_file(image, output)
-    pixels = read_image(image)
     device = chosen_device((settings or Settings.read()).device)
     checkpoint = load_checkpoint(directory, device=device)
     verify_golden(directory, checkpoint)
     sampling = draws.applied_to(checkpoint.recipe.sampling)
-    with progress_bar("reconstruct", "evaluation") as progress:
-        result = reconstruct(checkpoint, pixels.pixels, sampling=sampling, progress=progress)
     annotations = {**checkpoint.annotations(sampling), **(origin or {})}
-    write_ome_tiff(output, result.channels(), pixel_size_um=pixels.pixel_size_um, annotations=annotations)
+    with progress_bar("reconstruct", "tile") as progress:
+        restore_file(checkpoint, image, output, sampling, annotations=annotations, progress=progress)
     return annotations
 
 

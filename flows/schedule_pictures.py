@@ -15,17 +15,17 @@ from flows.drawing import (
     INK,
     OTHER,
     OURS,
+    ImagePart,
     as_png,
     central,
     grey_window,
+    image_grid,
     new_figure,
     quiet,
     show_image,
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from cvdm.patches import ImagePair
     from cvdm.schedule import ScheduleCurves
     from cvdm.schedule_drift import ScheduleDrift
@@ -51,13 +51,12 @@ def schedule_curves(curves: ScheduleCurves, title: str) -> bytes:
 
 def schedule_maps(panels: Sequence[Panel], title: str) -> bytes:
     """Where the model keeps signal long: one row per validation field, the input and its map."""
-    figure, axes = new_figure(2, len(panels), width=4.2, height=3.4)
-    for row, panel in enumerate(panels):
+    parts: list[ImagePart] = []
+    for panel in panels:
         low = central(panel.low)
-        show_image(figure, axes[2 * row], low, f"{panel.field}: input", grey_window(low), "gray")
-        _draw_map(figure, axes[2 * row + 1], panel.schedule_map, "")
-    figure.suptitle(title, fontsize=10, color=INK)
-    return as_png(figure)
+        parts.append(ImagePart(low, f"{panel.field}: input", grey_window(low), "gray"))
+        parts.append(_map_part(panel.schedule_map, ""))
+    return image_grid(parts, title, columns=2, width=4.2)
 
 
 def schedule_drift(drift: ScheduleDrift, images: Sequence[ImagePair], names: tuple[str, str]) -> bytes:
@@ -71,9 +70,9 @@ def schedule_drift(drift: ScheduleDrift, images: Sequence[ImagePair], names: tup
         _draw_curves(axes, seen.curves, colour, name)
     axes[0].legend(frameon=False, fontsize=8)
     low = central(images[0].low)
-    show_image(figure, axes[3], low, f"{ours.field}: input", grey_window(low), "gray")
-    _draw_map(figure, axes[4], ours.time_map, f"{names[0]}: ")
-    _draw_map(figure, axes[5], theirs.time_map, f"{names[1]}: ")
+    show_image(figure, axes[3], ImagePart(low, f"{ours.field}: input", grey_window(low), "gray"))
+    show_image(figure, axes[4], _map_part(ours.time_map, f"{names[0]}: "))
+    show_image(figure, axes[5], _map_part(theirs.time_map, f"{names[1]}: "))
     figure.suptitle(
         f"Schedule of {names[0]} and of {names[1]}: pixels lose their signal "
         f"{drift.value:.2%} of the diffusion time earlier or later, on average",
@@ -95,9 +94,9 @@ def _draw_curves(axes: Sequence[Axes], curves: ScheduleCurves, colour: str, name
         axes[1].set_yscale("log")
 
 
-def _draw_map(figure: Figure, axis: Axes, time_map: np.ndarray, prefix: str) -> None:
+def _map_part(time_map: np.ndarray, prefix: str) -> ImagePart:
     """The time of equal signal and noise about its median: differences are small beside the median."""
     time_map = central(time_map)
     median = float(np.median(time_map))
     label = f"{prefix}time of equal signal and noise − {median:.3f}"
-    show_image(figure, axis, time_map - median, label, (-MAP_REACH, MAP_REACH), "RdBu_r")
+    return ImagePart(time_map - median, label, (-MAP_REACH, MAP_REACH), "RdBu_r")

@@ -2,7 +2,7 @@
 
 A request has its place before its first byte is read, so the places bound the uploads on disk too. A client
 that hangs up, or an answer that takes too long, ends the work wherever it is: at once while it waits for its
-check, its model or the device, at the next sampling step (over all tiles of the image) when it runs.
+check, its model or the device, after the next evaluation of a tile when it runs.
 """
 
 from __future__ import annotations

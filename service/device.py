@@ -2,8 +2,7 @@
 
 The event loop stays free, so health and the list of models answer while an image is restored. Golden replays
 go before the reconstructions that wait, so that a swap waits for what runs and for nothing else. Work is
-cancelled between two sampling steps, each of which takes in all tiles of the image: it reports progress, and
-a cancelled report raises.
+cancelled between two evaluations of a tile: it reports progress, and a cancelled report raises.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Job(Generic[Result]):
     _stop: threading.Event
 
     def stop(self) -> None:
-        """Give up: never started if it still waits, else ended at its next sampling step."""
+        """Give up: never started if it still waits, else ended at its next report of progress."""
         self._stop.set()
         self.done.cancel()
 
@@ -119,7 +118,7 @@ class Device:
         return result
 
     def close(self) -> None:
-        """End what runs at its next sampling step and drop what waits."""
+        """End what runs at its next report of progress and drop what waits."""
         self._closing.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
         for future in list(self._unfinished):

@@ -18,9 +18,18 @@ from typing import BinaryIO
 import numpy as np
 
 from cvdm.errors import CvdmError, ImageError
+from cvdm.region import Region, bands
 
 NAMED_AXES = "TCZYX"
 AXIS_WORDS = {"T": "time points", "C": "channels", "Z": "z-planes"}
+
+
+Decoder = Callable[[int], np.ndarray]
+"""The stored (H, W) numbers of a plane, counted in the file's order."""
+FileDecoder = Callable[[int, Path], np.ndarray]
+"""The same, not in memory but mapped from a file that is made at the path."""
+Write = Callable[[Region, np.ndarray], None]
+"""Takes a part (h, w) of a plane."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +90,11 @@ class Stack(Metadata):
     """The file's type of number, e.g. "uint16"."""
     full_range: float | None
     """Largest value of an integer type (255, 65535; 1 for 1-bit), None for floating point."""
-    decode: Callable[[int], np.ndarray] = field(repr=False, compare=False)
-    """The stored (H, W) numbers of a plane, counted in the file's order; bright is large."""
+    decode: Decoder = field(repr=False, compare=False)
+    decode_to_file: FileDecoder | None = field(default=None, repr=False, compare=False)
+    """Of formats that can."""
+    zero_is_white: bool = False
+    """Whether the stored numbers are small where the image is bright; those of a plane never are."""
     exits: ExitStack = field(repr=False, compare=False)
     """What is open."""
 
@@ -93,15 +105,26 @@ class Stack(Metadata):
 
     def plane(self, position: int) -> Plane:
         """The plane at a position in the file's order. Raises ImageError."""
-        assert 0 <= position < self.plane_count, position
-        place = np.unravel_index(position, self.shape[:-2])
-        index = {axis: int(at) for axis, at in zip(self.axes[:-2], place, strict=True)}
-        at = "".join(f", {axis}={at}" for axis, at in index.items())
-        with damage_named(self.label + at):
-            stored = self.decode(position)
-            if stored.shape != self.shape[-2:]:
-                raise ValueError(f"a plane of {stored.shape}, header says {self.shape[-2:]}")
-        return Plane(MappingProxyType(index), finite_float32(stored, self.label + at))
+        index, label = self._place(position)
+        return Plane(
+            MappingProxyType(index), self._in_units(self._stored(position, label, self.decode), label)
+        )
+
+    def copy_plane(self, position: int, write: Write, scratch: Path) -> None:
+        """Hand out a plane's pixels part by part, where they are too many for memory. Raises ImageError.
+
+        scratch: the name of a file that may be made meanwhile. A format that cannot decode to a file needs
+        memory for the stored numbers.
+        """
+        _, label = self._place(position)
+        to_file = self.decode_to_file
+        decode = self.decode if to_file is None else lambda plane: to_file(plane, scratch)
+        try:
+            stored = self._stored(position, label, decode)
+            for region in bands(*self.shape[-2:]):
+                write(region, self._in_units(stored[region.slices], label))
+        finally:
+            scratch.unlink(missing_ok=True)
 
     @property
     def pixels(self) -> np.ndarray:
@@ -114,6 +137,28 @@ class Stack(Metadata):
     @property
     def plane_count(self) -> int:
         return prod(self.shape[:-2])
+
+    def _place(self, position: int) -> tuple[dict[str, int], str]:
+        """A plane's index along the axes, and what messages call it."""
+        assert 0 <= position < self.plane_count, position
+        place = np.unravel_index(position, self.shape[:-2])
+        index = {axis: int(at) for axis, at in zip(self.axes[:-2], place, strict=True)}
+        return index, self.label + "".join(f", {axis}={at}" for axis, at in index.items())
+
+    def _stored(self, position: int, label: str, decode: Decoder) -> np.ndarray:
+        with damage_named(label):
+            stored = decode(position)
+            if stored.shape != self.shape[-2:]:
+                raise ValueError(f"a plane of {stored.shape}, header says {self.shape[-2:]}")
+        return stored
+
+    def _in_units(self, stored: np.ndarray, label: str) -> np.ndarray:
+        """Float32, bright is large."""
+        pixels = finite_float32(stored, label)
+        if self.zero_is_white:
+            assert self.full_range is not None
+            return np.float32(self.full_range) - pixels
+        return pixels
 
     def close(self) -> None:
         """Close the file, unless the caller had opened it."""

@@ -8,7 +8,6 @@ Not covered: several images in one file, colour, lossy compressions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -17,7 +16,7 @@ import tifffile
 
 from cvdm.errors import ImageError
 from cvdm.reading.axes import UNNAMED, Extent, Naming, long_axes
-from cvdm.reading.stack import Origin, Stack, full_range_of, truncated
+from cvdm.reading.stack import Decoder, FileDecoder, Origin, Stack, full_range_of, truncated
 from cvdm.reading.tiff_checks import (
     check_complete,
     check_header,
@@ -27,7 +26,6 @@ from cvdm.reading.tiff_checks import (
 from cvdm.reading.tiff_metadata import tiff_metadata
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-Decoder = Callable[[int], np.ndarray]
 
 
 def is_tiff(head: bytes) -> bool:
@@ -54,13 +52,14 @@ def open_tiff(origin: Origin, *, max_pixels: int, naming: Naming) -> Stack:
     check_header(tif, label, max_pixels)
     dtype = np.dtype(tif.series[0].dtype)
     full_range = full_range_of(dtype, tif.pages.first.bitspersample)
-    decode = _contiguous(origin, tif) or _pagewise(origin, tif, shape)
-    if tif.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        if full_range is None or dtype.kind == "i":
-            raise ImageError(
-                "large values to be bright", f"{label}, stored as 0-is-white", "Invert it and save it again."
-            )
-        decode = _inverted(decode, full_range)
+    decode, to_file = _contiguous(origin, tif), None
+    if decode is None:
+        decode, to_file = _pagewise(origin, tif, shape)
+    zero_is_white = tif.pages.first.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    if zero_is_white and (full_range is None or dtype.kind == "i"):
+        raise ImageError(
+            "large values to be bright", f"{label}, stored as 0-is-white", "Invert it and save it again."
+        )
     return Stack(
         **vars(tiff_metadata(tif)),
         label=label,
@@ -70,6 +69,8 @@ def open_tiff(origin: Origin, *, max_pixels: int, naming: Naming) -> Stack:
         dtype=dtype.name,
         full_range=full_range,
         decode=decode,
+        decode_to_file=to_file,
+        zero_is_white=zero_is_white,
         exits=origin.exits,
     )
 
@@ -106,7 +107,7 @@ def _contiguous(origin: Origin, tif: tifffile.TiffFile) -> Decoder | None:
     return decode
 
 
-def _pagewise(origin: Origin, tif: tifffile.TiffFile, shape: tuple[int, ...]) -> Decoder:
+def _pagewise(origin: Origin, tif: tifffile.TiffFile, shape: tuple[int, ...]) -> tuple[Decoder, FileDecoder]:
     """Planes on pages of their own, or several planes on a page (separate samples, volumes)."""
     series = tif.series[0]
     keyframe = series.keyframe
@@ -118,16 +119,8 @@ def _pagewise(origin: Origin, tif: tifffile.TiffFile, shape: tuple[int, ...]) ->
     for page in pages:
         check_complete(page, keyframe, origin)
 
-    def decode(position: int) -> np.ndarray:
-        return pages[position // per_page].asarray().reshape(per_page, *shape[-2:])[position % per_page]
+    def decode(position: int, out: str | None = None) -> np.ndarray:
+        page = pages[position // per_page].asarray(out=out)
+        return page.reshape(per_page, *shape[-2:])[position % per_page]
 
-    return decode
-
-
-def _inverted(decode: Decoder, full_range: float) -> Decoder:
-    """The same planes with large meaning bright."""
-
-    def inverted(position: int) -> np.ndarray:
-        return np.float32(full_range) - np.asarray(decode(position), dtype=np.float32)
-
-    return inverted
+    return decode, lambda position, file: decode(position, str(file))

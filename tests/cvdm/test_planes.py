@@ -14,7 +14,7 @@ from cvdm.config import SamplingConfig
 from cvdm.errors import StorageError
 from cvdm.planes import Folder, Position
 from cvdm.posterior import posterior_of, reconstruct
-from cvdm.tiling import Region
+from cvdm.region import Region
 
 SAMPLING = SamplingConfig(samples=3, steps=2, seed=4, tile=32)
 ONE_PIECE, EXACT, BLENDED = (replace(SAMPLING, tile=512), SAMPLING, replace(SAMPLING, halo=12))
@@ -70,9 +70,9 @@ def test_work_that_ended_is_taken_up(checkpoint, image, tmp_path, monkeypatch, s
     ).reconstruction()
     ends = 0
     while True:
-        seen = []
+        seen, end = [], ending_after(evaluations)
 
-        def counted(done, total, *, seen=seen, end=ending_after(evaluations)):
+        def counted(done, total, *, seen=seen, end=end):
             seen.append((done, total))
             end(done, total)
 
@@ -144,5 +144,5 @@ def test_a_full_disk_is_said_before_anything_is_written(checkpoint, image, tmp_p
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(StorageError, match="MiB.*No space left"):
+    with pytest.raises(StorageError, match=r"MiB.*No space left"):
         posterior_of(checkpoint, image, sampling=EXACT, workspace=Folder(tmp_path, "a"))

@@ -1,0 +1,131 @@
+"""Memory that an image larger than memory takes: `python benchmarks/large_image.py [--edge 20000]`.
+
+Repeats an image of the shipped data to edge x edge pixels of 16 bits and restores it by `python -m cvdm
+reconstruct` with a model that the preset `smoke` trains first, and before it one of 64 x 64 pixels, for what
+program and model take by themselves. Prints peak resident memory, the largest size of all files meanwhile,
+and time. Exit code 1 when the large one takes 2 GiB or more beyond the small one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+
+from cvdm.images import read_image
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+DATA = CHECKOUT / "data" / "fmd-confocal-nuclei"
+MOST_MIB = 2048
+LOOK_SECONDS = 2.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--edge", type=int, default=20000, help="pixels")
+    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--tile", type=int, default=512)
+    parser.add_argument("--checkpoint", type=Path, help="instead of training one")
+    parser.add_argument("--scratch", type=Path, help="where the large files go; some 130 bytes per pixel")
+    options = parser.parse_args()
+    print(f"{platform.platform()}, torch {torch.__version__}, {os.cpu_count()} cores, {options.edge} px,")
+    print(f"{options.samples} draws of {options.steps} steps, tiles of {options.tile} px")
+    with tempfile.TemporaryDirectory(prefix="cvdm-large-", dir=options.scratch) as name:
+        folder = Path(name)
+        checkpoint = options.checkpoint or trained(folder / "model")
+        choices = ("--samples", options.samples, "--steps", options.steps, "--tile", options.tile)
+        found = {}
+        for edge in (64, options.edge):
+            write_repeated(folder / "image.tif", edge)
+            found[edge] = restored(folder, checkpoint, [str(choice) for choice in choices])
+            check(folder / "out.tif", edge)
+    alone, whole = found[64].mib, found[options.edge].mib
+    seconds = found[options.edge].seconds
+    print(f"peak memory {whole:.0f} MiB, {whole - alone:.0f} MiB beyond the {alone:.0f} of program and model")
+    print(f"{found[options.edge].disk_gib:.1f} GiB on disk meanwhile; {seconds:.0f} s,", end=" ")
+    print(f"{seconds / options.edge**2 * 1e6:.2f} s per megapixel")
+    return 0 if whole - alone < MOST_MIB else 1
+
+
+class Found:
+    """What a command took."""
+
+    seconds = 0.0
+    mib = 0.0
+    """Peak resident memory."""
+    disk_gib = 0.0
+    """Of the folder, at its largest."""
+
+
+def trained(output: Path) -> Path:
+    """A model of the preset `smoke`."""
+    run("train", "--data", str(DATA), "--preset", "smoke", "--output", str(output))
+    return output
+
+
+def write_repeated(path: Path, edge: int) -> None:
+    """A 16-bit TIFF of edge x edge pixels, an image repeated; written band by band."""
+    pixels = read_image(sorted((DATA / "low").glob("*.tif"))[0]).pixels.astype(np.uint16)
+    wide = np.tile(pixels, (1, -(-edge // pixels.shape[1])))[:, :edge]
+    rows = (wide[row % len(wide)].tobytes() for row in range(edge))
+    tifffile.imwrite(path, rows, shape=(edge, edge), dtype=np.uint16, photometric="minisblack")
+
+
+def restored(folder: Path, checkpoint: Path, choices: list[str]) -> Found:
+    """Restore folder/image.tif to folder/out.tif."""
+    found, ended = Found(), threading.Event()
+    watcher = threading.Thread(target=look, args=(folder, found, ended))
+    watcher.start()
+    began = time.monotonic()
+    try:
+        paths = (str(folder / "image.tif"), "--output", str(folder / "out.tif"))
+        found.mib = run("reconstruct", *paths, "--checkpoint", str(checkpoint), *choices)
+    finally:
+        ended.set()
+        watcher.join()
+    found.seconds = time.monotonic() - began
+    return found
+
+
+def run(*arguments: str) -> float:
+    """Run `python -m cvdm`; returns its peak resident memory in MiB."""
+    process = subprocess.Popen([sys.executable, "-P", "-m", "cvdm", *arguments], cwd=CHECKOUT)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"cvdm {arguments[0]} failed")
+    return usage.ru_maxrss / 1024
+
+
+def look(folder: Path, found: Found, ended: threading.Event) -> None:
+    """Keep the largest size of all files, those of the workspace included."""
+    while not ended.wait(LOOK_SECONDS):
+        size = 0
+        for file in folder.rglob("*"):
+            try:
+                size += file.stat().st_size
+            except FileNotFoundError:
+                continue
+        found.disk_gib = max(found.disk_gib, size / 2**30)
+
+
+def check(path: Path, edge: int) -> None:
+    """The result is whole: its corners and its middle are finite, and not all the same."""
+    result = tifffile.memmap(path, mode="r")
+    corners = (np.array(result[:, at : at + 32, at : at + 32]) for at in (0, edge // 2 - 16, edge - 32))
+    if result.shape != (4, edge, edge) or not all(np.isfinite(c).all() and np.ptp(c) > 0 for c in corners):
+        raise SystemExit(f"{path} is not whole")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""An image file restored through files: the same result as in memory, taken up again, nothing left over."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from specimens import cells, make_checkpoint
+
+from cvdm import restoration
+from cvdm.config import SamplingConfig
+from cvdm.errors import ImageError, StorageError
+from cvdm.images import read_annotations
+from cvdm.restoration import restore_file
+
+SAMPLING = SamplingConfig(samples=2, steps=2, seed=4, tile=32)
+SHAPE = (130, 90)
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return make_checkpoint()
+
+
+@pytest.fixture
+def pixels():
+    return cells(np.random.default_rng(0), 130)[:, :90].astype(np.uint16)
+
+
+@pytest.fixture
+def source(tmp_path, pixels):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, pixels, resolution=(1e5, 1e5), resolutionunit="CENTIMETER")
+    return path
+
+
+@pytest.fixture
+def through_files(monkeypatch):
+    """As if an image of any size were too large for memory."""
+    monkeypatch.setattr(restoration, "PIXELS_IN_MEMORY", 0)
+
+
+def restore(checkpoint, source, target, **changes):
+    restore_file(checkpoint, source, target, replace(SAMPLING, **changes), annotations={"made": "here"})
+
+
+FORMS = {
+    "plain": {},
+    "in tiles, compressed": {"tile": (32, 48), "compression": "zlib", "predictor": True},
+    "in strips, compressed": {"rowsperstrip": 7, "compression": "lzw"},
+    "0 is white": {"photometric": "miniswhite"},
+    "big-endian": {"byteorder": ">"},
+    "as ImageJ writes it": {"imagej": True},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_through_files_the_result_is_the_same_to_the_byte(checkpoint, pixels, tmp_path, monkeypatch, form):
+    """Whatever the input's form, band by band and with bands that do not fit the image."""
+    source, held, mapped = tmp_path / "image.tif", tmp_path / "held.tif", tmp_path / "mapped.ome.tif"
+    tifffile.imwrite(source, 65535 - pixels if "white" in form else pixels, **FORMS[form])
+    restore(checkpoint, source, held)
+    monkeypatch.setattr(restoration, "PIXELS_IN_MEMORY", 0)
+    monkeypatch.setattr("cvdm.region.BAND_PIXELS", 1000)
+    restore(checkpoint, source, mapped)
+    assert mapped.read_bytes() == held.read_bytes()
+    assert np.ptp(tifffile.imread(mapped)) > 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["held.tif", "image.tif", "mapped.ome.tif"]
+
+
+def test_the_result_tells_what_it_is(checkpoint, source, tmp_path, through_files):
+    """Channels, pixel size and annotations, as of a small image."""
+    restore(checkpoint, source, tmp_path / "out.ome.tif")
+    with tifffile.TiffFile(tmp_path / "out.ome.tif") as tif:
+        assert tif.series[0].shape == (4, *SHAPE) and tif.series[0].axes == "CYX"
+        assert 'PhysicalSizeX="0.1"' in tif.ome_metadata
+    assert read_annotations(tmp_path / "out.ome.tif") == {"made": "here"}
+
+
+class Ended(Exception):
+    """The end of a process."""
+
+
+def test_an_attempt_that_ended_is_taken_up(checkpoint, source, tmp_path, through_files):
+    """The second one does what the first has left, and no more than two strips again."""
+    target, done = tmp_path / "out.tif", []
+
+    def report(until):
+        def progress(at, total):
+            done.append(at)
+            if at >= until * total:
+                raise Ended
+
+        return progress
+
+    with pytest.raises(Ended):
+        restore_file(checkpoint, source, target, SAMPLING, annotations={}, progress=report(0.6))
+    assert not target.exists() and (tmp_path / ".out.tif.cvdm").is_dir()
+    first = len(done)
+    restore_file(checkpoint, source, target, SAMPLING, annotations={}, progress=report(2))
+    undisturbed = tmp_path / "undisturbed.tif"
+    restore_file(checkpoint, source, undisturbed, SAMPLING, annotations={})
+    assert target.read_bytes() == undisturbed.read_bytes()
+    assert done[first] > done[first - 1] - 8 and not (tmp_path / ".out.tif.cvdm").exists()
+
+
+@pytest.mark.parametrize("change", ["image", "model", "seed"])
+def test_another_request_for_the_same_result_begins_anew(
+    checkpoint, source, pixels, tmp_path, through_files, change
+):
+    """What an earlier attempt left is not mixed into it."""
+    target = tmp_path / "out.tif"
+
+    def end(done, total):
+        if done > total / 2:
+            raise Ended
+
+    with pytest.raises(Ended):
+        restore_file(checkpoint, source, target, SAMPLING, annotations={}, progress=end)
+    if change == "image":
+        tifffile.imwrite(source, pixels[::-1])
+    model = make_checkpoint(seed=5) if change == "model" else checkpoint
+    seed = 9 if change == "seed" else 4
+    restore(model, source, target, seed=seed)
+    restore(model, source, tmp_path / "new.tif", seed=seed)
+    assert np.array_equal(tifffile.imread(target), tifffile.imread(tmp_path / "new.tif"))
+
+
+def test_too_small_a_disk_is_said_at_once(checkpoint, source, tmp_path, through_files, monkeypatch):
+    """With what is needed and what is there."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(StorageError, match="GiB of disk space"):
+        restore(checkpoint, source, tmp_path / "out.tif")
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_an_image_that_cannot_be_restored_leaves_nothing(checkpoint, pixels, tmp_path, through_files):
+    """NaN in the last row, and intensities that the model never saw."""
+    source, broken = tmp_path / "image.tif", pixels.astype(np.float32)
+    broken[-1, 5] = np.nan
+    for content, message in ((broken, "finite"), (pixels.astype(np.float32) * 257, "mostly 0 to 200")):
+        tifffile.imwrite(source, content)
+        with pytest.raises(ImageError, match=message):
+            restore(checkpoint, source, tmp_path / "out.tif")
+        assert [file.name for file in tmp_path.iterdir()] == ["image.tif"]
+
+
+def test_a_result_never_replaces_its_input(checkpoint, source):
+    """Not even under another name of the same file."""
+    with pytest.raises(ImageError, match="other than the input"):
+        restore(checkpoint, source, source.parent / "." / source.name)
