@@ -18,7 +18,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from service.device import Device, StoppedError
+from service.device import Device, StoppedError, Urgency
 from service.errors import StoppingError, TimeLimitError, UploadTimeError
 from service.inference import Answer, check_image, restore
 from service.metrics import Metrics
@@ -77,7 +77,7 @@ class Desk:
         await asyncio.get_running_loop().run_in_executor(self._intake, check_image, upload.image, most)
         # Shielded: a model that takes longer to load than this request lasts is there for the next one.
         resident = await asyncio.shield(self.residents.get(order.task, order.version))
-        job = self._device.submit(partial(restore, resident, upload.image, order, most))
+        job = self._device.submit(partial(restore, resident, upload.image, order, most), Urgency.REQUEST)
         try:
             answer = await job.done
         finally:

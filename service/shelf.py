@@ -16,7 +16,7 @@ from copy import copy
 
 from cvdm.checkpoint import verify_golden
 from cvdm.errors import CheckpointError, CvdmError
-from service.device import Device
+from service.device import Device, Urgency
 from service.errors import NoModelError, RegistryError
 from service.loading import Registry, Resident, Version, load
 
@@ -99,7 +99,7 @@ class Shelf:
 
     async def _load_and_verify(self, version: Version) -> Resident:
         directory, checkpoint = await asyncio.to_thread(load, self._registry, version, self._torch_device)
-        await self._device.submit(lambda _: verify_golden(directory, checkpoint), first=True).done
+        await self._device.submit(lambda _: verify_golden(directory, checkpoint), Urgency.REPLAY).done
         return Resident(version, checkpoint)
 
     async def _refuse(self, version: Version, error: Exception) -> CvdmError:
