@@ -26,7 +26,7 @@ from cvdm.planes import Memory, Planes, Position, Workspace
 from cvdm.region import Region
 from cvdm.sampler import SOLVERS, Step
 from cvdm.schedule import SchedulePoint
-from cvdm.tiling import evaluate_tiles, exact_tiling, fast_tiling
+from cvdm.tiling import Tiling, evaluate_tiles, exact_tiling, fast_tiling
 
 BORDER = 16
 """Pixels of mirrored surroundings on each side, so that the image's edge is not the network's edge."""
@@ -74,17 +74,14 @@ class FieldOfView:
         self.shape = (height, width)
         self.scale = normalisation.scale_of(pixels)
         self.sampling = sampling
-        self.tiling = (
-            fast_tiling(sampling.tile, sampling.halo, model.stride)
-            if sampling.halo
-            else exact_tiling(sampling.tile, model.receptive_radius(), model.stride)
-        )
+        self.tiling = _tiling(model, sampling)
         self._pixels = pixels
-        self._padded = _padded(height, model.stride), _padded(width, model.stride)
-        self.batches = _batches(sampling.samples, self._padded[0] * self._padded[1])
+        self._padded = _padded(self.shape, model.stride)
+        self.batches = _batches(sampling.samples, self._padded)
         self._device = next(model.parameters()).device
         self.workspace = workspace or Memory()
         self._progress = progress
+        self._total = evaluations(model, self.shape, sampling)
         self._evaluated = self._evaluated_before()
         self._condition = self._planes("condition", 1, 3 + model.schedule.path_channels)
         self._see()
@@ -205,11 +202,6 @@ class FieldOfView:
                 self.workspace.mark(Position(number, region.bottom))
         self.workspace.mark(Position(number + 1, 0))
 
-    @property
-    def _total(self) -> int:
-        """Evaluations of a tile, of all sweeps."""
-        return self.tiling.count(*self._padded) * (1 + len(self.batches) * self.sampling.steps)
-
     def _evaluated_before(self) -> int:
         """Those that another process has done in this workspace."""
         sweep, row = self.workspace.position
@@ -272,15 +264,29 @@ class FieldOfView:
         return Region(top + BORDER, bottom + BORDER, left + BORDER, right + BORDER)
 
 
-def _batches(samples: int, pixels: int) -> list[range]:
-    """The draws that are sampled together, of an image of so many pixels."""
-    at_once = max(1, PIXELS_AT_ONCE // pixels)
+def evaluations(model: CVDM, shape: tuple[int, int], sampling: SamplingConfig) -> int:
+    """How many evaluations of a tile it takes to restore an image (H, W)."""
+    padded = _padded(shape, model.stride)
+    sweeps = 1 + len(_batches(sampling.samples, padded)) * sampling.steps
+    return sweeps * _tiling(model, sampling).count(*padded)
+
+
+def _tiling(model: CVDM, sampling: SamplingConfig) -> Tiling:
+    if sampling.halo:
+        return fast_tiling(sampling.tile, sampling.halo, model.stride)
+    return exact_tiling(sampling.tile, model.receptive_radius(), model.stride)
+
+
+def _batches(samples: int, padded: tuple[int, int]) -> list[range]:
+    """The draws that are sampled together."""
+    at_once = max(1, PIXELS_AT_ONCE // (padded[0] * padded[1]))
     return [range(first, min(first + at_once, samples)) for first in range(0, samples, at_once)]
 
 
-def _padded(length: int, stride: int) -> int:
+def _padded(shape: tuple[int, int], stride: int) -> tuple[int, int]:
     """With the border, and what is missing to a multiple of the stride."""
-    return length + 2 * BORDER + -(length + 2 * BORDER) % stride
+    height, width = (length + 2 * BORDER + -(length + 2 * BORDER) % stride for length in shape)
+    return height, width
 
 
 def _mirrored(first: int, last: int, length: int) -> np.ndarray:

@@ -39,28 +39,27 @@ def restore_file(
     *,
     annotations: Mapping[str, str],
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> None:
     """Restore a two-dimensional image and write reconstruction, uncertainty and bounds as OME-TIFF.
 
-    The result has a pixel size where the input has one. Raises ImageError, StorageError.
+    The result has a pixel size where the input has one. folder: where the work is kept while it lasts,
+    whatever the image's size; beside the result, and for a large image only, when it is None.
+    Raises ImageError, StorageError.
     """
     if target.exists() and source.exists() and target.samefile(source):
         raise ImageError("an output other than the input", str(target), "Choose another -o.")
     with read_plane(source, max_pixels=MOST_PIXELS) as image:
         height, width = image.shape
-        if height * width <= PIXELS_IN_MEMORY:
+        if folder is None and height * width <= PIXELS_IN_MEMORY:
             pixels = image.plane(0).pixels
-            _write(
-                posterior_of(checkpoint, pixels, sampling=sampling, progress=progress),
-                target,
-                image,
-                annotations,
-            )
+            posterior = posterior_of(checkpoint, pixels, sampling=sampling, progress=progress)
+            _write(posterior, target, image, annotations)
             return
-        folder = target.with_name(f".{target.name}.cvdm")
+        folder = folder or target.with_name(f".{target.name}.cvdm")
         workspace = Folder(folder, _identity(checkpoint, source, sampling))
         try:
-            _require_room(folder, height * width)
+            require_room(folder, height * width)
             stored = workspace.image("input", (height, width), partial(image.copy_plane, 0))
             posterior = posterior_of(
                 checkpoint, stored, sampling=sampling, workspace=workspace, progress=progress
@@ -89,8 +88,11 @@ def _identity(checkpoint: Checkpoint, source: Path, sampling: SamplingConfig) ->
     return repr((content, weights.hexdigest(), checkpoint.normalisation, sampling))
 
 
-def _require_room(folder: Path, pixels: int) -> None:
-    """Refuse at once what would fail after hours. What is there of an earlier attempt counts as room."""
+def require_room(folder: Path, pixels: int) -> None:
+    """Refuse at once what would fail after hours. What is there of an earlier attempt counts as room.
+
+    Raises StorageError.
+    """
     taken = sum(file.stat().st_size for file in folder.iterdir())
     needed, free = pixels * DISK_BYTES, shutil.disk_usage(folder).free + taken
     if needed > free:

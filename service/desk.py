@@ -39,12 +39,13 @@ class Desk:
         self._settings = settings
         self._device = device
         self._limits = Limits(settings.max_samples, settings.max_steps)
-        self._intake = ThreadPoolExecutor(1, thread_name_prefix="intake")  # one decoded image at a time
+        self.intake = ThreadPoolExecutor(1, thread_name_prefix="intake")
+        """Looks at uploads, one at a time."""
 
     async def reconstruct(self, request: Request) -> Answer:
         """Restore the image of a request. Raises CvdmError, ClientDisconnect."""
         with self._device.place():
-            upload = await self._received(request)
+            upload = await self._received(request, self._settings.max_upload_bytes)
             try:
                 return await self._attended(self._answer(upload), request.receive)
             finally:
@@ -56,14 +57,20 @@ class Desk:
 
     def close(self) -> None:
         """Stop working; unfinished requests end without an answer."""
-        self._intake.shutdown(wait=False, cancel_futures=True)
+        self.intake.shutdown(wait=False, cancel_futures=True)
         self._device.close()
 
-    async def _received(self, request: Request) -> Upload:
+    async def received_job(self, request: Request) -> Upload:
+        """The form of a job. Raises CvdmError, ClientDisconnect."""
+        settings = self._settings
+        with self._device.place():
+            return await self._received(request, settings.max_job_upload_bytes, settings.max_job_images)
+
+    async def _received(self, request: Request, most_bytes: int, most_images: int = 1) -> Upload:
         limit = self._settings.timeout_seconds
         try:
             async with asyncio.timeout(limit):
-                return await read_upload(request, self._settings.max_upload_bytes)
+                return await read_upload(request, most_bytes, most_images=most_images)
         except TimeoutError as error:
             raise UploadTimeError(
                 f"the whole upload within {limit:g} s", "a part of it", "Send it over a faster connection."
@@ -74,7 +81,7 @@ class Desk:
         most = self._settings.max_pixels
         order = read_order(upload.fields, self._limits)
         self._device.check_open()  # when it closes, so does the intake
-        await asyncio.get_running_loop().run_in_executor(self._intake, check_image, upload.image, most)
+        await asyncio.get_running_loop().run_in_executor(self.intake, check_image, upload.image, most)
         # Shielded: a model that takes longer to load than this request lasts is there for the next one.
         resident = await asyncio.shield(self.residents.get(order.task, order.version))
         job = self._device.submit(partial(restore, resident, upload.image, order, most), Urgency.REQUEST)

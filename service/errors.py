@@ -76,6 +76,31 @@ class DownloadError(ServiceError):
     retry_after = 10
 
 
+class JobsError(ServiceError):
+    """This service keeps no jobs."""
+
+    status = 503
+
+
+class UnknownJobError(ServiceError):
+    """There is no such job, or it is somebody else's."""
+
+    status = 404
+
+
+class UnfinishedError(ServiceError):
+    """A job has no result yet, or never will."""
+
+    status = 409
+
+
+class QuotaError(ServiceError):
+    """Somebody has asked for as much as one may."""
+
+    status = 429
+    retry_after = 60
+
+
 class BusyError(ServiceError):
     """Too many requests are sending or wait for the device."""
 

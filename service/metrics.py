@@ -20,6 +20,9 @@ class Metrics:
         self._done = Counter(
             "cvdm_reconstructions", "Images restored", ("task", "version"), registry=registry
         )
+        self._job_images = Counter(
+            "cvdm_job_images", "Images of jobs that ended", ("state",), registry=registry
+        )
         self._failed = Counter("cvdm_failures", "Requests without an answer", ("reason",), registry=registry)
         self._swaps = Counter("cvdm_swaps", "Champions that took over", ("task",), registry=registry)
         self._version = Gauge(
@@ -40,6 +43,9 @@ class Metrics:
     def restored(self, task: str, version: int, seconds: float) -> None:
         self._done.labels(task, str(version)).inc()
         self._seconds.labels(task).observe(seconds)
+
+    def job_image_ended(self, state: str) -> None:
+        self._job_images.labels(state).inc()
 
     def failed(self, reason: str) -> None:
         self._failed.labels(reason).inc()

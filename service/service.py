@@ -62,6 +62,7 @@ class CvdmService:
     def __init__(self) -> None:
         from service.desk import Desk
         from service.device import Device
+        from service.jobs.desk import open_jobs
         from service.loading import Registry, chosen_device
         from service.metrics import Metrics
         from service.residents import Residents
@@ -78,6 +79,7 @@ class CvdmService:
         )
         self._poll_seconds = settings.poll_seconds
         self._desk = APP.state.desk = Desk(settings, residents, device, metrics)
+        self._jobs = APP.state.jobs = open_jobs(settings, residents, device, metrics, self._desk.intake)
 
     @bentoml.on_startup
     async def start_watching(self) -> None:
@@ -95,13 +97,18 @@ class CvdmService:
 
             if callable(then):
                 signal.signal(number, close_first)
-        self._watch = asyncio.create_task(self._desk.residents.watch(self._poll_seconds))
+        self._watches = [asyncio.create_task(self._desk.residents.watch(self._poll_seconds))]
+        if self._jobs is not None:
+            self._watches.append(asyncio.create_task(self._jobs.runner.run()))
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        """End the watch and whatever the device works on."""
-        self._watch.cancel()
+        """End the watches and whatever the device works on."""
+        for watch in self._watches:
+            watch.cancel()
         self._desk.close()
+        if self._jobs is not None:
+            await self._jobs.close()
 
     async def __is_ready__(self) -> bool:
         """BentoML's hook for /readyz."""

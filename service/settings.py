@@ -52,6 +52,16 @@ class Settings(BaseSettings):
     """Longest time from an accepted upload to its answer, waiting included."""
     old_versions: int = Field(default=2, ge=1)
     """Versions besides the champions that stay in memory after somebody called them by number."""
+    jobs_dir: Path | None = None
+    """Folder of jobs, their images and their results; without one there are no jobs."""
+    max_job_upload_bytes: int = Field(default=16 * 2**30, gt=0)
+    """Largest upload of a job, all its images together."""
+    max_job_pixels: int = Field(default=2**33, gt=0)
+    """Largest image of a job."""
+    max_job_images: int = Field(default=1000, ge=1)
+    """Most images of one user that wait or are worked on."""
+    job_hours: float = Field(default=168.0, gt=0)
+    """How long results are kept."""
     cache_dir: Path = Field(default_factory=default_cache)
     """Downloaded checkpoints; may be deleted whenever the service is stopped."""
 

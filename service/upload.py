@@ -29,19 +29,27 @@ EXAMPLE = "Send it like `curl -F image=@INPUT.tif -o OUTPUT.tif URL/reconstruct`
 
 @dataclass(frozen=True)
 class Upload:
-    """One parsed request; close it when the file is no longer needed."""
+    """One parsed request; close it when the files are no longer needed."""
 
-    image: BinaryIO
+    images: tuple[UploadFile, ...]
     fields: Mapping[str, str]
     """Every other form field."""
     form: FormData
+
+    @property
+    def image(self) -> BinaryIO:
+        """The file of a request for a single image."""
+        return self.images[0].file
 
     async def close(self) -> None:
         await self.form.close()
 
 
-async def read_upload(request: Request, limit: int) -> Upload:
-    """Receive a form. Raises MediaTypeError, UploadTooLargeError, BodyError, ParameterError."""
+async def read_upload(request: Request, limit: int, *, most_images: int = 1) -> Upload:
+    """Receive a form; limit: bytes of all files together.
+
+    Raises MediaTypeError, UploadTooLargeError, BodyError, ParameterError.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise MediaTypeError(
@@ -52,31 +60,31 @@ async def read_upload(request: Request, limit: int) -> Upload:
         if int(declared) > limit + FORM_BYTES:
             raise _too_large(limit)
         counted = Request(request.scope, _counted(request.receive, limit))
-        form = await counted.form(max_files=1, max_fields=20, max_part_size=FIELD_BYTES)
+        form = await counted.form(max_files=most_images, max_fields=20, max_part_size=FIELD_BYTES)
     except UploadTooLargeError:
         await _drain(request.receive, limit)
         raise
     except HTTPException as error:  # how Starlette reports a malformed form
         raise BodyError("a well-formed form with one file", str(error.detail), EXAMPLE) from error
     try:
-        return await _checked(form, limit)
+        return _checked(form, limit)
     except BaseException:
         await form.close()
         raise
 
 
-async def _checked(form: FormData, limit: int) -> Upload:
-    names = [name for name, _ in form.multi_items()]
+def _checked(form: FormData, limit: int) -> Upload:
+    images = tuple(value for value in form.getlist("image") if isinstance(value, UploadFile))
+    names = [name for name, value in form.multi_items() if value not in images]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ParameterError("every form field once", f"{shown(repeated[0])} twice", "Send it once.")
-    image = form.get("image")
-    if not isinstance(image, UploadFile):
+    if not images:
         came = ", ".join(shown(name) for name in names) or "no fields"
         raise ParameterError("a file in the form field image", came, EXAMPLE)
-    if (image.size or 0) > limit:
+    if sum(image.size or 0 for image in images) > limit:
         raise _too_large(limit)
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    return Upload(image.file, fields, form)
+    return Upload(images, fields, form)
 
 
 def _counted(receive: Receive, limit: int) -> Receive:

@@ -1,0 +1,68 @@
+"""Every endpoint with a request id, and every failure turned into its JSON reply.
+
+A refusal has error, expected, actual, remedy and request_id. What nobody foresaw is a 500 with the request
+id; the traceback goes to the log and never to a client.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from cvdm.errors import CvdmError
+from service.errors import ServiceError, status_of
+
+log = logging.getLogger(__name__)
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+CLIENT_GONE = 499
+"""Nobody reads this status; it is for the access log, as nginx writes it."""
+ID_HEADER = "x-request-id"
+
+
+def guarded(endpoint: Endpoint) -> Endpoint:
+    """The endpoint with a request id, and every failure turned into its JSON reply."""
+
+    async def guarded(request: Request) -> Response:
+        request_id = secrets.token_hex(8)
+        try:
+            response = await endpoint(request)
+        except ClientDisconnect:
+            request.app.state.desk.metrics.failed("ClientGone")
+            response = Response(status_code=CLIENT_GONE)
+        except CvdmError as error:
+            request.app.state.desk.metrics.failed(type(error).__name__)
+            log.info("%s refused: %s", request_id, error)
+            response = _refusal(error, request_id)
+        except Exception:  # any: the last line of defence between a bug and a client
+            request.app.state.desk.metrics.failed("Unexpected")
+            log.exception("%s failed", request_id)
+            response = _unexpected(request_id)
+        response.headers[ID_HEADER] = request_id
+        return response
+
+    return guarded
+
+
+def _refusal(error: CvdmError, request_id: str) -> Response:
+    status = status_of(error)
+    retry_after = error.retry_after if isinstance(error, ServiceError) else None
+    headers = {"retry-after": str(retry_after)} if retry_after is not None else None
+    return JSONResponse(error.as_dict() | {"request_id": request_id}, status, headers)
+
+
+def _unexpected(request_id: str) -> Response:
+    return JSONResponse(
+        {
+            "error": "UnexpectedError",
+            "expected": "an answer",
+            "actual": "a failure inside the service",
+            "remedy": f"Send the request id {request_id} to whoever runs this service.",
+            "request_id": request_id,
+        },
+        500,
+    )

@@ -1,0 +1,141 @@
+"""The HTTP side of jobs.
+
+POST   /jobs                          form files `image`, fields as of /reconstruct; 202 and the job
+GET    /jobs                          the newest jobs
+GET    /jobs/{id}                     state, percent, images
+GET    /jobs/{id}/events              the same whenever it changes, as server-sent events, until the end
+GET    /jobs/{id}/images/{n}/result   an OME-TIFF; ranges are served
+GET    /jobs/{id}/result              of a job of one image
+POST   /jobs/{id}/cancel              end it
+DELETE /jobs/{id}                     forget it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from service.errors import JobsError, UnfinishedError
+from service.guard import guarded
+
+if TYPE_CHECKING:  # imports torch and MLflow, which the supervising process has no use for
+    from service.jobs.desk import JobDesk
+
+EVERYBODY = "everybody"
+"""Whose jobs they are where nobody has to say who he is."""
+EVENT_SECONDS = 0.5
+"""Between two looks for a change."""
+SILENT_SECONDS = 15.0
+"""After which a comment keeps a silent stream open."""
+
+
+def job_routes() -> list[Route]:
+    """To be mounted beside the others."""
+    return [
+        Route("/jobs", guarded(enter), methods=["POST"]),
+        Route("/jobs", guarded(listed), methods=["GET"]),
+        Route("/jobs/{id}", guarded(described), methods=["GET"]),
+        Route("/jobs/{id}", guarded(removed), methods=["DELETE"]),
+        Route("/jobs/{id}/cancel", guarded(cancelled), methods=["POST"]),
+        Route("/jobs/{id}/events", guarded(events), methods=["GET"]),
+        Route("/jobs/{id}/result", guarded(result), methods=["GET"]),
+        Route("/jobs/{id}/images/{number:int}/result", guarded(result), methods=["GET"]),
+    ]
+
+
+async def enter(request: Request) -> Response:
+    """POST /jobs."""
+    from service.jobs.desk import Uploaded
+
+    desk = _jobs(request)
+    upload = await request.app.state.desk.received_job(request)
+    try:
+        images = [Uploaded(image.filename or "image", image.file) for image in upload.images]
+        key = request.headers.get("idempotency-key")
+        job, new = await desk.enter(_owner(request), images, upload.fields, key)
+    finally:
+        await upload.close()
+    return JSONResponse(job, 202 if new else 200, {"location": job["links"]["self"]})
+
+
+async def listed(request: Request) -> Response:
+    """GET /jobs."""
+    return JSONResponse({"jobs": _jobs(request).jobs(_owner(request))})
+
+
+async def described(request: Request) -> Response:
+    """GET /jobs/{id}."""
+    return JSONResponse(_described(request))
+
+
+async def removed(request: Request) -> Response:
+    """DELETE /jobs/{id}."""
+    await _jobs(request).remove(_owner(request), request.path_params["id"])
+    return Response(status_code=204)
+
+
+async def cancelled(request: Request) -> Response:
+    """POST /jobs/{id}/cancel."""
+    return JSONResponse(_jobs(request).cancel(_owner(request), request.path_params["id"]))
+
+
+async def events(request: Request) -> Response:
+    """GET /jobs/{id}/events."""
+    first = _described(request)  # refused before the stream begins
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(_changes(request, first), media_type="text/event-stream", headers=headers)
+
+
+async def result(request: Request) -> Response:
+    """GET /jobs/{id}/images/{number}/result, and /result of a job of one image."""
+    id = request.path_params["id"]
+    number = request.path_params.get("number")
+    if number is None:
+        images = _described(request)["images"]
+        if len(images) > 1:
+            raise UnfinishedError(
+                "a job of one image", f"one of {len(images)}", f"Ask for /jobs/{id}/images/NUMBER/result."
+            )
+        number = 0
+    path, name = _jobs(request).result(_owner(request), id, number)
+    return FileResponse(path, media_type="image/tiff", filename=name)
+
+
+def _jobs(request: Request) -> JobDesk:
+    desk: JobDesk | None = request.app.state.jobs
+    if desk is None:
+        raise JobsError("a service that keeps jobs", "one without", "Set CVDM_JOBS_DIR and start it again.")
+    return desk
+
+
+def _owner(request: Request) -> str:
+    return EVERYBODY
+
+
+def _described(request: Request) -> dict[str, Any]:
+    return _jobs(request).describe(_owner(request), request.path_params["id"])
+
+
+async def _changes(request: Request, told: dict[str, Any]) -> AsyncIterator[str]:
+    silent = 0.0
+    yield _event(told)
+    while told["ended"] is None:
+        await asyncio.sleep(EVENT_SECONDS)
+        silent += EVENT_SECONDS
+        now = _described(request)
+        if now != told:
+            told, silent = now, 0.0
+            yield _event(told)
+        elif silent >= SILENT_SECONDS:
+            silent = 0.0
+            yield ": still here\n\n"
+
+
+def _event(job: dict[str, Any]) -> str:
+    return f"event: {job['state']}\ndata: {json.dumps(job)}\n\n"

@@ -1,0 +1,105 @@
+"""The files of jobs: one folder a job, one folder an image in it.
+
+    jobs.db                 the table
+    files/JOB/NUMBER/input          as it was uploaded
+    files/JOB/NUMBER/work/          while it is restored
+    files/JOB/NUMBER/result.ome.tif written whole or not at all
+    incoming/               uploads that are no job yet
+
+What is under incoming/, and folders without a row in the table, are left by an end of the process while a job
+was entered or removed; the next start removes them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Set
+from pathlib import Path
+from typing import BinaryIO
+
+from cvdm.storage import storage_error
+from service.errors import JobsError
+
+CHUNK = 2**20
+
+
+class Archive:
+    """A folder that one process at a time may use."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files, self._incoming = root / "files", root / "incoming"
+        for folder in (self._files, self._incoming):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (root / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise JobsError(
+                f"a folder for jobs that no other service uses, {root}",
+                "one that another service uses",
+                "Stop it, or give each service a CVDM_JOBS_DIR of its own.",
+            ) from error
+
+    @property
+    def table(self) -> Path:
+        """Where the table lies."""
+        return self.root / "jobs.db"
+
+    def receive(self, id: str, number: int, upload: BinaryIO) -> str:
+        """Copy an uploaded image of a job to be; returns its SHA-256. Raises StorageError."""
+        target, digest = self._incoming / id / str(number) / "input", hashlib.sha256()
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            upload.seek(0)
+            with target.open("wb") as file:
+                while chunk := upload.read(CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+        except OSError as error:
+            raise storage_error(error, target) from error
+        return digest.hexdigest()
+
+    def accept(self, id: str) -> None:
+        """What was received is the job's now."""
+        (self._incoming / id).rename(self._files / id)
+
+    def drop(self, id: str) -> None:
+        """Remove what was received for a job, or all that is there of one."""
+        for folder in (self._incoming / id, self._files / id):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def input(self, id: str, number: int) -> Path:
+        """An image as it was uploaded."""
+        return self._files / id / str(number) / "input"
+
+    def received(self, id: str, number: int) -> Path:
+        """An image of a job to be."""
+        return self._incoming / id / str(number) / "input"
+
+    def work(self, id: str, number: int) -> Path:
+        """Where an image is restored."""
+        return self._files / id / str(number) / "work"
+
+    def result(self, id: str, number: int) -> Path:
+        """The restored image; there as soon as it is whole."""
+        return self._files / id / str(number) / "result.ome.tif"
+
+    def clear_work(self, id: str, number: int) -> None:
+        """Remove what was begun of an image that will not be restored."""
+        shutil.rmtree(self.work(id, number), ignore_errors=True)
+
+    def tidy(self, known: Set[str]) -> None:
+        """After a start: remove what belongs to no job."""
+        shutil.rmtree(self._incoming, ignore_errors=True)
+        self._incoming.mkdir()
+        for folder in self._files.iterdir():
+            if folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Another process may use the folder."""
+        self._lock.close()

@@ -1,0 +1,289 @@
+"""What a client may ask of jobs: enter one, look at it, have its results, cancel it, remove it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+import sqlite3
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cvdm.errors import ImageError
+from cvdm.field_of_view import evaluations
+from cvdm.images import MAX_PIXELS, read_image
+from cvdm.posterior import require_familiar
+from cvdm.reading.opening import read_plane
+from cvdm.restoration import require_room
+from service.device import Device
+from service.errors import ParameterError, QuotaError, UnfinishedError, UnknownJobError
+from service.jobs.archive import Archive
+from service.jobs.runner import Runner
+from service.jobs.table import ENDED, Item, Job, NewItem, Request, Table
+from service.loading import Resident
+from service.metrics import Metrics
+from service.residents import Residents
+from service.schema import Limits, Order, read_order
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+LISTED = 50
+"""Jobs in one list."""
+LONGEST_KEY = 200
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """One file of a form."""
+
+    name: str
+    content: BinaryIO
+
+
+class JobDesk:
+    """One per process that has a folder for jobs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        table: Table,
+        archive: Archive,
+        runner: Runner,
+        residents: Residents,
+        intake: Executor,
+    ) -> None:
+        self.runner = runner
+        self._settings, self._table, self._archive, self._residents = settings, table, archive, residents
+        self._limits = Limits(settings.max_samples, settings.max_steps)
+        self._intake = intake
+
+    async def enter(
+        self, owner: str, images: Sequence[Uploaded], fields: Mapping[str, str], key: str | None
+    ) -> tuple[dict[str, Any], bool]:
+        """Accept a job; returns what it is, and whether it is new.
+
+        key: chosen by the client; the same key and content again is the same job. Raises CvdmError.
+        """
+        order = read_order(fields, self._limits)
+        if key is not None and not 0 < len(key) <= LONGEST_KEY:
+            raise ParameterError(
+                f"an Idempotency-Key of 1 to {LONGEST_KEY} characters",
+                f"one of {len(key)}",
+                "Choose another.",
+            )
+        id, loop = secrets.token_urlsafe(12), asyncio.get_running_loop()
+        try:
+            digests = [
+                await loop.run_in_executor(self._intake, self._archive.receive, id, number, image.content)
+                for number, image in enumerate(images)
+            ]
+            fingerprint = _fingerprint(digests, fields)
+            if key is not None and (known := self._known(owner, key, fingerprint)) is not None:
+                return known, False
+            self._require_quota(owner, len(images))
+            resident = await self._residents.get(order.task, order.version)
+            items = [
+                await loop.run_in_executor(
+                    self._intake, self._examined, id, number, image.name, digest, resident, order
+                )
+                for number, (image, digest) in enumerate(zip(images, digests, strict=True))
+            ]
+            self._archive.accept(id)
+            request = _request(resident, order)
+            try:
+                self._table.add(id, owner, request, items, key=key, fingerprint=fingerprint)
+            except sqlite3.IntegrityError:  # the same key came twice at the same time
+                known = None if key is None else self._known(owner, key, fingerprint)
+                if known is None:
+                    raise
+                return known, False
+        finally:
+            if self._table.get(id) is None:
+                await asyncio.to_thread(self._archive.drop, id)
+        self.runner.look()
+        return self.describe(owner, id), True
+
+    async def close(self) -> None:
+        """After the device is closed: what is unfinished is the next process's."""
+        await self.runner.drain()
+        self._table.close()
+        self._archive.close()
+
+    def describe(self, owner: str, id: str) -> dict[str, Any]:
+        """What GET /jobs/ID tells. Raises UnknownJobError."""
+        return self._described(self._job(owner, id))
+
+    def jobs(self, owner: str) -> list[dict[str, Any]]:
+        """What GET /jobs tells: the newest first."""
+        return [self._described(job) for job in self._table.of_owner(owner, most=LISTED)]
+
+    def result(self, owner: str, id: str, number: int) -> tuple[Path, str]:
+        """The file of a restored image, and a name for it. Raises UnknownJobError, UnfinishedError."""
+        job = self._job(owner, id)
+        if not 0 <= number < len(job.items):
+            raise UnknownJobError(
+                f"an image from 0 to {len(job.items) - 1} of job {id}", str(number), "Correct the number."
+            )
+        item = job.items[number]
+        if item.state != "done":
+            raise UnfinishedError(
+                "a restored image",
+                f"one that is {item.state}",
+                f"See GET /jobs/{id} for its state.",
+            )
+        return self._archive.result(id, number), _result_name(item)
+
+    def cancel(self, owner: str, id: str) -> dict[str, Any]:
+        """End a job; what is restored of it stays. Raises UnknownJobError."""
+        self.runner.cancel(self._job(owner, id))
+        return self.describe(owner, id)
+
+    async def remove(self, owner: str, id: str) -> None:
+        """Forget a job with everything that it has. Raises UnknownJobError, UnfinishedError."""
+        job = self._job(owner, id)
+        if job.state not in ENDED:
+            raise UnfinishedError(
+                "a job that has ended",
+                f"one that is {job.state}",
+                f"First POST /jobs/{id}/cancel.",
+            )
+        self._table.remove(id)
+        await asyncio.to_thread(self._archive.drop, id)
+
+    def _job(self, owner: str, id: str) -> Job:
+        job = self._table.get(id)
+        if job is None or job.owner != owner:
+            raise UnknownJobError(
+                "a job of yours that is still kept", f"none of the id {id[:40]!r}", "Look at GET /jobs."
+            )
+        return job
+
+    def _known(self, owner: str, key: str, fingerprint: str) -> dict[str, Any] | None:
+        found = self._table.known(owner, key)
+        if found is None:
+            return None
+        job, before = found
+        if before != fingerprint:
+            raise ParameterError(
+                "the same images and fields as before under the same Idempotency-Key",
+                f"others than those of job {job.id}",
+                "Use a new key for each new job.",
+            )
+        return self._described(job)
+
+    def _require_quota(self, owner: str, more: int) -> None:
+        most, now = self._settings.max_job_images, self._table.unfinished_of(owner)
+        if now + more > most:
+            raise QuotaError(
+                f"at most {most} images of yours that wait or are worked on",
+                f"{now} and {more} more",
+                "Wait until some are done, or cancel some.",
+            )
+
+    def _examined(
+        self, id: str, number: int, name: str, digest: str, resident: Resident, order: Order
+    ) -> NewItem:
+        """Refuse at once what could not be restored later. Raises ImageError, StorageError."""
+        path, checkpoint = self._archive.received(id, number), resident.checkpoint
+        try:
+            with read_plane(path, max_pixels=self._settings.max_job_pixels) as image:
+                height, width = image.shape
+            if height * width <= min(self._settings.max_pixels, MAX_PIXELS):
+                require_familiar(checkpoint.normalisation, read_image(path).pixels)
+        except ImageError as error:
+            raise ImageError(error.expected, f"{name[:100]}: {error.actual}", error.remedy) from error
+        require_room(path.parent, height * width)
+        sampling = order.sampling(checkpoint.recipe.sampling)
+        return NewItem(
+            name, digest, (height, width), evaluations(checkpoint.model, (height, width), sampling)
+        )
+
+    def _described(self, job: Job) -> dict[str, Any]:
+        done = sum(self.runner.done(item) for item in job.items)
+        total = sum(item.total for item in job.items)
+        left = None if job.state in ENDED else self.runner.seconds_left(job)
+        waiting = [item.job for item in self._table.unfinished()] if job.state == "queued" else []
+        return {
+            "id": job.id,
+            "state": job.state,
+            "created": _moment(job.created),
+            "ended": _moment(job.ended),
+            **vars(job.request),
+            "percent": round(100 * done / total, 1),
+            "images_ahead": waiting.index(job.id) if job.id in waiting else 0,
+            "seconds_left": None if left is None else round(left, 1),
+            "images": [self._described_item(item) for item in job.items],
+            "links": {
+                "self": f"/jobs/{job.id}",
+                "events": f"/jobs/{job.id}/events",
+                "cancel": f"/jobs/{job.id}/cancel",
+            },
+        }
+
+    def _described_item(self, item: Item) -> dict[str, Any]:
+        height, width = item.shape
+        return {
+            "number": item.number,
+            "name": item.name,
+            "height": height,
+            "width": width,
+            "state": item.state,
+            "percent": round(100 * self.runner.done(item) / item.total, 1),
+            "seconds": round(item.seconds, 2),
+            "began": _moment(item.began),
+            "ended": _moment(item.ended),
+            "error": item.error,
+            "result": f"/jobs/{item.job}/images/{item.number}/result" if item.state == "done" else None,
+        }
+
+
+def open_jobs(
+    settings: Settings, residents: Residents, device: Device, metrics: Metrics, intake: Executor
+) -> JobDesk | None:
+    """Everything that jobs need; None where the settings name no folder. Raises JobsError."""
+    if settings.jobs_dir is None:
+        return None
+    archive = Archive(settings.jobs_dir)
+    table = Table(archive.table)
+    if interrupted := table.requeue():
+        log.info("%d images of jobs were interrupted and go on", interrupted)
+    archive.tidy(table.ids())
+    runner = Runner(
+        table,
+        archive,
+        residents,
+        device,
+        kept_seconds=settings.job_hours * 3600,
+        on_end=lambda item, state: metrics.job_image_ended(state),
+    )
+    return JobDesk(settings, table, archive, runner, residents, intake)
+
+
+def _request(resident: Resident, order: Order) -> Request:
+    """What is asked for, with everything that was left open filled in."""
+    sampling, version = order.sampling(resident.checkpoint.recipe.sampling), resident.version
+    return Request(
+        version.task, version.number, version.run_id, sampling.samples, sampling.steps, sampling.seed
+    )
+
+
+def _fingerprint(digests: Sequence[str], fields: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([list(digests), sorted(fields.items())]).encode()).hexdigest()
+
+
+def _result_name(item: Item) -> str:
+    """The input's name for its result."""
+    stem = Path(item.name).name
+    for ending in (".tiff", ".tif", ".ome"):
+        stem = stem.removesuffix(ending)
+    return f"{stem or 'image'}.ome.tif"
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,260 @@
+"""What waits in the table comes to the device, and what happens to it there goes into the table.
+
+Of each user a few images at a time are with the device, in the order in which they came; between users, and
+between those few, the one goes first that has had least of it, in steps of `QUANTUM_SECONDS`. So a thousand
+images of one user do not keep another one's waiting, nor a huge image its owner's small ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from cvdm.errors import CvdmError
+from cvdm.restoration import restore_file
+from service.device import Device, Progress, StoppedError
+from service.device import Job as Piece
+from service.errors import ServiceError, StoppingError, UnknownVersionError
+from service.inference import provenance_of
+from service.jobs.archive import Archive
+from service.jobs.table import Item, Job, State, Table
+from service.loading import Resident
+from service.residents import Residents
+from service.schema import Order
+
+log = logging.getLogger(__name__)
+AT_DEVICE = 2
+"""Images of one user that are with the device: a long one, and one that it makes way for."""
+QUANTUM_SECONDS = 5.0
+"""By how much one must have had less of the device than another to take it over."""
+REMEMBERED_SECONDS = 3600.0
+"""How long it counts that a user has had the device."""
+WRITE_SECONDS = 1.0
+"""Between two notes of an image's progress in the table."""
+PAUSE_SECONDS = 10.0
+"""Before an image is tried again whose model could not be had."""
+SWEEP_SECONDS = 600.0
+"""Between two looks for results that have been kept long enough."""
+
+
+@dataclass
+class _Running:
+    owner: str
+    done: int
+    piece: Piece[None] | None = None
+    cancelled: bool = False
+
+
+class Runner:
+    """Runs jobs; one per process, in its event loop."""
+
+    def __init__(
+        self,
+        table: Table,
+        archive: Archive,
+        residents: Residents,
+        device: Device,
+        *,
+        kept_seconds: float,
+        on_end: Callable[[Item, State], None] = lambda item, state: None,
+    ) -> None:
+        self._table, self._archive, self._residents, self._device = table, archive, residents, device
+        self._kept_seconds = kept_seconds
+        self._on_end = on_end
+        self._running: dict[tuple[str, int], _Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._had: defaultdict[str, deque[tuple[float, float]]] = defaultdict(deque)
+        """Owner -> when an image of theirs ended, and how long it had the device."""
+        self._pace: float | None = None
+
+    async def run(self) -> None:
+        """Bring to the device what waits, and what comes, until cancelled."""
+        swept = 0.0
+        while True:
+            self._wake.clear()
+            try:
+                self._feed()
+                if time.monotonic() - swept > SWEEP_SECONDS:
+                    swept = time.monotonic()
+                    await asyncio.to_thread(self._sweep)
+            except Exception:  # any: the runner must outlive every surprise, and the log shows it
+                log.exception("feeding jobs failed")
+            try:
+                await asyncio.wait_for(self._wake.wait(), SWEEP_SECONDS)
+            except TimeoutError:
+                continue
+
+    def look(self) -> None:
+        """Something waits that did not before."""
+        self._wake.set()
+
+    def done(self, item: Item) -> int:
+        """Evaluations of a tile so far, to the last one."""
+        running = self._running.get((item.job, item.number))
+        return item.done if running is None else max(item.done, running.done)
+
+    def seconds_left(self, job: Job) -> float | None:
+        """Until a job's end, at the pace so far and shared by as many users; None before there is a pace."""
+        if self._pace is None:
+            return None
+        ahead = 0
+        owners: set[str] = set()
+        for item in self._table.unfinished():
+            owners.add(item.owner)
+            if item.job == job.id or (item.owner == job.owner and item.entered < job.created):
+                ahead += item.total - self.done(item)
+        return ahead * self._pace * max(1, len(owners))
+
+    def cancel(self, job: Job) -> None:
+        """End what runs of a job after the next evaluation of a tile, and drop what waits of it."""
+        for item in job.items:
+            running = self._running.get((item.job, item.number))
+            if running is None:
+                self._end(item, "cancelled")
+                continue
+            running.cancelled = True
+            if running.piece is not None:
+                running.piece.stop()
+
+    async def drain(self) -> None:
+        """Wait until nothing of what was stopped touches its files any more."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _feed(self) -> None:
+        busy: defaultdict[str, int] = defaultdict(int)
+        for running in self._running.values():
+            busy[running.owner] += 1
+        for item in self._table.unfinished():
+            key, owner = (item.job, item.number), item.owner
+            if key in self._running or busy[owner] >= AT_DEVICE:
+                continue
+            busy[owner] += 1
+            self._running[key] = _Running(owner, item.done)
+            task = asyncio.create_task(self._attend(item))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _attend(self, item: Item) -> None:
+        """See one image through."""
+        key = (item.job, item.number)
+        running, pause = self._running[key], 0.0
+        try:
+            await self._restored(item, running)
+            self._end(item, "done")
+        except (StoppedError, StoppingError, asyncio.CancelledError):
+            if running.cancelled:
+                self._end(item, "cancelled")
+            # Else the service is being stopped, and its next process takes this up.
+        except CvdmError as error:
+            if isinstance(error, ServiceError) and error.retry_after is not None:
+                log.info("job %s waits: %s", item.job, error)
+                pause = PAUSE_SECONDS
+            else:
+                log.info("job %s, image %d failed: %s", item.job, item.number, error)
+                self._end(item, "failed", error.as_dict())
+        except Exception:  # any: the client learns that it failed, the log has why
+            log.exception("job %s, image %d failed", item.job, item.number)
+            self._end(item, "failed", _unexpected(item))
+        finally:
+            if pause and not running.cancelled:
+                await asyncio.sleep(pause)
+            if running.piece is not None:
+                self._had[running.owner].append((time.monotonic(), running.piece.seconds))
+            del self._running[key]
+            if running.cancelled:
+                self._end(item, "cancelled")
+            self._wake.set()
+
+    async def _restored(self, item: Item, running: _Running) -> None:
+        job = self._table.get(item.job)
+        if job is None:  # removed meanwhile
+            raise StoppedError
+        resident = await self._residents.get(job.request.task, job.request.version)
+        if resident.version.run_id != job.request.run_id:
+            raise UnknownVersionError(
+                f"version {job.request.version} of {job.request.task} as it was when the job was accepted",
+                "another one under its number",
+                "The registry was rebuilt; send the job again.",
+            )
+        if running.cancelled:
+            raise StoppedError
+        work = partial(self._work, job, item, resident, running)
+        running.piece = self._device.submit_job(work, partial(self._order, running.owner))
+        try:
+            await running.piece.done
+        except asyncio.CancelledError:
+            running.piece.stop()
+            raise
+
+    def _work(self, job: Job, item: Item, resident: Resident, running: _Running, progress: Progress) -> None:
+        """In a thread of the device: restore one image, or go on with it."""
+        self._table.begin(item)
+        result = self._archive.result(item.job, item.number)
+        if result.is_file():  # restored by a process that ended before it could say so
+            return
+        written = 0.0
+
+        def report(done: int, total: int) -> None:
+            nonlocal written
+            running.done = done
+            piece = running.piece
+            if piece is not None and time.monotonic() - written > WRITE_SECONDS:
+                written = time.monotonic()
+                self._table.report(item, done, item.seconds + piece.seconds)
+                self._pace = piece.seconds / max(1, done - item.done)
+            progress(done, total)
+
+        sampling = order_of(job).sampling(resident.checkpoint.recipe.sampling)
+        restore_file(
+            resident.checkpoint,
+            self._archive.input(item.job, item.number),
+            result,
+            sampling,
+            annotations=provenance_of(resident, sampling, item.sha256).annotations(),
+            progress=report,
+            folder=self._archive.work(item.job, item.number),
+        )
+
+    def _order(self, owner: str, seconds: float) -> tuple[float, float]:
+        """How much an owner and one of their images had of the device, in quanta."""
+        horizon = time.monotonic() - REMEMBERED_SECONDS
+        had = sum(seconds for moment, seconds in tuple(self._had[owner]) if moment > horizon)
+        now = sum(
+            running.piece.seconds
+            for running in tuple(self._running.values())
+            if running.owner == owner and running.piece is not None
+        )
+        return ((had + now) // QUANTUM_SECONDS, seconds // QUANTUM_SECONDS)
+
+    def _end(self, item: Item, state: State, error: dict[str, str] | None = None) -> None:
+        if self._table.end(item, state, error):
+            if state != "done":
+                self._archive.clear_work(item.job, item.number)
+            self._on_end(item, state)
+
+    def _sweep(self) -> None:
+        """Remove what has been kept long enough."""
+        for job in self._table.ended_before(time.time() - self._kept_seconds):
+            self._table.remove(job.id)
+            self._archive.drop(job.id)
+
+
+def order_of(job: Job) -> Order:
+    """What was asked for, as a request would ask it."""
+    request = job.request
+    return Order(request.task, request.version, request.samples, request.steps, request.seed)
+
+
+def _unexpected(item: Item) -> dict[str, str]:
+    return {
+        "error": "UnexpectedError",
+        "expected": "a result",
+        "actual": "a failure inside the service",
+        "remedy": f"Send the job's id {item.job} to whoever runs this service.",
+    }

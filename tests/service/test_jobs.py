@@ -1,0 +1,356 @@
+"""Jobs through the web application: real table, real files, a real device; a fake registry."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.testclient import TestClient
+
+from service import job_routes
+from service.desk import Desk
+from service.device import Device
+from service.errors import JobsError, RegistryError
+from service.jobs.archive import Archive
+from service.jobs.desk import open_jobs
+from service.loading import Resident, Version
+from service.metrics import Metrics
+from service.routes import build_app
+from service.settings import Settings
+
+from .conftest import acquired, tiff_bytes
+
+LONG = {"samples": "64", "steps": "200"}
+"""Minutes for an image of 96 pixels."""
+
+
+class FakeResidents:
+    """Always answers with the same model, or fails."""
+
+    def __init__(self, resident):
+        self.resident = resident
+        self.failure = None
+
+    async def get(self, task, wanted):
+        if self.failure is not None:
+            raise self.failure
+        return self.resident
+
+
+@pytest.fixture
+def residents(tiny_checkpoint):
+    return FakeResidents(Resident(Version("test-cells", 1, "r"), tiny_checkpoint))
+
+
+class Service:
+    """An application with jobs in a folder; can be ended and started again."""
+
+    def __init__(self, residents, folder, **settings):
+        self.settings = Settings(tracking_uri="sqlite:////none.db", jobs_dir=folder, **settings)
+        self.residents = residents
+
+    def __enter__(self):
+        app, metrics = build_app(), Metrics(CollectorRegistry())
+        device = Device(max_waiting=3)
+        app.state.desk = self.desk = Desk(self.settings, self.residents, device, metrics)
+        self.client = TestClient(app).__enter__()
+        app.state.jobs = self.jobs = self.client.portal.call(self._open, device, metrics)
+        return self
+
+    async def _open(self, device, metrics):
+        jobs = open_jobs(self.settings, self.residents, device, metrics, self.desk.intake)
+        self.running = asyncio.create_task(jobs.runner.run())
+        return jobs
+
+    def __exit__(self, *error):
+        self.client.portal.call(self._close)
+        self.client.__exit__(None, None, None)
+
+    async def _close(self):
+        self.running.cancel()
+        self.desk.close()
+        await self.jobs.close()
+
+    def enter(self, *images, headers=None, **fields):
+        files = [("image", (f"cell{n}.tif", image)) for n, image in enumerate(images)]
+        return self.client.post("/jobs", files=files, data=fields, headers=headers or {})
+
+    def job(self, id):
+        return self.client.get(f"/jobs/{id}").json()
+
+    def wait_for(self, id, *states, seconds=60):
+        deadline = time.monotonic() + seconds
+        while (job := self.job(id))["state"] not in states:
+            assert time.monotonic() < deadline, job
+            time.sleep(0.02)
+        return job
+
+    def begun(self, *images, **fields):
+        """A job of which something is done."""
+        id = self.enter(*images, **fields).json()["id"]
+        while self.job(id)["percent"] == 0:
+            time.sleep(0.01)
+        return id
+
+
+@pytest.fixture
+def service(residents, tmp_path):
+    with Service(residents, tmp_path / "jobs") as running:
+        yield running
+
+
+def test_a_job_gives_what_a_request_gives_to_the_byte(service):
+    """The same image with the same choices; name, provenance and ranges as one would expect."""
+    image = acquired(70)
+    reply = service.enter(image, seed="5", steps="3")
+    assert reply.status_code == 202, reply.text
+    id = reply.json()["id"]
+    assert reply.headers["location"] == f"/jobs/{id}"
+    job = service.wait_for(id, "done")
+    assert (job["percent"], job["seed"], job["steps"], job["version"]) == (100, 5, 3, 1)
+    result = service.client.get(f"/jobs/{id}/result")
+    asked = service.client.post("/reconstruct", files={"image": image}, data={"seed": "5", "steps": "3"})
+    assert result.content == asked.content
+    assert "cell0.ome.tif" in result.headers["content-disposition"]
+    part = service.client.get(job["images"][0]["result"], headers={"range": "bytes=4-7"})
+    assert part.status_code == 206 and part.content == result.content[4:8]
+
+
+def test_a_batch_is_one_job(service):
+    """Each image has its own state, time and result; the job has one result only where it has one image."""
+    images = [acquired(40 + n, seed=n) for n in range(3)]
+    id = service.enter(*images).json()["id"]
+    job = service.wait_for(id, "done")
+    assert [image["name"] for image in job["images"]] == ["cell0.tif", "cell1.tif", "cell2.tif"]
+    for image, content in zip(job["images"], images, strict=True):
+        asked = service.client.post("/reconstruct", files={"image": content})
+        assert service.client.get(image["result"]).content == asked.content
+    reply = service.client.get(f"/jobs/{id}/result")
+    assert reply.status_code == 409 and "images/NUMBER/result" in reply.json()["remedy"]
+    assert service.client.get(f"/jobs/{id}/images/3/result").status_code == 404
+
+
+def test_the_same_key_is_the_same_job(service):
+    """Sent again it is not done again; another image under it is refused, and the first job is as it was."""
+    image, key = acquired(40), {"idempotency-key": "monday-7"}
+    first, again = service.enter(image, headers=key), service.enter(image, headers=key)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json()["id"] == again.json()["id"]
+    other = service.enter(acquired(41), headers=key)
+    assert other.status_code == 422 and "Idempotency-Key" in other.json()["expected"]
+    assert len(service.client.get("/jobs").json()["jobs"]) == 1
+    service.wait_for(first.json()["id"], "done")
+    assert service.enter(image, headers=key).json()["state"] == "done"
+
+
+def test_a_job_that_runs_is_cancelled_within_a_second(service, tmp_path):
+    """Its files of half-done work are gone, what is restored of a batch stays, and the device is free."""
+    id = service.begun(acquired(96), **LONG)
+    start = time.monotonic()
+    service.client.post(f"/jobs/{id}/cancel")
+    job = service.wait_for(id, "cancelled")
+    assert time.monotonic() - start < 1 + 1
+    assert 0 < job["percent"] < 100 and job["images"][0]["result"] is None
+    reply = service.client.get(f"/jobs/{id}/result")
+    assert reply.status_code == 409 and "cancelled" in reply.json()["actual"]
+    assert not list((tmp_path / "jobs").rglob("work"))
+    service.wait_for(service.enter(acquired(32)).json()["id"], "done")
+
+
+def test_a_request_does_not_wait_for_a_job(service):
+    """It is answered while the job runs, which then goes on without doing anything twice."""
+    id = service.begun(acquired(64), samples="16", steps="20")
+    assert service.client.post("/reconstruct", files={"image": acquired(32)}).status_code == 200
+    assert service.job(id)["state"] == "running"
+    service.wait_for(id, "done")
+
+
+def test_small_jobs_are_not_stuck_behind_a_huge_one(service, monkeypatch):
+    """Neither another user's nor the same user's; planted: turns after a tenth of a second."""
+    monkeypatch.setattr("service.jobs.runner.QUANTUM_SECONDS", 0.1)
+    monkeypatch.setattr(job_routes, "_owner", lambda request: request.headers.get("x-user", "ann"))
+    huge = service.begun(acquired(96), **LONG)
+    for user in ("ann", "bob"):
+        reply = service.enter(acquired(32), headers={"x-user": user})
+        id = reply.json()["id"]
+        deadline = time.monotonic() + 30
+        while service.client.get(f"/jobs/{id}", headers={"x-user": user}).json()["state"] != "done":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    assert service.job(huge)["state"] == "running"
+    service.client.post(f"/jobs/{huge}/cancel")
+
+
+def test_a_job_is_its_owners_alone(service, monkeypatch):
+    """Others get the answer that they would get if it did not exist."""
+    monkeypatch.setattr(job_routes, "_owner", lambda request: request.headers.get("x-user", "ann"))
+    id, bob = service.enter(acquired(32)).json()["id"], {"x-user": "bob"}
+    service.wait_for(id, "done")
+    for method, path in (
+        ("GET", ""), ("GET", "/result"), ("GET", "/events"), ("POST", "/cancel"), ("DELETE", ""),
+    ):  # fmt: skip
+        theirs = service.client.request(method, f"/jobs/{id}{path}", headers=bob)
+        none = service.client.request(method, f"/jobs/{'x' * len(id)}{path}", headers=bob)
+        assert theirs.status_code == none.status_code == 404
+        assert theirs.json()["expected"] == none.json()["expected"]
+    assert service.client.get("/jobs", headers=bob).json() == {"jobs": []}
+    assert service.job(id)["state"] == "done"
+
+
+def test_events_tell_every_step_to_the_end(service):
+    """The last one is the end; percentages never fall."""
+    id = service.enter(acquired(64), samples="16", steps="20").json()["id"]
+    with service.client.stream("GET", f"/jobs/{id}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        told = [json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: ")]
+    assert told[-1]["state"] == "done" and told[-1]["percent"] == 100
+    percents = [one["percent"] for one in told]
+    assert percents == sorted(percents)
+
+
+def test_what_an_end_interrupted_goes_on_in_the_next_process(residents, tmp_path):
+    """Nothing is lost, nothing is done twice, and the result is the undisturbed one's to the byte."""
+    image, fields = acquired(96), {"samples": "12", "steps": "10"}
+    with Service(residents, tmp_path / "jobs") as service:
+        first, second = service.begun(image, **fields), service.enter(acquired(33)).json()["id"]
+    before = {}
+    with Service(residents, tmp_path / "jobs") as service:
+        before = service.job(first)
+        assert 0 < before["percent"] < 100
+        jobs = [service.wait_for(id, "done") for id in (first, second)]
+        assert (
+            service.client.get(f"/jobs/{first}/result").content
+            == service.client.post("/reconstruct", files={"image": image}, data=fields).content
+        )
+        assert all(job["images"][0]["seconds"] > 0 for job in jobs)
+        ended = service.job(first)["ended"]
+    with Service(residents, tmp_path / "jobs") as service:
+        assert service.job(first)["ended"] == ended and service.job(first)["state"] == "done"
+
+
+def test_a_result_that_was_there_before_it_was_entered_is_not_made_again(residents, tmp_path):
+    """Planted: an end of the process between the last file and the table."""
+    with Service(residents, tmp_path / "jobs") as service:
+        id = service.begun(acquired(96), **LONG)
+    (tmp_path / "jobs" / "files" / id / "0" / "result.ome.tif").write_bytes(b"it was made")
+    with Service(residents, tmp_path / "jobs") as service:
+        service.wait_for(id, "done", seconds=5)
+        assert service.client.get(f"/jobs/{id}/result").content == b"it was made"
+
+
+def test_leftovers_of_an_upload_are_removed_at_the_next_start(residents, tmp_path):
+    """Of one that was never entered, and of one that was just forgotten."""
+    folder = tmp_path / "jobs"
+    with Service(residents, folder) as service:
+        kept = service.enter(acquired(32)).json()["id"]
+        service.wait_for(kept, "done")
+    for name in ("incoming/half", "files/forgotten"):
+        (folder / name / "0").mkdir(parents=True)
+    with Service(residents, folder) as service:
+        service.wait_for(service.enter(acquired(32)).json()["id"], "done")
+        assert not (folder / "incoming" / "half").exists() and not (folder / "files" / "forgotten").exists()
+        assert service.client.get(f"/jobs/{kept}/result").status_code == 200
+
+
+def test_what_cannot_be_restored_is_refused_whole_and_by_name(service, tmp_path):
+    """One bad image in a batch: nothing is entered, nothing is left."""
+    bright = tiff_bytes(np.full((40, 40), 60_000, np.uint16))
+    for bad, status in (
+        (b"no image", 422),
+        (bright, 422),
+        (tiff_bytes(np.zeros((3, 40, 40), np.uint8)), 422),
+    ):
+        reply = service.enter(acquired(32), bad)
+        assert reply.status_code == status and reply.json()["actual"].startswith("cell1.tif: ")
+    reply = service.enter(acquired(32), steps="100000")
+    assert reply.status_code == 422
+    assert service.client.post("/jobs", data={"seed": "1"}, files={"other": b"x"}).status_code == 422
+    assert service.client.get("/jobs").json() == {"jobs": []}
+    assert not list((tmp_path / "jobs" / "incoming").iterdir())
+    assert not list((tmp_path / "jobs" / "files").iterdir())
+
+
+def test_a_model_that_fails_fails_the_image_with_its_reason(service, residents):
+    """The job has ended; the reason is the science's own words."""
+    model = residents.resident.checkpoint.model
+    broken = replace(residents.resident.checkpoint, model=model)
+    for parameter in broken.model.mean_network.parameters():
+        parameter.fill_(float("nan"))
+    job = service.wait_for(service.enter(acquired(32)).json()["id"], "failed")
+    assert "infinite or undefined" in job["images"][0]["error"]["actual"]
+
+
+def test_a_registry_that_is_down_only_delays_a_job(service, residents, monkeypatch):
+    """Passing trouble is no failure."""
+    monkeypatch.setattr("service.jobs.runner.PAUSE_SECONDS", 0.1)
+    hold = service.begun(acquired(96), **LONG)
+    monkeypatch.setattr("service.jobs.runner.AT_DEVICE", 1)
+    id = service.enter(acquired(32)).json()["id"]
+    residents.failure = RegistryError("a registry", "none", "Start it.")
+    service.client.post(f"/jobs/{hold}/cancel")
+    time.sleep(0.5)
+    assert service.job(id)["state"] == "queued"
+    residents.failure = None
+    service.wait_for(id, "done")
+
+
+def test_a_user_has_a_quota(residents, tmp_path):
+    """429 with a time; what has ended does not count."""
+    with Service(residents, tmp_path / "jobs", max_job_images=2) as service:
+        id = service.begun(acquired(96), **LONG)
+        reply = service.enter(acquired(32), acquired(33))
+        assert reply.status_code == 429 and reply.headers["retry-after"]
+        service.client.post(f"/jobs/{id}/cancel")
+        service.wait_for(id, "cancelled")
+        assert service.enter(acquired(32), acquired(33)).status_code == 202
+
+
+def test_a_job_can_be_removed_when_it_has_ended(service, tmp_path):
+    """Before that it must be cancelled; after that there is nothing of it."""
+    id = service.begun(acquired(96), **LONG)
+    assert service.client.delete(f"/jobs/{id}").status_code == 409
+    service.client.post(f"/jobs/{id}/cancel")
+    service.wait_for(id, "cancelled")
+    assert service.client.delete(f"/jobs/{id}").status_code == 204
+    assert service.client.get(f"/jobs/{id}").status_code == 404
+    assert not (tmp_path / "jobs" / "files" / id).exists()
+
+
+def test_results_are_kept_for_a_set_time(residents, tmp_path):
+    """Planted: a fraction of a second; they go with the next start."""
+    with Service(residents, tmp_path / "jobs", job_hours=0.01 / 3600) as service:
+        id = service.enter(acquired(32)).json()["id"]
+        service.wait_for(id, "done")
+    time.sleep(0.05)
+    with Service(residents, tmp_path / "jobs", job_hours=0.01 / 3600) as service:
+        deadline = time.monotonic() + 10
+        while service.client.get(f"/jobs/{id}").status_code != 404:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_two_services_never_share_a_folder(service, tmp_path):
+    """The second one says so and does not start."""
+    with pytest.raises(JobsError, match="another service uses"):
+        Archive(tmp_path / "jobs")
+
+
+def test_a_service_without_a_folder_says_so(residents):
+    """And does everything else."""
+    app = build_app()
+    app.state.desk = Desk(
+        Settings(tracking_uri="sqlite:////none.db"),
+        residents,
+        Device(max_waiting=3),
+        Metrics(CollectorRegistry()),
+    )
+    with TestClient(app) as client:
+        reply = client.get("/jobs")
+        assert reply.status_code == 503 and "CVDM_JOBS_DIR" in reply.json()["remedy"]
+        assert client.post("/reconstruct", files={"image": acquired(32)}).status_code == 200
+    app.state.desk.close()
