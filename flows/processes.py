@@ -152,7 +152,10 @@ def service_server(settings: Settings, port: int, *, name: str = "service") -> S
         *(sys.executable, "-m", "bentoml", "serve", "service.service:CvdmService"),
         *("--host", settings.host, "--port", str(port)),
     )
-    return _server(settings, name, command, port, SERVICE_LIVES, "CVDM_SERVICE_PORT")
+    # Jobs belong to the service that users know; what is started beside it for a while has none.
+    jobs = os.environ.get("CVDM_JOBS_DIR", str(settings.mlruns_dir / "jobs")) if name == "service" else ""
+    extra = {"CVDM_JOBS_DIR": jobs}
+    return _server(settings, name, command, port, SERVICE_LIVES, "CVDM_SERVICE_PORT", extra)
 
 
 def schedule_runner(settings: Settings) -> tuple[Server, ...]:

@@ -77,9 +77,10 @@ class DownloadError(ServiceError):
 
 
 class JobsError(ServiceError):
-    """This service keeps no jobs."""
+    """This service keeps no jobs (now)."""
 
     status = 503
+    retry_after = 10
 
 
 class UnknownJobError(ServiceError):

@@ -15,13 +15,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from service.errors import JobsError, UnfinishedError
+from cvdm.errors import CvdmError
+from service.errors import UnfinishedError
 from service.guard import guarded
 
 if TYPE_CHECKING:  # imports torch and MLflow, which the supervising process has no use for
@@ -108,9 +110,9 @@ async def result(request: Request) -> Response:
 
 
 def _jobs(request: Request) -> JobDesk:
-    desk: JobDesk | None = request.app.state.jobs
-    if desk is None:
-        raise JobsError("a service that keeps jobs", "one without", "Set CVDM_JOBS_DIR and start it again.")
+    desk: JobDesk | CvdmError = request.app.state.jobs
+    if isinstance(desk, CvdmError):
+        raise copy(desk)
     return desk
 
 

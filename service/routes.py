@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from service.errors import JobsError
 from service.guard import guarded
 from service.job_routes import job_routes
 
@@ -34,7 +35,9 @@ def build_app() -> Starlette:
         Route("/models", guarded(models), methods=["GET"]),
     ]
     app = Starlette(routes=[*routes, *job_routes()], exception_handlers={HTTPException: _http_error})
-    app.state.jobs = None
+    app.state.jobs = JobsError(
+        "a service that keeps jobs", "one without a folder for them", "Set CVDM_JOBS_DIR and start it again."
+    )
     return app
 
 

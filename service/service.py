@@ -14,15 +14,22 @@ import logging
 import os
 import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import bentoml
 
-from cvdm.errors import ConfigError
+from cvdm.errors import ConfigError, CvdmError
 from service.routes import build_app
 from service.settings import LONGEST_TIMEOUT, Settings
 
+if TYPE_CHECKING:
+    from service.jobs.desk import JobDesk
+
+log = logging.getLogger("service")
 APP = build_app()
+JOBS_PAUSE_SECONDS, PARENT_SECONDS = 2.0, 1.0
 QUIET_DEFAULTS = {
     # no telemetry to anybody
     "BENTOML_DO_NOT_TRACK": "True",
@@ -68,7 +75,7 @@ class CvdmService:
         from service.residents import Residents
         from service.shelf import Shelf
 
-        logging.getLogger("service").setLevel(logging.INFO)
+        log.setLevel(logging.INFO)
         settings = Settings.read()
         device, metrics = Device(max_waiting=settings.max_waiting), Metrics()
         registry = Registry(settings.tracking_uri, settings.tasks, settings.cache_dir)
@@ -79,7 +86,12 @@ class CvdmService:
         )
         self._poll_seconds = settings.poll_seconds
         self._desk = APP.state.desk = Desk(settings, residents, device, metrics)
-        self._jobs = APP.state.jobs = open_jobs(settings, residents, device, metrics, self._desk.intake)
+        self._jobs: JobDesk | None = None
+        self._open_jobs: Callable[[], JobDesk] | None = None
+        if (folder := settings.jobs_dir) is not None:
+            self._open_jobs = partial(
+                open_jobs, folder, settings, residents, device, metrics, self._desk.intake
+            )
 
     @bentoml.on_startup
     async def start_watching(self) -> None:
@@ -97,9 +109,10 @@ class CvdmService:
 
             if callable(then):
                 signal.signal(number, close_first)
-        self._watches = [asyncio.create_task(self._desk.residents.watch(self._poll_seconds))]
-        if self._jobs is not None:
-            self._watches.append(asyncio.create_task(self._jobs.runner.run()))
+        watches = [self._desk.residents.watch(self._poll_seconds), _end_with_parent()]
+        if self._open_jobs is not None:
+            watches.append(self._keep_jobs(self._open_jobs))
+        self._watches = [asyncio.create_task(watch) for watch in watches]
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
@@ -110,6 +123,26 @@ class CvdmService:
         if self._jobs is not None:
             await self._jobs.close()
 
+    async def _keep_jobs(self, open_jobs: Callable[[], JobDesk]) -> None:
+        """Run jobs, as soon as no other process uses their folder; everything else is served meanwhile."""
+        while self._jobs is None:
+            try:
+                self._jobs = APP.state.jobs = await asyncio.to_thread(open_jobs)
+            except CvdmError as error:
+                log.error("no jobs yet: %s", error)
+                APP.state.jobs = error
+                await asyncio.sleep(JOBS_PAUSE_SECONDS)
+        await self._jobs.runner.run()
+
     async def __is_ready__(self) -> bool:
         """BentoML's hook for /readyz."""
         return self._desk.residents.ready
+
+
+async def _end_with_parent() -> None:
+    """End this worker when the supervising process is gone, killed perhaps: nobody would end it otherwise."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(PARENT_SECONDS)
+    log.error("the process that started this one is gone")
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -74,6 +74,11 @@ class Settings(BaseSettings):
             else value
         )
 
+    @field_validator("jobs_dir", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return value or None
+
     @classmethod
     def read(cls) -> Settings:
         """The settings of this process. Raises ConfigError that names the variable at fault."""

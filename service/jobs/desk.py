@@ -244,12 +244,10 @@ class JobDesk:
 
 
 def open_jobs(
-    settings: Settings, residents: Residents, device: Device, metrics: Metrics, intake: Executor
-) -> JobDesk | None:
-    """Everything that jobs need; None where the settings name no folder. Raises JobsError."""
-    if settings.jobs_dir is None:
-        return None
-    archive = Archive(settings.jobs_dir)
+    folder: Path, settings: Settings, residents: Residents, device: Device, metrics: Metrics, intake: Executor
+) -> JobDesk:
+    """Everything that jobs need, in a folder of their own. Raises JobsError."""
+    archive = Archive(folder)
     table = Table(archive.table)
     if interrupted := table.requeue():
         log.info("%d images of jobs were interrupted and go on", interrupted)

@@ -63,7 +63,9 @@ class Service:
         return self
 
     async def _open(self, device, metrics):
-        jobs = open_jobs(self.settings, self.residents, device, metrics, self.desk.intake)
+        jobs = open_jobs(
+            self.settings.jobs_dir, self.settings, self.residents, device, metrics, self.desk.intake
+        )
         self.running = asyncio.create_task(jobs.runner.run())
         return jobs
 
