@@ -39,8 +39,7 @@ class Desk:
         self._settings = settings
         self._device = device
         self._limits = Limits(settings.max_samples, settings.max_steps)
-        self.intake = ThreadPoolExecutor(1, thread_name_prefix="intake")
-        """Looks at uploads, one at a time."""
+        self._intake = ThreadPoolExecutor(1, thread_name_prefix="intake")  # one decoded image at a time
 
     async def reconstruct(self, request: Request) -> Answer:
         """Restore the image of a request. Raises CvdmError, ClientDisconnect."""
@@ -55,9 +54,14 @@ class Desk:
         """What GET /models tells; touches neither registry nor device."""
         return self.residents.describe()
 
+    @property
+    def closed(self) -> bool:
+        """Nothing is worked on any more."""
+        return self._device.closed
+
     def close(self) -> None:
         """Stop working; unfinished requests end without an answer."""
-        self.intake.shutdown(wait=False, cancel_futures=True)
+        self._intake.shutdown(wait=False, cancel_futures=True)
         self._device.close()
 
     async def received_job(self, request: Request) -> Upload:
@@ -81,7 +85,7 @@ class Desk:
         most = self._settings.max_pixels
         order = read_order(upload.fields, self._limits)
         self._device.check_open()  # when it closes, so does the intake
-        await asyncio.get_running_loop().run_in_executor(self.intake, check_image, upload.image, most)
+        await asyncio.get_running_loop().run_in_executor(self._intake, check_image, upload.image, most)
         # Shielded: a model that takes longer to load than this request lasts is there for the next one.
         resident = await asyncio.shield(self.residents.get(order.task, order.version))
         job = self._device.submit(partial(restore, resident, upload.image, order, most), Urgency.REQUEST)

@@ -95,10 +95,18 @@ class Job(Generic[Result]):
         return self._piece.seconds
 
     def stop(self) -> None:
-        """Give up: never started if it still waits, else ended at its next report of progress."""
+        """Give up: never started if it still waits, else ended at its next report of progress.
+
+        Nobody waits for that: `done` is cancelled at once.
+        """
+        self.ask_to_stop()
+        self.done.cancel()
+
+    def ask_to_stop(self) -> None:
+        """As `stop`, but `done` is done when the work is: cancelled, or with a StoppedError."""
         self._piece.stopped = True
         self._piece.turn.set()
-        self.done.cancel()
+        self._piece.future.cancel()
 
 
 class Device:
@@ -121,6 +129,11 @@ class Device:
     def unfinished(self) -> int:
         """Pieces of work that run or wait, without jobs."""
         return len(self._unfinished)
+
+    @property
+    def closed(self) -> bool:
+        """Nothing runs any more, or not for long."""
+        return self._closing
 
     @contextmanager
     def place(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from cvdm.errors import CvdmError
-from service.errors import UnfinishedError
+from service.errors import UnfinishedError, UnknownJobError
 from service.guard import guarded
 
 if TYPE_CHECKING:  # imports torch and MLflow, which the supervising process has no use for
@@ -125,12 +125,18 @@ def _described(request: Request) -> dict[str, Any]:
 
 
 async def _changes(request: Request, told: dict[str, Any]) -> AsyncIterator[str]:
+    """Ends with the job, when it is removed, and when the service is stopped."""
     silent = 0.0
     yield _event(told)
     while told["ended"] is None:
         await asyncio.sleep(EVENT_SECONDS)
         silent += EVENT_SECONDS
-        now = _described(request)
+        if request.app.state.desk.closed:
+            return
+        try:
+            now = _described(request)
+        except UnknownJobError:
+            return
         if now != told:
             told, silent = now, 0.0
             yield _event(told)

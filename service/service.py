@@ -89,9 +89,7 @@ class CvdmService:
         self._jobs: JobDesk | None = None
         self._open_jobs: Callable[[], JobDesk] | None = None
         if (folder := settings.jobs_dir) is not None:
-            self._open_jobs = partial(
-                open_jobs, folder, settings, residents, device, metrics, self._desk.intake
-            )
+            self._open_jobs = partial(open_jobs, folder, settings, residents, device, metrics)
 
     @bentoml.on_startup
     async def start_watching(self) -> None:

@@ -9,7 +9,7 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,12 +56,12 @@ class JobDesk:
         archive: Archive,
         runner: Runner,
         residents: Residents,
-        intake: Executor,
     ) -> None:
         self.runner = runner
         self._settings, self._table, self._archive, self._residents = settings, table, archive, residents
         self._limits = Limits(settings.max_samples, settings.max_steps)
-        self._intake = intake
+        # Of its own: a request for a small image does not wait until a large one is copied.
+        self._intake = ThreadPoolExecutor(1, thread_name_prefix="job-intake")
 
     async def enter(
         self, owner: str, images: Sequence[Uploaded], fields: Mapping[str, str], key: str | None
@@ -111,6 +111,7 @@ class JobDesk:
 
     async def close(self) -> None:
         """After the device is closed: what is unfinished is the next process's."""
+        self._intake.shutdown(wait=False, cancel_futures=True)
         await self.runner.drain()
         self._table.close()
         self._archive.close()
@@ -244,7 +245,7 @@ class JobDesk:
 
 
 def open_jobs(
-    folder: Path, settings: Settings, residents: Residents, device: Device, metrics: Metrics, intake: Executor
+    folder: Path, settings: Settings, residents: Residents, device: Device, metrics: Metrics
 ) -> JobDesk:
     """Everything that jobs need, in a folder of their own. Raises JobsError."""
     archive = Archive(folder)
@@ -260,7 +261,7 @@ def open_jobs(
         kept_seconds=settings.job_hours * 3600,
         on_end=lambda item, state: metrics.job_image_ended(state),
     )
-    return JobDesk(settings, table, archive, runner, residents, intake)
+    return JobDesk(settings, table, archive, runner, residents)
 
 
 def _request(resident: Resident, order: Order) -> Request:

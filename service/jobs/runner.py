@@ -12,6 +12,7 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -68,7 +69,7 @@ class Runner:
         self._on_end = on_end
         self._running: dict[tuple[str, int], _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wake = asyncio.Event()
+        self._wake, self._closing = asyncio.Event(), asyncio.Event()
         self._had: defaultdict[str, deque[tuple[float, float]]] = defaultdict(deque)
         """Owner -> when an image of theirs ended, and how long it had the device."""
         self._pace: float | None = None
@@ -115,15 +116,16 @@ class Runner:
         """End what runs of a job after the next evaluation of a tile, and drop what waits of it."""
         for item in job.items:
             running = self._running.get((item.job, item.number))
-            if running is None:
+            if running is not None:
+                running.cancelled = True
+            if running is not None and running.piece is not None:
+                running.piece.ask_to_stop()
+            else:
                 self._end(item, "cancelled")
-                continue
-            running.cancelled = True
-            if running.piece is not None:
-                running.piece.stop()
 
     async def drain(self) -> None:
-        """Wait until nothing of what was stopped touches its files any more."""
+        """After the device is closed: wait until no image's files are touched any more."""
+        self._closing.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _feed(self) -> None:
@@ -148,9 +150,8 @@ class Runner:
             await self._restored(item, running)
             self._end(item, "done")
         except (StoppedError, StoppingError, asyncio.CancelledError):
-            if running.cancelled:
+            if running.cancelled:  # else the service is being stopped, and its next process takes this up
                 self._end(item, "cancelled")
-            # Else the service is being stopped, and its next process takes this up.
         except CvdmError as error:
             if isinstance(error, ServiceError) and error.retry_after is not None:
                 log.info("job %s waits: %s", item.job, error)
@@ -162,13 +163,11 @@ class Runner:
             log.exception("job %s, image %d failed", item.job, item.number)
             self._end(item, "failed", _unexpected(item))
         finally:
-            if pause and not running.cancelled:
-                await asyncio.sleep(pause)
-            if running.piece is not None:
-                self._had[running.owner].append((time.monotonic(), running.piece.seconds))
+            if pause:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), pause)
+            self._remember(running)
             del self._running[key]
-            if running.cancelled:
-                self._end(item, "cancelled")
             self._wake.set()
 
     async def _restored(self, item: Item, running: _Running) -> None:
@@ -186,11 +185,7 @@ class Runner:
             raise StoppedError
         work = partial(self._work, job, item, resident, running)
         running.piece = self._device.submit_job(work, partial(self._order, running.owner))
-        try:
-            await running.piece.done
-        except asyncio.CancelledError:
-            running.piece.stop()
-            raise
+        await running.piece.done
 
     def _work(self, job: Job, item: Item, resident: Resident, running: _Running, progress: Progress) -> None:
         """In a thread of the device: restore one image, or go on with it."""
@@ -220,6 +215,14 @@ class Runner:
             progress=report,
             folder=self._archive.work(item.job, item.number),
         )
+
+    def _remember(self, running: _Running) -> None:
+        """Keep for a while how long an image has had the device."""
+        had, now = self._had[running.owner], time.monotonic()
+        if running.piece is not None:
+            had.append((now, running.piece.seconds))
+        while had and had[0][0] < now - REMEMBERED_SECONDS:
+            had.popleft()
 
     def _order(self, owner: str, seconds: float) -> tuple[float, float]:
         """How much an owner and one of their images had of the device, in quanta."""

@@ -63,9 +63,7 @@ class Service:
         return self
 
     async def _open(self, device, metrics):
-        jobs = open_jobs(
-            self.settings.jobs_dir, self.settings, self.residents, device, metrics, self.desk.intake
-        )
+        jobs = open_jobs(self.settings.jobs_dir, self.settings, self.residents, device, metrics)
         self.running = asyncio.create_task(jobs.runner.run())
         return jobs
 
@@ -213,6 +211,19 @@ def test_events_tell_every_step_to_the_end(service):
     assert told[-1]["state"] == "done" and told[-1]["percent"] == 100
     percents = [one["percent"] for one in told]
     assert percents == sorted(percents)
+
+
+def test_a_stream_of_events_ends_when_the_service_does(residents, tmp_path):
+    """It does not keep the process from ending."""
+    with Service(residents, tmp_path / "jobs") as service:
+        id = service.begun(acquired(96), **LONG)
+        with service.client.stream("GET", f"/jobs/{id}/events") as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "event: running"
+            service.client.portal.call(service._close)
+            start = time.monotonic()
+            assert not [line for line in lines if "done" in line and line.startswith("event")]
+            assert time.monotonic() - start < 5
 
 
 def test_what_an_end_interrupted_goes_on_in_the_next_process(residents, tmp_path):
