@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -230,30 +229,34 @@ def up() -> None:
 
 @command(app)
 def reconstruct(
-    image: Annotated[Path, typer.Argument(help="A two-dimensional TIFF.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="OME-TIFF to write.")],
+    images: Annotated[list[str], typer.Argument(help="Two-dimensional images, folders of them, patterns.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="OME-TIFF to write; a folder for several.")],
     task: Annotated[str | None, typer.Option("--task", help="Use a registered model of this task.")] = None,
     version: Which = "champion",
     checkpoint: Annotated[Path | None, typer.Option(help="Use this checkpoint directory.")] = None,
-    url: Annotated[str | None, typer.Option(help="Ask the service at this address.")] = None,
+    server: Annotated[str | None, typer.Option(help="Ask the service at this address.")] = None,
     samples: Annotated[int | None, typer.Option(min=2, help="Posterior draws.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoiser evaluations per draw.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws.")] = None,
 ) -> Answer:
-    """Restore one image and write reconstruction, uncertainty and calibrated bounds."""
+    """Restore images and write reconstruction, uncertainty and calibrated bounds of each.
+
+    Interrupted, the same command goes on where it ended.
+    """
     settings = Settings.prepared()
+    from flows.batch import errands_for
     from flows.restore import Draws, restore_by_checkpoint, restore_by_service, restore_by_version
 
-    draws = Draws(samples, steps, seed)
-    if checkpoint is not None and url is None and task is None:
-        told = restore_by_checkpoint(image, output, checkpoint, draws)
-    elif url is not None and checkpoint is None:
-        told = restore_by_service(image, output, url, {**asdict(draws), "task": task, "version": version})
-    elif task is not None and checkpoint is None:
-        told = restore_by_version(image, output, task, version, draws, settings)
+    if (checkpoint is None) == (task is None and server is None):
+        raise typer.BadParameter("Give one of --task, --checkpoint and --server (which may have a --task).")
+    errands, draws = errands_for(images, output), Draws(samples, steps, seed)
+    if checkpoint is not None:
+        outcome = restore_by_checkpoint(errands, checkpoint, draws, settings=settings)
+    elif server is not None:
+        outcome = restore_by_service(errands, server, task, version, draws)
     else:
-        raise typer.BadParameter("Give one of --task, --checkpoint and --url (a --url may have a --task).")
-    return Answer({"output": str(output), **told}, f"Wrote {output}")
+        outcome = restore_by_version(errands, str(task), version, draws, settings)
+    return Answer(outcome.as_json(), outcome.as_text(), 1 if outcome.failed else 0)
 
 
 @command(app)

@@ -20,7 +20,7 @@ from cvdm.errors import CvdmError
 from cvdm.storage import replacing
 from flows.launch import launch
 from flows.processes import Address, address_table, addresses, running_service
-from flows.restore import restore_by_service
+from flows.restore import restore_at_once
 from flows.servers import free_port
 from flows.settings import Settings
 from flows.version import pull_data
@@ -92,7 +92,7 @@ def run_demo(settings: Settings, say: Callable[[str], None]) -> DemoResult:
     pair = load_dataset(settings.dataset_dir(TASK)).split("test")[0]
     output = folder / "reconstruction.ome.tif"
     with running_service(settings, free_port(settings.host)) as url:
-        provenance = restore_by_service(pair.low, output, url, {"task": TASK, "seed": SEED})
+        provenance = restore_at_once(pair.low, output, url, {"task": TASK, "seed": SEED})
     say("[4/4] picture and summary")
     draw(pair, output, folder / "picture.png", provenance)
     files = tuple(f"{FOLDER}/{name}" for name in ("reconstruction.ome.tif", "picture.png", "summary.json"))

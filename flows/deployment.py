@@ -25,9 +25,10 @@ from cvdm.errors import CheckpointError
 from cvdm.images import read_image
 from flows.processes import SERVICE_LIVES, service_server
 from flows.registry import Registry
-from flows.restore import ServiceRefusal, restore_by_service
+from flows.restore import restore_at_once
 from flows.servers import answers, free_port, reachable, running, waiting_line
 from flows.settings import Settings
+from service.client import ServiceRefusal
 
 POLL_SECONDS = 1.0
 NEXT_LOOK_SECONDS = 15.0
@@ -112,7 +113,7 @@ def replay(url: str, task: str, version: int, golden: Path, answer: Path) -> Non
     facts = json.loads((golden / "golden.json").read_text(encoding="utf-8"))
     fields = {"task": task, "version": version, **{name: facts["sampling"][name] for name in ASKED}}
     try:
-        restore_by_service(golden / "input.tif", answer, url, fields)
+        restore_at_once(golden / "input.tif", answer, url, fields)
     except ServiceRefusal as error:
         raise DeploymentError(
             f"version {version} of {task} to restore its golden input",

@@ -1,29 +1,35 @@
-"""One image restored from a shell: by a checkpoint directory, a registered version, or a running service."""
+"""Images restored from a shell: by a checkpoint directory, a registered version, or a running service."""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from cvdm.config import SamplingConfig
 from cvdm.errors import CvdmError, ImageError
-from cvdm.storage import replacing
+from cvdm.images import read_annotations
+from flows.batch import Errand, Outcome, Way, carry_out
 from flows.progress import progress_bar
 from flows.servers import waiting_line
 from flows.settings import Settings
+from service.client import Client, ServiceRefusal
 
-HTTP_SECONDS = 3600.0
+Progress = Callable[[int, int], None]
 
-
-class ServiceRefusal(CvdmError):
-    """The service's own message, or that there is none."""
+AT_ONCE = 4
+"""Images that are with a service at the same time: one is worked on while others travel."""
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What may be chosen for one reconstruction; None leaves it to the model."""
+    """What may be chosen for a reconstruction; None leaves it to the model."""
 
     samples: int | None = None
     steps: int | None = None
@@ -40,18 +46,17 @@ class Draws:
 
 
 def restore_by_checkpoint(
-    image: Path,
-    output: Path,
+    errands: Sequence[Errand],
     directory: Path,
     draws: Draws,
-    origin: dict[str, str] | None = None,
+    origin: Mapping[str, str] | None = None,
     *,
     settings: Settings | None = None,
-) -> dict[str, str]:
-    """Restore with a verified checkpoint directory; returns what the file's metadata tell.
+) -> Outcome:
+    """Restore with a verified checkpoint directory.
 
-    settings: names the device; None reads those of this process. The result has a pixel size where the
-    input has one.
+    settings: names the device; None reads those of this process. A result has a pixel size where its input
+    has one. Raises CvdmError where no image could be restored.
     """
     from cvdm.checkpoint import load_checkpoint, verify_golden
     from cvdm.restoration import restore_file
@@ -61,15 +66,28 @@ def restore_by_checkpoint(
     checkpoint = load_checkpoint(directory, device=device)
     verify_golden(directory, checkpoint)
     sampling = draws.applied_to(checkpoint.recipe.sampling)
-    annotations = {**checkpoint.annotations(sampling), **(origin or {})}
-    with progress_bar("reconstruct", "tile") as progress:
-        restore_file(checkpoint, image, output, sampling, annotations=annotations, progress=progress)
-    return annotations
+    one = len(errands) == 1
+
+    def restore(errand: Errand, stopped: Event) -> dict[str, str]:
+        made = {
+            **checkpoint.annotations(sampling),
+            **(origin or {}),
+            "input_sha256": sha256_of(errand.source),
+        }
+        if not _is_there(errand.target, made):
+            with progress_bar("reconstruct", "tile") if one else nullcontext(_unseen) as show:
+                progress = partial(_ended_by, stopped, show)
+                restore_file(
+                    checkpoint, errand.source, errand.target, sampling, annotations=made, progress=progress
+                )
+        return made
+
+    return carry_out(errands, restore)
 
 
 def restore_by_version(
-    image: Path, output: Path, task: str, version: str, draws: Draws, settings: Settings
-) -> dict[str, str]:
+    errands: Sequence[Errand], task: str, version: str, draws: Draws, settings: Settings
+) -> Outcome:
     """Restore with a registered version (number or alias), as `restore_by_checkpoint`."""
     settings.prepare_environment()
     from flows.registry import Registry, model_name
@@ -79,54 +97,82 @@ def restore_by_version(
     origin = {"model": model_name(task), "version": str(found.number), "run_id": found.run_id}
     with tempfile.TemporaryDirectory(prefix="cvdm-reconstruct-") as scratch:
         directory = models.download(task, found.number, Path(scratch) / "checkpoint")
-        return restore_by_checkpoint(image, output, directory, draws, origin, settings=settings)
+        return restore_by_checkpoint(errands, directory, draws, origin, settings=settings)
 
 
-def restore_by_service(image: Path, output: Path, url: str, fields: dict[str, Any]) -> dict[str, str]:
-    """Have a service restore; returns the x-cvdm-* headers of its reply, without the prefix."""
-    import httpx
+def restore_by_service(
+    errands: Sequence[Errand], url: str, task: str | None, version: str, draws: Draws
+) -> Outcome:
+    """Have a service restore, as jobs: an image whose job is known is not restored again.
 
-    refuse_same_file(image, output)
+    Raises CvdmError where no image could be restored.
+    """
+    choices = {"task": task, "version": version, **asdict(draws)}
+    with Client(url) as client:
+        return carry_out(errands, _by_jobs(client, choices), at_once=AT_ONCE)
+
+
+def restore_at_once(source: Path, target: Path, url: str, fields: Mapping[str, str | int]) -> dict[str, str]:
+    """Have a service restore one image in one request; returns what its reply tells of it."""
+    with Client(url) as client, waiting_line(f"reconstruct {source.name}"):
+        return client.reconstruct_file(source, target, **fields)
+
+
+def _by_jobs(client: Client, choices: Mapping[str, str | int | None]) -> Way:
+    chosen = hashlib.sha256(repr(sorted(choices.items())).encode()).hexdigest()
+
+    def restore(errand: Errand, stopped: Event) -> dict[str, str]:
+        def look(job: dict[str, Any]) -> None:
+            _ended_by(stopped, _unseen, 0, 1)
+
+        # The same image asked for in the same way is the same job: restored already, or on its way.
+        key = f"{sha256_of(errand.source)}-{chosen}"
+        job = client.submit([errand.source], key=key, **choices)
+        found = job.wait(look)
+        (image,) = found["images"]
+        if image["state"] != "done":
+            raise _failure(job.id, image)
+        job.save(0, errand.target)
+        return {name: str(found[name]) for name in ("task", "version", "run_id", "samples", "steps", "seed")}
+
+    return restore
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, hexadecimal. Raises ImageError."""
     try:
-        content = image.read_bytes()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ImageError(
-            "an image file that can be read", f"{image}: {error.strerror}", "Check the path."
+            "an image file that can be read", f"{path}: {error.strerror}", "Check the path."
         ) from error
-    data = {name: str(value) for name, value in fields.items() if value is not None}
-    address = f"{url.rstrip('/')}/reconstruct"
-    with waiting_line(f"reconstruct {image.name}"):
-        try:
-            reply = httpx.post(
-                address, files={"image": (image.name, content)}, data=data, timeout=HTTP_SECONDS
-            )
-        except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise ServiceRefusal(
-                f"a service at {address}", reason, "Start one with `cvdm up` or `cvdm serve`."
-            ) from error
-    if not reply.is_success:
-        raise _refusal(reply)
-    with replacing(output) as temporary:
-        temporary.write_bytes(reply.content)
-    prefix = "x-cvdm-"
-    return {
-        name.removeprefix(prefix): value for name, value in reply.headers.items() if name.startswith(prefix)
-    }
 
 
-def refuse_same_file(image: Path, output: Path) -> None:
-    """Raise ImageError where the result would replace the input."""
-    if output.exists() and image.exists() and output.samefile(image):
-        raise ImageError("an output other than the input", str(output), "Choose another -o.")
-
-
-def _refusal(reply: Any) -> ServiceRefusal:
+def _is_there(target: Path, made: Mapping[str, str]) -> bool:
+    """Whether an earlier attempt has made this very result."""
     try:
-        body = reply.json()
-        return ServiceRefusal(body["expected"], body["actual"], body["remedy"])
-    except (ValueError, KeyError, TypeError):
-        text = " ".join(reply.text.split())[:200]
+        return target.is_file() and read_annotations(target) == made
+    except Exception:  # any: whatever lies there is no result of ours, and will be replaced by one
+        return False
+
+
+def _unseen(done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def _ended_by(stopped: Event, show: Progress, done: int, total: int) -> None:
+    """Progress that ends the work when nobody waits for it any more."""
+    if stopped.is_set():
+        raise KeyboardInterrupt
+    show(done, total)
+
+
+def _failure(id: str, image: Mapping[str, Any]) -> CvdmError:
+    """Why a job has no result."""
+    error = image["error"]
+    if error is None:
         return ServiceRefusal(
-            "an image from the service", f"{reply.status_code}: {text}", "Check the address."
+            "a restored image", f"job {id} was {image['state']}", "Restore the image with another seed."
         )
+    return ServiceRefusal(error["expected"], error["actual"], error["remedy"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def imports(path):
     return found
 
 
+def modules(path):
+    """Every module that a file imports from, whole."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
+
+
 def relative(path):
     return path.relative_to(ROOT).as_posix()
 
@@ -61,10 +68,20 @@ def test_the_science_reads_no_environment_and_logs_nothing(path):
 
 @pytest.mark.parametrize("path", sources("flows", "service"), ids=relative)
 def test_lifecycle_and_answer_meet_in_the_registry_only(path):
-    """flows/ and service/ never import each other, apart from the command, the one composition root."""
+    """flows/ and service/ never import each other, apart from the command, the one composition root.
+
+    The client is how anybody talks to a service over HTTP, the lifecycle included.
+    """
     other = "service" if relative(path).startswith("flows") else "flows"
-    if relative(path) != "flows/cli.py":
-        assert other not in imports(path)
+    if relative(path) != "flows/cli.py" and other in imports(path):
+        assert {name for name in modules(path) if name.split(".")[0] == other} == {"service.client"}
+
+
+def test_the_client_needs_no_server_and_no_model():
+    """It is imported in a process of its own, and nothing heavy comes along."""
+    code = "import sys, service.client; print(sorted(set(sys.modules) & {'torch', 'mlflow', 'bentoml'}))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("path", sources("cvdm", "flows", "service"), ids=relative)

@@ -208,7 +208,8 @@ def test_one_image_is_restored_by_version_or_checkpoint(
     """Both give the same pixels; the file tells the version; the input is never replaced."""
     by_version, by_checkpoint = tmp_path / "a.ome.tif", tmp_path / "b.ome.tif"
     code, out, _ = cvdm("reconstruct", image, "-o", by_version, "--task", TASK, "--seed", 3, "--json")
-    assert code == 0 and json.loads(out)["version"] == "1"
+    (made,) = json.loads(out)["restored"]
+    assert code == 0 and (made["version"], made["output"]) == ("1", str(by_version))
     assert (
         cvdm("reconstruct", image, "-o", by_checkpoint, "--checkpoint", tiny_checkpoint_dir, "--seed", 3)[0]
         == 0
@@ -241,9 +242,34 @@ def test_no_pixel_size_is_made_up(cvdm, project_settings, tiny_checkpoint_dir, i
         assert "PhysicalSize" not in file.ome_metadata
 
 
+def test_a_folder_is_restored_by_a_checkpoint_and_again_at_no_cost(
+    cvdm, project_settings, tiny_checkpoint_dir, tmp_path
+):
+    """Names and places as in the folder; a bad image is told and ends with 1; what is there is left alone."""
+    folder = tmp_path / "in"
+    for name in ("a.tif", "b.tif", "day2/a.tif"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_tiff(folder / name, np.round(cells(np.random.default_rng(len(name)), 40)))
+    (folder / "broken.tif").write_bytes(b"II*\0broken")
+    call = ("reconstruct", folder, "-o", tmp_path / "out", "--checkpoint", tiny_checkpoint_dir, "--json")
+    code, out, _ = cvdm(*call)
+    answer = json.loads(out)
+    assert code == 1 and len(answer["restored"]) == 3 and len(answer["failed"]) == 1
+    assert "broken.tif" in answer["failed"][0]["image"]
+    assert tifffile.imread(tmp_path / "out" / "day2" / "a.ome.tif").shape == (4, 40, 40)
+    kept, changed = tmp_path / "out" / "a.ome.tif", tmp_path / "out" / "b.ome.tif"
+    before = kept.read_bytes()
+    os.utime(kept, (1, 1))
+    changed.write_bytes(b"something else")
+    (folder / "broken.tif").unlink()
+    assert cvdm(*call)[0] == 0
+    assert kept.stat().st_mtime == 1 and kept.read_bytes() == before
+    assert tifffile.imread(changed).shape == (4, 40, 40)
+
+
 def test_without_a_service_the_remedy_is_named(cvdm, project_settings, image, tmp_path):
     """A closed port is a paragraph, and no file is written."""
-    code, _, err = cvdm("reconstruct", image, "-o", tmp_path / "out.tif", "--url", "http://127.0.0.1:9")
+    code, _, err = cvdm("reconstruct", image, "-o", tmp_path / "out.tif", "--server", "http://127.0.0.1:9")
     assert code == 1 and "cvdm up" in err and not (tmp_path / "out.tif").exists()
 
 

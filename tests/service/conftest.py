@@ -177,6 +177,7 @@ def _start(root: Path, store: Store, port: int, log: Path) -> subprocess.Popen[b
     settings = {
         "CVDM_TRACKING_URI": store.uri,
         "CVDM_CACHE_DIR": str(root / "cache"),
+        "CVDM_JOBS_DIR": str(root / "jobs"),
         "CVDM_DEVICE": "cpu",
         "CVDM_POLL_SECONDS": "0.3",
         "CVDM_MAX_UPLOAD_BYTES": str(2**20),

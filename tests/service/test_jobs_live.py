@@ -14,9 +14,8 @@ KILLS = 5
 
 
 @pytest.mark.slow
-def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path, checkpoints, monkeypatch):
+def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path, checkpoints):
     """Killed at random moments with queued and running jobs: each is done once, to the undisturbed bytes."""
-    monkeypatch.setenv("CVDM_JOBS_DIR", str(tmp_path / "jobs"))
     store, rng, ids = Store(tmp_path), random.Random(7), {}
     store.register(checkpoints(seed=0), champion=True)
     orders = [

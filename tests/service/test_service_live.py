@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 import tifffile
 
+from cvdm.errors import ImageError
 from cvdm.images import read_annotations
+from flows.batch import errands_for
+from flows.restore import Draws, restore_by_service
+from service.client import Client, ServiceRefusal
 
 from .conftest import TASK, acquired, corrupt_golden, tiff_bytes
 
@@ -230,6 +234,55 @@ def test_an_unreachable_registry_is_told_and_does_not_stop_service(service):
     finally:
         away.rename(service.store.database)
     service.wait_for(lambda: service.get("/models").json()["registry"]["reachable"])
+
+
+def test_the_client_asks_for_arrays_and_for_jobs(service, tmp_path):
+    """An array in one request, two files as a job: the same pixels, with names and provenance."""
+    pixels = tifffile.imread(io.BytesIO(acquired(50)))
+    files = [tmp_path / f"{n}.tif" for n in range(2)]
+    for file in files:
+        file.write_bytes(acquired(50))
+    told = []
+    with Client(service.url) as client:
+        restored = client.reconstruct(pixels, task=TASK, version=1, seed=4)
+        assert list(restored.channels) == ["reconstruction", "uncertainty_std", "lower", "upper"]
+        assert restored.provenance["version"] == "1" and restored.channels["lower"].shape == (50, 50)
+        job = client.submit(files, key="of the client", task=TASK, version=1, seed=4)
+        assert (
+            client.submit([str(f) for f in files], key="of the client", task=TASK, version=1, seed=4) == job
+        )
+        ended = job.wait(told.append)
+        assert ended["state"] == "done" == told[-1]["state"]
+        job.save(1, tmp_path / "out.ome.tif")
+        assert (tifffile.imread(tmp_path / "out.ome.tif")[0] == restored.channels["reconstruction"]).all()
+        assert job.id in [one["id"] for one in client.jobs()]
+        job.remove()
+        with pytest.raises(ServiceRefusal) as refused:
+            job.describe()
+        assert refused.value.status == 404
+        with pytest.raises(ServiceRefusal, match="one of the tasks"):
+            client.reconstruct(pixels, task="other")
+        with pytest.raises(ImageError, match="one plane"):
+            client.reconstruct(np.zeros((2, 8, 8)))
+
+
+def test_a_folder_is_restored_by_the_service(service, tmp_path, capsys):
+    """As jobs; the same command again asks for nothing twice."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for n in range(5):
+        (folder / f"{n}.tif").write_bytes(acquired(40 + n, seed=n))
+    (folder / "bad.tif").write_bytes(b"no image")
+    with Client(service.url) as client:
+        before = len(client.jobs())
+        for _ in range(2):
+            errands = errands_for([str(folder)], str(out))
+            outcome = restore_by_service(errands, service.url, TASK, "1", Draws(seed=2))
+            assert len(outcome.restored) == 5 and list(outcome.failed) == [folder / "bad.tif"]
+            assert len(client.jobs()) == before + 5
+    assert sorted(file.name for file in out.iterdir()) == [f"{n}.ome.tif" for n in range(5)]
+    answer = service.reconstruct((folder / "3.tif").read_bytes(), task=TASK, version=1, seed=2)
+    assert (out / "3.ome.tif").read_bytes() == answer.content
 
 
 def test_metrics_show_what_was_done(service):

@@ -1,0 +1,258 @@
+"""Ask a running service, from Python: arrays or files in, arrays or files out.
+
+    from service.client import Client
+
+    client = Client("http://127.0.0.1:3000")
+    restored = client.reconstruct(pixels, task="fmd-confocal-nuclei")
+    restored.channels["uncertainty_std"]
+
+    job = client.submit(["a.tif", "b.tif"], task="fmd-confocal-nuclei", key="monday")
+    job.wait(print)
+    job.save(0, "a.ome.tif")
+
+Needs neither PyTorch nor a model. A service that does not answer is asked again for a while where asking
+twice does no harm, so that a job is waited for through a restart of its service.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx
+import numpy as np
+import tifffile
+
+from cvdm.errors import CvdmError, ImageError
+from cvdm.images import read_annotations
+from cvdm.storage import replacing
+
+ANSWER_SECONDS = 3600.0
+"""Longest wait for an image that is answered at once."""
+PATIENCE_SECONDS = 120.0
+"""How long a service may be away while a job is waited for."""
+LOOK_SECONDS = 0.5
+CHUNK = 2**20
+PREFIX = "x-cvdm-"
+ENDED = ("done", "failed", "cancelled")
+
+Picture = np.ndarray | Path | str
+"""Pixels (H, W) in the detector's units, or a file that the service reads."""
+
+
+class ServiceRefusal(CvdmError):
+    """The service's own message, or that there is none."""
+
+    status: int | None = None
+    """Of its reply; None when nobody answered."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """An answer."""
+
+    channels: Mapping[str, np.ndarray]
+    """reconstruction, uncertainty_std, lower, upper: (H, W) float32 in the input's units."""
+    provenance: Mapping[str, str]
+    """Model, version, data, sampling, and whether the interval is calibrated for it."""
+
+
+class Client:
+    """One service. Usable from several threads; close it, or use it in a `with` block."""
+
+    def __init__(self, url: str = "http://127.0.0.1:3000") -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every version that the service knows, with its state. Raises ServiceRefusal."""
+        return list(self._asked("GET", "/models").json()["models"])
+
+    def reconstruct(self, picture: Picture, **choices: Any) -> Restored:
+        """Restore one image at once.
+
+        choices: task, version (a number, "champion", "previous"), samples, steps, seed; None leaves it to the
+        service. Raises ServiceRefusal, ImageError.
+        """
+        with _opened([picture]) as files:
+            reply = self._asked("POST", "/reconstruct", files=files, data=_form(choices))
+        content = io.BytesIO(reply.content)
+        with tifffile.TiffFile(content) as tif:
+            pixels, names = tif.asarray(), _channel_names(tif)
+        content.seek(0)
+        return Restored(dict(zip(names, pixels, strict=True)), read_annotations(content))
+
+    def reconstruct_file(self, source: Path, target: Path, **choices: Any) -> dict[str, str]:
+        """Restore one file to an OME-TIFF at once; returns its provenance.
+
+        choices: as of `reconstruct`. Raises ServiceRefusal, ImageError, StorageError.
+        """
+        with _opened([source]) as files:
+            reply = self._asked("POST", "/reconstruct", files=files, data=_form(choices))
+        with replacing(target) as temporary:
+            temporary.write_bytes(reply.content)
+        return {
+            name.removeprefix(PREFIX): value
+            for name, value in reply.headers.items()
+            if name.startswith(PREFIX)
+        }
+
+    def submit(self, pictures: Sequence[Picture], *, key: str | None = None, **choices: Any) -> RemoteJob:
+        """Have images restored as a job.
+
+        key: of your own choice; sent again with the same images it is the same job. choices: as of
+        `reconstruct`. Raises ServiceRefusal, ImageError.
+        """
+        headers = {} if key is None else {"idempotency-key": key}
+        with _opened(pictures) as files:
+            reply = self._asked("POST", "/jobs", files=files, data=_form(choices), headers=headers)
+        return RemoteJob(self, reply.json()["id"])
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Your newest jobs. Raises ServiceRefusal."""
+        return list(self._patiently("GET", "/jobs").json()["jobs"])
+
+    def job(self, id: str) -> RemoteJob:
+        """A job by its id."""
+        return RemoteJob(self, id)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def save(self, path: str, target: Path) -> None:
+        """Download to a file, whole or not at all. Raises ServiceRefusal, StorageError."""
+        with self._spoken_to(path), self._http.stream("GET", path) as reply:
+            if not reply.is_success:
+                reply.read()
+                raise _refusal(reply)
+            with replacing(target) as temporary, temporary.open("wb") as file:
+                for chunk in reply.iter_bytes(CHUNK):
+                    file.write(chunk)
+
+    def _patiently(self, method: str, path: str) -> httpx.Response:
+        """Ask until somebody answers."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._asked(method, path)
+            except ServiceRefusal as error:
+                if error.status not in (None, 503) or time.monotonic() > until:
+                    raise
+                time.sleep(LOOK_SECONDS)
+
+    def _asked(self, method: str, path: str, **options: Any) -> httpx.Response:
+        with self._spoken_to(path):
+            reply = self._http.request(method, path, **options)
+        if not reply.is_success:
+            raise _refusal(reply)
+        return reply
+
+    @contextmanager
+    def _spoken_to(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise ServiceRefusal(
+                f"a service at {self.url}{path}", reason, "Start one with `cvdm up` or `cvdm serve`."
+            ) from error
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job of a service."""
+
+    client: Client
+    id: str
+
+    def describe(self) -> dict[str, Any]:
+        """State, percent, seconds left, and each image with its own. Raises ServiceRefusal."""
+        found: dict[str, Any] = self.client._patiently("GET", f"/jobs/{self.id}").json()
+        return found
+
+    def wait(self, tell: Callable[[dict[str, Any]], None] = lambda job: None) -> dict[str, Any]:
+        """Until it has ended; returns what it is then. tell: called with what it is at every look.
+
+        Raises ServiceRefusal.
+        """
+        while True:
+            job = self.describe()
+            tell(job)
+            if job["state"] in ENDED:
+                return job
+            time.sleep(LOOK_SECONDS)
+
+    def save(self, number: int, target: Path | str) -> None:
+        """Download the result of one of its images, counted from 0. Raises ServiceRefusal, StorageError."""
+        self.client.save(f"/jobs/{self.id}/images/{number}/result", Path(target))
+
+    def cancel(self) -> None:
+        """End it. Raises ServiceRefusal."""
+        self.client._patiently("POST", f"/jobs/{self.id}/cancel")
+
+    def remove(self) -> None:
+        """Have it forgotten, with its results; it must have ended. Raises ServiceRefusal."""
+        self.client._patiently("DELETE", f"/jobs/{self.id}")
+
+
+@contextmanager
+def _opened(pictures: Sequence[Picture]) -> Iterator[list[tuple[str, tuple[str, BinaryIO]]]]:
+    """As form files."""
+    with ExitStack() as exits:
+        files = []
+        for picture in pictures:
+            if isinstance(picture, np.ndarray):
+                files.append(("image", ("array.tif", _as_tiff(picture))))
+                continue
+            path = Path(picture)
+            try:
+                files.append(("image", (path.name, exits.enter_context(path.open("rb")))))
+            except OSError as error:
+                raise ImageError(
+                    "an image file that can be read", f"{path}: {error.strerror}", "Check the path."
+                ) from error
+        yield files
+
+
+def _as_tiff(pixels: np.ndarray) -> BinaryIO:
+    if pixels.ndim != 2:
+        raise ImageError("one plane of pixels (H, W)", f"an array of shape {pixels.shape}", "Send one plane.")
+    content = io.BytesIO()
+    tifffile.imwrite(content, pixels, photometric="minisblack", metadata=None)
+    content.seek(0)
+    return content
+
+
+def _form(choices: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in choices.items() if value is not None}
+
+
+def _channel_names(tif: tifffile.TiffFile) -> list[str]:
+    pixels = tifffile.xml2dict(tif.ome_metadata or "")["OME"]["Image"]["Pixels"]
+    return [str(channel["Name"]) for channel in pixels["Channel"]]
+
+
+def _refusal(reply: httpx.Response) -> ServiceRefusal:
+    try:
+        body = reply.json()
+        error = ServiceRefusal(body["expected"], body["actual"], body["remedy"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        text = " ".join(reply.text.split())[:200]
+        error = ServiceRefusal(
+            "an answer of the service", f"{reply.status_code}: {text}", "Check the address."
+        )
+    error.status = reply.status_code
+    return error
