@@ -99,7 +99,8 @@ def carry_out(errands: Sequence[Errand], restore: Way, *, at_once: int = 1) -> O
             stopped.set()
             threads.shutdown(wait=True, cancel_futures=True)
             raise
-    return Outcome(restored, failed)
+    in_order = {errand.target: restored[errand.target] for errand in errands if errand.target in restored}
+    return Outcome(in_order, failed)
 
 
 def _images(given: str, output: Path) -> list[tuple[Path, Path]]:
