@@ -16,6 +16,7 @@ from flows.alerts import Alert, send
 from flows.commands.audit import audit
 from flows.commands.data import NoCommit, data
 from flows.commands.housekeeping import housekeeping
+from flows.commands.keys import keys
 from flows.commands.schedule import schedule
 from flows.console import Answer, command, say, stated, stop_on_sigterm
 from flows.settings import Settings
@@ -33,6 +34,7 @@ app.add_typer(data, name="data")
 app.add_typer(audit, name="audit")
 app.add_typer(housekeeping, name="housekeeping")
 app.add_typer(schedule, name="schedule")
+app.add_typer(keys, name="keys")
 
 Task = Annotated[str, typer.Option("--task", help="Name of the task, a folder of the data directory.")]
 Which = Annotated[str, typer.Option("--version", help="A version number, or an alias such as champion.")]

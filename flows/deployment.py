@@ -53,7 +53,7 @@ class ServiceDeployment:
         alone = self._settings.model_copy(update={"host": "127.0.0.1", "tasks": (task,)})
         with (
             tempfile.TemporaryDirectory(prefix="cvdm-rehearsal-") as scratch,
-            running(service_server(alone, port, name="rehearsal")) as (service,),
+            running(service_server(alone, port, name="rehearsal", alone=True)) as (service,),
         ):
             service.wait_until_ready()
             folder = Path(scratch)

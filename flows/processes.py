@@ -109,7 +109,7 @@ def orchestrator(settings: Settings) -> Iterator[Callable[[], AbstractContextMan
 @contextmanager
 def running_service(settings: Settings, port: int) -> Iterator[str]:
     """The address of a service with a verified model, for the block. Raises ServerError, PortError."""
-    with running(service_server(settings, port)) as (started,):
+    with running(service_server(settings, port, alone=True)) as (started,):
         started.wait_until_ready(SERVICE_READY)
         yield started.server.url
 
@@ -146,15 +146,16 @@ def prefect_server(settings: Settings, port: int, *, private: bool) -> Server:
     return _server(settings, name, command, port, "/api/health", "CVDM_PREFECT_PORT", extra, host)
 
 
-def service_server(settings: Settings, port: int, *, name: str = "service") -> Server:
-    """The reconstruction service; ready to be asked how it is, not necessarily with a model."""
+def service_server(settings: Settings, port: int, *, name: str = "service", alone: bool = False) -> Server:
+    """The reconstruction service; ready to be asked how it is, not necessarily with a model.
+
+    alone: for this process and a while, without the jobs and the keys of those whom the facility serves.
+    """
     command = (
         *(sys.executable, "-m", "bentoml", "serve", "service.service:CvdmService"),
         *("--host", settings.host, "--port", str(port)),
     )
-    # Jobs belong to the service that users know; what is started beside it for a while has none.
-    jobs = os.environ.get("CVDM_JOBS_DIR", str(settings.mlruns_dir / "jobs")) if name == "service" else ""
-    extra = {"CVDM_JOBS_DIR": jobs}
+    extra = {"CVDM_JOBS_DIR": "", "CVDM_KEYS_FILE": ""} if alone else {}
     return _server(settings, name, command, port, SERVICE_LIVES, "CVDM_SERVICE_PORT", extra)
 
 

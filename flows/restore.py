@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,6 +24,8 @@ from service.client import Client, ServiceRefusal
 
 Progress = Callable[[int, int], None]
 
+KEY = "CVDM_KEY"
+"""Environment variable with the key of whoever asks a service."""
 AT_ONCE = 4
 """Images that are with a service at the same time: one is worked on while others travel."""
 
@@ -108,7 +111,7 @@ def restore_by_service(
     Raises CvdmError where no image could be restored.
     """
     choices = {"task": task, "version": version, **asdict(draws)}
-    with Client(url) as client:
+    with Client(url, key=os.environ.get(KEY)) as client:
         return carry_out(errands, _by_jobs(client, choices), at_once=AT_ONCE)
 
 

@@ -52,6 +52,13 @@ class Settings(BaseSettings):
     mlflow_port: Port = Field(5000, description="Port of the MLflow server.")
     prefect_port: Port = Field(4200, description="Port of the Prefect server.")
     service_port: Port = Field(3000, description="Port of the reconstruction service.")
+    jobs_dir: Path = Field(
+        Path("{mlruns_dir}/jobs"), description="The service's jobs, their images and their results."
+    )
+    keys_file: Path = Field(
+        Path("{mlruns_dir}/keys.db"),
+        description="Who may ask the service (`cvdm keys`); without any key, this machine.",
+    )
     prefect_url: str = Field("http://{host}:{prefect_port}/api", description="Address of Prefect's API.")
     tasks: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Tasks to retrain on schedule and to serve, separated by commas; empty means all."

@@ -66,9 +66,11 @@ class Restored:
 class Client:
     """One service. Usable from several threads; close it, or use it in a `with` block."""
 
-    def __init__(self, url: str = "http://127.0.0.1:3000") -> None:
+    def __init__(self, url: str = "http://127.0.0.1:3000", *, key: str | None = None) -> None:
+        """key: where the service wants one; whoever runs it makes it with `cvdm keys create`."""
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS)
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS, headers=headers)
 
     def models(self) -> list[dict[str, Any]]:
         """Every version that the service knows, with its state. Raises ServiceRefusal."""

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from service.device import Device, StoppedError, Urgency
+from service.doorkeeper import Caller, caller_of
 from service.errors import StoppingError, TimeLimitError, UploadTimeError
 from service.inference import Answer, check_image, restore
 from service.metrics import Metrics
@@ -46,7 +47,7 @@ class Desk:
         with self._device.place():
             upload = await self._received(request, self._settings.max_upload_bytes)
             try:
-                return await self._attended(self._answer(upload), request.receive)
+                return await self._attended(self._answer(upload, caller_of(request.scope)), request.receive)
             finally:
                 await upload.close()
 
@@ -80,14 +81,15 @@ class Desk:
                 f"the whole upload within {limit:g} s", "a part of it", "Send it over a faster connection."
             ) from error
 
-    async def _answer(self, upload: Upload) -> Answer:
-        started = time.monotonic()
+    async def _answer(self, upload: Upload, caller: Caller) -> Answer:
+        started, loop = time.monotonic(), asyncio.get_running_loop()
         most = self._settings.max_pixels
         order = read_order(upload.fields, self._limits)
         self._device.check_open()  # when it closes, so does the intake
-        await asyncio.get_running_loop().run_in_executor(self._intake, check_image, upload.image, most)
+        pixels = await loop.run_in_executor(self._intake, check_image, upload.image, most)
         # Shielded: a model that takes longer to load than this request lasts is there for the next one.
         resident = await asyncio.shield(self.residents.get(order.task, order.version))
+        await asyncio.to_thread(caller.spend, images=1, pixels=pixels)
         job = self._device.submit(partial(restore, resident, upload.image, order, most), Urgency.REQUEST)
         try:
             answer = await job.done

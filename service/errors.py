@@ -76,6 +76,24 @@ class DownloadError(ServiceError):
     retry_after = 10
 
 
+class KeysError(ServiceError):
+    """A key that cannot be made or revoked."""
+
+    status = 422
+
+
+class UnauthorizedError(ServiceError):
+    """Nobody knows who asks."""
+
+    status = 401
+
+
+class ForbiddenError(ServiceError):
+    """Who asks may not."""
+
+    status = 403
+
+
 class JobsError(ServiceError):
     """This service keeps no jobs (now)."""
 

@@ -32,9 +32,9 @@ class Answer:
     provenance: Provenance
 
 
-def check_image(file: BinaryIO, max_pixels: int) -> None:
-    """Refuse at once what could not be restored later. Raises ImageError."""
-    read_image(plain(file), max_pixels=max_pixels)
+def check_image(file: BinaryIO, max_pixels: int) -> int:
+    """Refuse at once what could not be restored later; returns the number of pixels. Raises ImageError."""
+    return read_image(plain(file), max_pixels=max_pixels).pixels.size
 
 
 def restore(resident: Resident, file: BinaryIO, order: Order, max_pixels: int, progress: Progress) -> Answer:

@@ -23,14 +23,13 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from cvdm.errors import CvdmError
+from service.doorkeeper import caller_of
 from service.errors import UnfinishedError, UnknownJobError
 from service.guard import guarded
 
 if TYPE_CHECKING:  # imports torch and MLflow, which the supervising process has no use for
     from service.jobs.desk import JobDesk
 
-EVERYBODY = "everybody"
-"""Whose jobs they are where nobody has to say who he is."""
 EVENT_SECONDS = 0.5
 """Between two looks for a change."""
 SILENT_SECONDS = 15.0
@@ -60,7 +59,7 @@ async def enter(request: Request) -> Response:
     try:
         images = [Uploaded(image.filename or "image", image.file) for image in upload.images]
         key = request.headers.get("idempotency-key")
-        job, new = await desk.enter(_owner(request), images, upload.fields, key)
+        job, new = await desk.enter(caller_of(request.scope), images, upload.fields, key)
     finally:
         await upload.close()
     return JSONResponse(job, 202 if new else 200, {"location": job["links"]["self"]})
@@ -68,7 +67,7 @@ async def enter(request: Request) -> Response:
 
 async def listed(request: Request) -> Response:
     """GET /jobs."""
-    return JSONResponse({"jobs": _jobs(request).jobs(_owner(request))})
+    return JSONResponse({"jobs": _jobs(request).jobs(caller_of(request.scope))})
 
 
 async def described(request: Request) -> Response:
@@ -78,13 +77,13 @@ async def described(request: Request) -> Response:
 
 async def removed(request: Request) -> Response:
     """DELETE /jobs/{id}."""
-    await _jobs(request).remove(_owner(request), request.path_params["id"])
+    await _jobs(request).remove(caller_of(request.scope), request.path_params["id"])
     return Response(status_code=204)
 
 
 async def cancelled(request: Request) -> Response:
     """POST /jobs/{id}/cancel."""
-    return JSONResponse(_jobs(request).cancel(_owner(request), request.path_params["id"]))
+    return JSONResponse(_jobs(request).cancel(caller_of(request.scope), request.path_params["id"]))
 
 
 async def events(request: Request) -> Response:
@@ -105,7 +104,7 @@ async def result(request: Request) -> Response:
                 "a job of one image", f"one of {len(images)}", f"Ask for /jobs/{id}/images/NUMBER/result."
             )
         number = 0
-    path, name = _jobs(request).result(_owner(request), id, number)
+    path, name = _jobs(request).result(caller_of(request.scope), id, number)
     return FileResponse(path, media_type="image/tiff", filename=name)
 
 
@@ -116,12 +115,8 @@ def _jobs(request: Request) -> JobDesk:
     return desk
 
 
-def _owner(request: Request) -> str:
-    return EVERYBODY
-
-
 def _described(request: Request) -> dict[str, Any]:
-    return _jobs(request).describe(_owner(request), request.path_params["id"])
+    return _jobs(request).describe(caller_of(request.scope), request.path_params["id"])
 
 
 async def _changes(request: Request, told: dict[str, Any]) -> AsyncIterator[str]:

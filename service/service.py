@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import bentoml
 
 from cvdm.errors import ConfigError, CvdmError
+from service.doorkeeper import Doorkeeper
 from service.routes import build_app
 from service.settings import LONGEST_TIMEOUT, Settings
 
@@ -135,6 +136,9 @@ class CvdmService:
     async def __is_ready__(self) -> bool:
         """BentoML's hook for /readyz."""
         return self._desk.residents.ready
+
+
+CvdmService.add_asgi_middleware(Doorkeeper)  # type: ignore[attr-defined]  # the decorator made it a Service
 
 
 async def _end_with_parent() -> None:

@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """Longest time from an accepted upload to its answer, waiting included."""
     old_versions: int = Field(default=2, ge=1)
     """Versions besides the champions that stay in memory after somebody called them by number."""
+    keys_file: Path | None = None
+    """File of keys, made by `cvdm keys create`; without a key in it, only this machine is answered."""
     jobs_dir: Path | None = None
     """Folder of jobs, their images and their results; without one there are no jobs."""
     max_job_upload_bytes: int = Field(default=16 * 2**30, gt=0)
@@ -74,7 +76,7 @@ class Settings(BaseSettings):
             else value
         )
 
-    @field_validator("jobs_dir", mode="before")
+    @field_validator("jobs_dir", "keys_file", mode="before")
     @classmethod
     def _none(cls, value: Any) -> Any:
         return value or None

@@ -22,6 +22,7 @@ from cvdm.posterior import require_familiar
 from cvdm.reading.opening import read_plane
 from cvdm.restoration import require_room
 from service.device import Device
+from service.doorkeeper import Caller
 from service.errors import ParameterError, QuotaError, UnfinishedError, UnknownJobError
 from service.jobs.archive import Archive
 from service.jobs.runner import Runner
@@ -64,13 +65,13 @@ class JobDesk:
         self._intake = ThreadPoolExecutor(1, thread_name_prefix="job-intake")
 
     async def enter(
-        self, owner: str, images: Sequence[Uploaded], fields: Mapping[str, str], key: str | None
+        self, caller: Caller, images: Sequence[Uploaded], fields: Mapping[str, str], key: str | None
     ) -> tuple[dict[str, Any], bool]:
         """Accept a job; returns what it is, and whether it is new.
 
         key: chosen by the client; the same key and content again is the same job. Raises CvdmError.
         """
-        order = read_order(fields, self._limits)
+        owner, order = caller.name, read_order(fields, self._limits)
         if key is not None and not 0 < len(key) <= LONGEST_KEY:
             raise ParameterError(
                 f"an Idempotency-Key of 1 to {LONGEST_KEY} characters",
@@ -86,7 +87,7 @@ class JobDesk:
             fingerprint = _fingerprint(digests, fields)
             if key is not None and (known := self._known(owner, key, fingerprint)) is not None:
                 return known, False
-            self._require_quota(owner, len(images))
+            self._require_quota(caller, len(images))
             resident = await self._residents.get(order.task, order.version)
             items = [
                 await loop.run_in_executor(
@@ -94,6 +95,8 @@ class JobDesk:
                 )
                 for number, (image, digest) in enumerate(zip(images, digests, strict=True))
             ]
+            pixels = sum(height * width for height, width in (item.shape for item in items))
+            await asyncio.to_thread(caller.spend, images=len(items), pixels=pixels)
             self._archive.accept(id)
             request = _request(resident, order)
             try:
@@ -107,7 +110,7 @@ class JobDesk:
             if self._table.get(id) is None:
                 await asyncio.to_thread(self._archive.drop, id)
         self.runner.look()
-        return self.describe(owner, id), True
+        return self.describe(caller, id), True
 
     async def close(self) -> None:
         """After the device is closed: what is unfinished is the next process's."""
@@ -116,17 +119,18 @@ class JobDesk:
         self._table.close()
         self._archive.close()
 
-    def describe(self, owner: str, id: str) -> dict[str, Any]:
+    def describe(self, caller: Caller, id: str) -> dict[str, Any]:
         """What GET /jobs/ID tells. Raises UnknownJobError."""
-        return self._described(self._job(owner, id))
+        return self._described(self._job(caller, id))
 
-    def jobs(self, owner: str) -> list[dict[str, Any]]:
-        """What GET /jobs tells: the newest first."""
+    def jobs(self, caller: Caller) -> list[dict[str, Any]]:
+        """What GET /jobs tells: the newest first; to an operator, those of everybody."""
+        owner = None if caller.is_operator else caller.name
         return [self._described(job) for job in self._table.of_owner(owner, most=LISTED)]
 
-    def result(self, owner: str, id: str, number: int) -> tuple[Path, str]:
+    def result(self, caller: Caller, id: str, number: int) -> tuple[Path, str]:
         """The file of a restored image, and a name for it. Raises UnknownJobError, UnfinishedError."""
-        job = self._job(owner, id)
+        job = self._job(caller, id)
         if not 0 <= number < len(job.items):
             raise UnknownJobError(
                 f"an image from 0 to {len(job.items) - 1} of job {id}", str(number), "Correct the number."
@@ -140,14 +144,14 @@ class JobDesk:
             )
         return self._archive.result(id, number), _result_name(item)
 
-    def cancel(self, owner: str, id: str) -> dict[str, Any]:
+    def cancel(self, caller: Caller, id: str) -> dict[str, Any]:
         """End a job; what is restored of it stays. Raises UnknownJobError."""
-        self.runner.cancel(self._job(owner, id))
-        return self.describe(owner, id)
+        self.runner.cancel(self._job(caller, id))
+        return self.describe(caller, id)
 
-    async def remove(self, owner: str, id: str) -> None:
+    async def remove(self, caller: Caller, id: str) -> None:
         """Forget a job with everything that it has. Raises UnknownJobError, UnfinishedError."""
-        job = self._job(owner, id)
+        job = self._job(caller, id)
         if job.state not in ENDED:
             raise UnfinishedError(
                 "a job that has ended",
@@ -157,9 +161,9 @@ class JobDesk:
         self._table.remove(id)
         await asyncio.to_thread(self._archive.drop, id)
 
-    def _job(self, owner: str, id: str) -> Job:
+    def _job(self, caller: Caller, id: str) -> Job:
         job = self._table.get(id)
-        if job is None or job.owner != owner:
+        if job is None or not (caller.is_operator or job.owner == caller.name):
             raise UnknownJobError(
                 "a job of yours that is still kept", f"none of the id {id[:40]!r}", "Look at GET /jobs."
             )
@@ -178,8 +182,10 @@ class JobDesk:
             )
         return self._described(job)
 
-    def _require_quota(self, owner: str, more: int) -> None:
-        most, now = self._settings.max_job_images, self._table.unfinished_of(owner)
+    def _require_quota(self, caller: Caller, more: int) -> None:
+        own, most = caller.most_images, self._settings.max_job_images
+        most = most if own is None else min(own, most)
+        now = self._table.unfinished_of(caller.name)
         if now + more > most:
             raise QuotaError(
                 f"at most {most} images of yours that wait or are worked on",
@@ -213,6 +219,7 @@ class JobDesk:
         return {
             "id": job.id,
             "state": job.state,
+            "owner": job.owner,
             "created": _moment(job.created),
             "ended": _moment(job.ended),
             **vars(job.request),

@@ -175,9 +175,9 @@ class Table:
         rows = self._read("SELECT * FROM jobs WHERE id = ?", id)
         return self._job(rows[0]) if rows else None
 
-    def of_owner(self, owner: str, *, most: int) -> list[Job]:
-        """An owner's jobs, the newest first."""
-        query = "SELECT * FROM jobs WHERE owner = ? ORDER BY created DESC, id LIMIT ?"
+    def of_owner(self, owner: str | None, *, most: int) -> list[Job]:
+        """The jobs of an owner, or of all for None; the newest first."""
+        query = "SELECT * FROM jobs WHERE ?1 IS NULL OR owner = ?1 ORDER BY created DESC, id LIMIT ?2"
         return [self._job(row) for row in self._read(query, owner, most)]
 
     def unfinished(self) -> list[Item]:

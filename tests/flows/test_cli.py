@@ -267,6 +267,25 @@ def test_a_folder_is_restored_by_a_checkpoint_and_again_at_no_cost(
     assert tifffile.imread(changed).shape == (4, 40, 40)
 
 
+def test_keys_are_made_listed_and_revoked(cvdm, project_settings):
+    """The key is told once, to people and to programs; a name that is taken is a message."""
+    code, out, _ = cvdm("keys", "create", "ann", "--operator", "--images", "5", "--json")
+    key = json.loads(out)["key"]
+    assert code == 0 and key.startswith("cvdm_")
+    code, out, _ = cvdm("keys", "list", "--json")
+    (listed,) = json.loads(out)["keys"]
+    assert (listed["name"], listed["role"], listed["images"], listed["revoked"]) == (
+        "ann",
+        "operator",
+        5,
+        None,
+    )
+    assert key not in out and (project_settings.mlruns_dir / "keys.db").is_file()
+    assert "new name" in cvdm("keys", "create", "ann")[2]
+    assert cvdm("keys", "revoke", "ann")[0] == 0 and "revoked" in cvdm("keys", "list")[1]
+    assert cvdm("keys", "calls")[1].strip() == "No call."
+
+
 def test_without_a_service_the_remedy_is_named(cvdm, project_settings, image, tmp_path):
     """A closed port is a paragraph, and no file is written."""
     code, _, err = cvdm("reconstruct", image, "-o", tmp_path / "out.tif", "--server", "http://127.0.0.1:9")

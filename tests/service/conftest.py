@@ -178,6 +178,7 @@ def _start(root: Path, store: Store, port: int, log: Path) -> subprocess.Popen[b
         "CVDM_TRACKING_URI": store.uri,
         "CVDM_CACHE_DIR": str(root / "cache"),
         "CVDM_JOBS_DIR": str(root / "jobs"),
+        "CVDM_KEYS_FILE": str(root / "keys.db"),
         "CVDM_DEVICE": "cpu",
         "CVDM_POLL_SECONDS": "0.3",
         "CVDM_MAX_UPLOAD_BYTES": str(2**20),

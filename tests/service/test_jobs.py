@@ -15,15 +15,24 @@ from starlette.testclient import TestClient
 from service import job_routes
 from service.desk import Desk
 from service.device import Device
+from service.doorkeeper import Caller
 from service.errors import JobsError, RegistryError
 from service.jobs.archive import Archive
 from service.jobs.desk import open_jobs
+from service.keys import Key, Quota
 from service.loading import Resident, Version
 from service.metrics import Metrics
 from service.routes import build_app
 from service.settings import Settings
 
 from .conftest import acquired, tiff_bytes
+
+
+def named_in_header(scope):
+    """Planted: whoever one says to be."""
+    name = dict(scope["headers"]).get(b"x-user", b"ann").decode()
+    return Caller(Key(name, "operator" if name == "root" else "user", Quota(images=4), 0.0, None))
+
 
 LONG = {"samples": "64", "steps": "200"}
 """Minutes for an image of 96 pixels."""
@@ -173,7 +182,7 @@ def test_a_request_does_not_wait_for_a_job(service):
 def test_small_jobs_are_not_stuck_behind_a_huge_one(service, monkeypatch):
     """Neither another user's nor the same user's; planted: turns after a tenth of a second."""
     monkeypatch.setattr("service.jobs.runner.QUANTUM_SECONDS", 0.1)
-    monkeypatch.setattr(job_routes, "_owner", lambda request: request.headers.get("x-user", "ann"))
+    monkeypatch.setattr(job_routes, "caller_of", named_in_header)
     huge = service.begun(acquired(96), **LONG)
     for user in ("ann", "bob"):
         reply = service.enter(acquired(32), headers={"x-user": user})
@@ -188,7 +197,7 @@ def test_small_jobs_are_not_stuck_behind_a_huge_one(service, monkeypatch):
 
 def test_a_job_is_its_owners_alone(service, monkeypatch):
     """Others get the answer that they would get if it did not exist."""
-    monkeypatch.setattr(job_routes, "_owner", lambda request: request.headers.get("x-user", "ann"))
+    monkeypatch.setattr(job_routes, "caller_of", named_in_header)
     id, bob = service.enter(acquired(32)).json()["id"], {"x-user": "bob"}
     service.wait_for(id, "done")
     for method, path in (
@@ -200,6 +209,10 @@ def test_a_job_is_its_owners_alone(service, monkeypatch):
         assert theirs.json()["expected"] == none.json()["expected"]
     assert service.client.get("/jobs", headers=bob).json() == {"jobs": []}
     assert service.job(id)["state"] == "done"
+    root = {"x-user": "root"}
+    assert [job["owner"] for job in service.client.get("/jobs", headers=root).json()["jobs"]] == ["ann"]
+    assert service.client.get(f"/jobs/{id}/result", headers=root).status_code == 200
+    assert service.enter(*[acquired(32)] * 5).status_code == 429  # of the key, below that of the service
 
 
 def test_events_tell_every_step_to_the_end(service):

@@ -1,0 +1,68 @@
+"""The commands `cvdm keys create|list|revoke|calls`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.console import Answer, command
+from flows.settings import Settings
+from service.keys import Keys, Quota, Role
+
+keys = typer.Typer(
+    help="Who may ask the service; without any key, its own machine only.", no_args_is_help=True
+)
+
+Name = Annotated[str, typer.Argument(help="Of the person or program that it is for.")]
+
+
+@command(keys, "keys")
+def create(
+    name: Name,
+    operator: Annotated[bool, typer.Option("--operator", help="Sees all jobs and the metrics.")] = False,
+    requests_per_day: Annotated[int | None, typer.Option(min=1, help="Images a day.")] = None,
+    pixels_per_day: Annotated[int | None, typer.Option(min=1, help="Pixels a day.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Images of jobs that wait or run.")] = None,
+) -> Answer:
+    """Make a key and print it, once: nothing can show it again."""
+    role: Role = "operator" if operator else "user"
+    secret = _keys().create(name, role, Quota(requests_per_day, pixels_per_day, images))
+    text = f"{secret}\nSend it as `Authorization: Bearer KEY`, or set CVDM_KEY; nothing shows it again."
+    return Answer({"name": name, "role": role, "key": secret}, text)
+
+
+@command(keys, "keys")
+def list() -> Answer:
+    """List all keys with their quotas; none can be read."""
+    found = [key.as_json() for key in _keys().listed()]
+    lines = [
+        f"{key['name']:24} {key['role']:9} "
+        + ("revoked " + key["revoked"] if key["revoked"] else "since " + key["created"])
+        for key in found
+    ]
+    nobody = "No key: the service answers its own machine only."
+    return Answer({"keys": found}, "\n".join(lines) or nobody)
+
+
+@command(keys, "keys")
+def revoke(name: Name) -> Answer:
+    """From now on a key opens nothing; its name stays taken."""
+    key = _keys().revoke(name)
+    return Answer(key.as_json(), f"Revoked {name}.")
+
+
+@command(keys, "keys")
+def calls(most: Annotated[int, typer.Option(min=1, help="How many.")] = 50) -> Answer:
+    """List the newest calls: who, what, with which version, of which input."""
+    found = _keys().calls(most=most)
+    lines = [
+        f"{call['moment']} {call['name']:24} {call['status']} {call['method']} {call['path']}"
+        + (f" version {call['version']}" if call["version"] else "")
+        for call in found
+    ]
+    return Answer({"calls": found}, "\n".join(lines) or "No call.")
+
+
+def _keys() -> Keys:
+    return Keys(Settings.prepared().keys_file)

@@ -1,0 +1,150 @@
+"""Keys: shown once, stored as hashes, bounded, revoked; and the door that asks for them."""
+
+import stat
+import threading
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from service.doorkeeper import Doorkeeper, caller_of
+from service.errors import KeysError, QuotaError
+from service.keys import Keys, Quota
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return Keys(tmp_path / "keys.db")
+
+
+@pytest.fixture
+def door(keys, monkeypatch):
+    """An application behind the door; who asks says so."""
+    monkeypatch.setenv("CVDM_TRACKING_URI", "sqlite:////none.db")
+    monkeypatch.setenv("CVDM_KEYS_FILE", str(keys.path))
+
+    def told(request):
+        caller = caller_of(request.scope)
+        headers = {"x-request-id": "7", "x-cvdm-version": "3", "x-cvdm-input-sha256": "ab"}
+        return JSONResponse({"name": caller.name, "operator": caller.is_operator}, headers=headers)
+
+    paths = ("/jobs", "/metrics", "/livez", "/models")
+    app = Doorkeeper(Starlette(routes=[Route(path, told) for path in paths]))
+
+    def client(host="127.0.0.1"):
+        return TestClient(app, client=(host, 5))
+
+    return client
+
+
+def test_a_key_is_shown_once_and_stored_as_its_hash(keys):
+    """The file has neither the key nor a part of it, and nobody else may read the file."""
+    secret = keys.create("ann", quota=Quota(pixels_per_day=5))
+    assert len(secret) > 40
+    content = b"".join(file.read_bytes() for file in keys.path.parent.iterdir())
+    assert secret.encode() not in content and secret[5:20].encode() not in content
+    assert stat.S_IMODE(keys.path.stat().st_mode) == 0o600
+    found = keys.who(secret)
+    assert (found.name, found.role, found.quota) == ("ann", "user", Quota(pixels_per_day=5))
+    assert keys.who(secret[:-1]) is None and keys.who("") is None
+    assert secret not in str([key.as_json() for key in keys.listed()])
+
+
+def test_a_revoked_key_opens_nothing_and_its_name_stays_taken(keys):
+    """Jobs and calls of a name are always the same one's."""
+    secret = keys.create("ann")
+    assert keys.revoke("ann").revoked is not None and keys.who(secret) is None
+    first = keys.listed()[0].revoked
+    assert keys.revoke("ann").revoked == first
+    with pytest.raises(KeysError, match="a new name"):
+        keys.create("ann")
+    with pytest.raises(KeysError, match="ann"):
+        keys.revoke("bob")
+    assert not keys.any
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "x" * 65, "'; --"])
+def test_names_are_plain(keys, name):
+    """They stand in tables, logs and headers."""
+    with pytest.raises(KeysError, match="a name of letters"):
+        keys.create(name)
+
+
+def test_a_day_has_a_bound_and_what_is_refused_does_not_count(keys):
+    """Of images and of pixels, each key by itself; the time to wait ends with the day."""
+    ann = keys.who(keys.create("ann", quota=Quota(requests_per_day=3, pixels_per_day=100)))
+    bob = keys.who(keys.create("bob"))
+    keys.spend(ann, images=2, pixels=60)
+    with pytest.raises(QuotaError, match="100 pixels a day") as refused:
+        keys.spend(ann, images=1, pixels=41)
+    assert 0 < refused.value.retry_after <= 86400
+    with pytest.raises(QuotaError, match="3 images a day"):
+        keys.spend(ann, images=2, pixels=1)
+    keys.spend(ann, images=1, pixels=40)
+    keys.spend(bob, images=1000, pixels=10**12)
+
+
+def test_two_at_a_time_never_exceed_the_bound(keys):
+    """Planted: twenty threads for ten images."""
+    ann = keys.who(keys.create("ann", quota=Quota(requests_per_day=10)))
+    refused = []
+
+    def spend():
+        try:
+            keys.spend(ann, images=1, pixels=1)
+        except QuotaError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=spend) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 10
+
+
+def test_without_a_key_only_this_machine_is_answered(door):
+    """Whoever comes from elsewhere learns what to do."""
+    assert door().get("/jobs").json() == {"name": "everybody", "operator": False}
+    for host in ("10.0.0.7", "2001:db8::1", "nonsense"):
+        reply = door(host).get("/jobs")
+        assert reply.status_code == 401 and "cvdm keys create" in reply.json()["remedy"]
+    assert door("::1").get("/jobs").status_code == 200
+
+
+def test_with_a_key_everybody_needs_one(door, keys):
+    """From this machine too, at once, on every path that is not open; a revoked one is none."""
+    secret = keys.create("ann")
+    keys.create("bob")
+    header = {"authorization": f"Bearer {secret}"}
+    for host in ("127.0.0.1", "10.0.0.7"):
+        client = door(host)
+        for wrong in ({}, {"authorization": "Bearer x"}, {"authorization": f"Basic {secret}"}):
+            reply = client.get("/jobs", headers=wrong)
+            assert reply.status_code == 401 and reply.headers["www-authenticate"] == "Bearer"
+        assert client.get("/jobs", headers=header).json()["name"] == "ann"
+        assert client.get("/livez").status_code == client.get("/models").status_code == 200
+        assert client.get("/nowhere").status_code == 401
+    keys.revoke("ann")
+    assert door().get("/jobs", headers=header).status_code == 401
+
+
+def test_metrics_are_for_operators(door, keys):
+    """403 for users."""
+    user, operator = keys.create("ann"), keys.create("root", "operator")
+    assert door().get("/metrics", headers={"authorization": f"Bearer {user}"}).status_code == 403
+    reply = door().get("/metrics", headers={"authorization": f"Bearer {operator}"})
+    assert reply.json() == {"name": "root", "operator": True}
+
+
+def test_calls_are_kept(door, keys):
+    """Who, what, which version, which input; what was refused at the door is nobody's call."""
+    secret = keys.create("ann")
+    door().get("/jobs", headers={"authorization": f"Bearer {secret}"})
+    door().get("/jobs")
+    (call,) = keys.calls()
+    assert (call["name"], call["method"], call["path"], call["status"]) == ("ann", "GET", "/jobs", 200)
+    assert (call["request_id"], call["version"], call["input_sha256"]) == ("7", "3", "ab")
+    assert secret not in str(call)
