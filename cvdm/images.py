@@ -1,19 +1,19 @@
-"""One plane in, TIFF out: the images that are restored and the reconstructions that are written.
+"""One plane in, TIFF out: the images that models learn from and the reconstructions that are written.
 
 Reading gives one two-dimensional greyscale image in the file's own units, or an ImageError that says what
 was expected, what the file holds and what to do. Writing is complete or not at all (see cvdm/storage.py).
 
-Not covered: stacks, time series and channels, which `cvdm.reading` opens.
+Not covered: reading stacks, time series and channels, which `cvdm.reading` opens.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import chain
+from datetime import datetime
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +24,7 @@ import tifffile
 from cvdm.normalisation import Pixels
 from cvdm.reading.ome import ome_nodes
 from cvdm.reading.opening import read_plane
+from cvdm.reading.stack import Metadata, metadata_of
 from cvdm.reading.units import square_um
 from cvdm.region import bands
 from cvdm.storage import replacing, storage_error
@@ -44,12 +45,14 @@ class Image:
     pixel_size_um: side of a pixel in micrometres, None where the file states none.
     dtype:         the file's type of number, e.g. "uint16".
     full_range:    largest value of an integer type (255, 65535; 1 for 1-bit), None for floating point.
+    metadata:      what else the file says of itself.
     """
 
     pixels: np.ndarray
     pixel_size_um: float | None
     dtype: str
     full_range: float | None
+    metadata: Metadata
 
 
 def read_image(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image:
@@ -61,14 +64,15 @@ def read_image(source: Path | str | BinaryIO, *, max_pixels: int = MAX_PIXELS) -
     """
     with read_plane(source, max_pixels=max_pixels) as stack:
         pixels = stack.plane(0).pixels
-    return Image(pixels, square_um(stack.pixel_size_um), stack.dtype, stack.full_range)
+        size = square_um(stack.pixel_size_um)
+        return Image(pixels, size, stack.dtype, stack.full_range, metadata_of(stack))
 
 
 def write_tiff(path: Path, pixels: np.ndarray, *, pixel_size_um: float | None = None) -> None:
     """Write one (H, W) array losslessly (zlib); the same pixels give the same bytes. Raises StorageError."""
     assert pixels.ndim == 2, pixels.shape
     with replacing(path) as temporary:
-        tags = _tags(pixel_size_um)
+        tags = _tags(None if pixel_size_um is None else (pixel_size_um, pixel_size_um))
         tifffile.imwrite(
             temporary, pixels, compression="zlib", photometric="minisblack", metadata=None, **tags
         )
@@ -76,50 +80,81 @@ def write_tiff(path: Path, pixels: np.ndarray, *, pixel_size_um: float | None = 
 
 def write_ome_tiff(
     target: Path | BinaryIO,
-    channels: Mapping[str, Pixels],
+    planes: Sequence[Mapping[str, Pixels]],
     *,
-    pixel_size_um: float | None,
+    extent: Mapping[str, int] | None = None,
+    metadata: Metadata,
     annotations: Mapping[str, str],
 ) -> None:
-    """Write named (H, W) images of one shape as the channels of a float32 OME-TIFF (axes CYX).
+    """Write named (H, W) images of one shape as the channels of a float32 OME-TIFF (axes TZCYX, shortened).
 
-    Each is asked for its pixels band by band, so none need fit into memory; the first one twice, for the
-    file's identifier. Annotations become one OME MapAnnotation that `read_annotations` gives back. The same
-    content gives the same bytes. Raises StorageError when a path cannot be written, and what a channel
-    raises.
+    planes:      the channels of every place along T and Z, in this order of axes; the same names everywhere.
+    extent:      how many places there are along T and Z; missing axes have one.
+    metadata:    facts to keep; wavelengths are one per channel, names are those of `planes`.
+    annotations: become one OME MapAnnotation that `read_annotations` gives back.
+
+    Each image is asked for its pixels band by band, so none need fit into memory; the first one twice, for
+    the file's identifier. The same content gives the same bytes. Raises StorageError when a path cannot be
+    written, and what an image raises.
     """
-    ((height, width),) = {pixels.shape for pixels in channels.values()}
+    extent = {axis: length for axis, length in (extent or {}).items() if length > 1}
+    names = list(planes[0])
+    ((height, width),) = {pixels.shape for pixels in planes[0].values()}
+    assert len(planes) == prod(extent.values()) and set(extent) <= set("TZ"), (len(planes), extent)
+    axes = "".join(axis for axis in "TZ" if axis in extent) + "CYX"
+    shape = (*(extent[axis] for axis in axes[:-3]), len(names), height, width)
     values = {str(key): _xml_text(value) for key, value in annotations.items()}
-    content = hashlib.sha256(repr((values, list(channels), height, width)).encode())
-    for band in _encoded(next(iter(channels.values()))):
+    content = hashlib.sha256(repr((values, names, height, width)).encode())
+    for band in _encoded(planes[0][names[0]]):
         content.update(band)
-    metadata: dict[str, Any] = {
-        "axes": "CYX",
-        "Channel": {"Name": list(channels)},
+    described: dict[str, Any] = {
+        "axes": axes,
+        "Channel": [_described_channel(name, at, metadata) for at, name in enumerate(names)],
         "MapAnnotation": {"Namespace": ANNOTATION_NAMESPACE, "Value": values},
         "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, content.hexdigest())),
+        **_described_image(metadata),
     }
-    if pixel_size_um is not None:
-        for axis in "XY":
-            metadata |= {f"PhysicalSize{axis}": float(pixel_size_um), f"PhysicalSize{axis}Unit": "µm"}
-    shape = (len(channels), height, width)
     with ExitStack() as exits:
         place = exits.enter_context(replacing(target)) if isinstance(target, Path) else target
         try:
             tifffile.imwrite(
                 place,
-                chain.from_iterable(_encoded(pixels) for pixels in channels.values()),
+                (band for plane in planes for name in names for band in _encoded(plane[name])),
                 shape=shape,
                 dtype=STORED,
                 bigtiff=4 * prod(shape) > LARGEST_TIFF,
                 byteorder="<",
                 ome=True,
                 photometric="minisblack",
-                metadata=metadata,
-                **_tags(pixel_size_um),
+                metadata=described,
+                **_tags(metadata.pixel_size_um),
             )
         except OSError as error:
             raise storage_error(error, target if isinstance(target, Path) else "the image") from error
+
+
+def _described_channel(name: str, at: int, metadata: Metadata) -> dict[str, Any]:
+    """OME attributes of a channel."""
+    described: dict[str, Any] = {"Name": _xml_text(name)}
+    wavelengths = {"Excitation": metadata.wavelengths_nm, "Emission": metadata.emission_nm}
+    for kind, found in wavelengths.items():
+        if found and (wavelength := found[at]) is not None:
+            described |= {f"{kind}Wavelength": wavelength, f"{kind}WavelengthUnit": "nm"}
+    return described
+
+
+def _described_image(metadata: Metadata) -> dict[str, Any]:
+    """OME attributes of an image; a date only where OME's schema would know it as one."""
+    y, x = metadata.pixel_size_um or (None, None)
+    lengths = {"X": x, "Y": y, "Z": metadata.z_step_um}
+    described: dict[str, Any] = {}
+    for axis, length in lengths.items():
+        if length is not None:
+            described |= {f"PhysicalSize{axis}": float(length), f"PhysicalSize{axis}Unit": "µm"}
+    with suppress(ValueError):
+        if metadata.acquired is not None:
+            described["AcquisitionDate"] = datetime.fromisoformat(metadata.acquired).isoformat()
+    return described
 
 
 def _encoded(pixels: Pixels) -> Iterator[bytes]:
@@ -137,11 +172,12 @@ def read_annotations(source: Path | str | BinaryIO) -> dict[str, str]:
     return {entry.get("K", ""): entry.text or "" for node in ours for entry in node.iter() if entry.get("K")}
 
 
-def _tags(pixel_size_um: float | None) -> dict[str, Any]:
-    """Resolution tags in pixels per centimetre, for readers that know no OME-XML."""
-    if pixel_size_um is None:
+def _tags(size: tuple[float, float] | None) -> dict[str, Any]:
+    """Resolution tags in pixels per centimetre, for readers that know no OME-XML; size: (y, x) in µm."""
+    if size is None:
         return {}
-    return {"resolution": (1e4 / pixel_size_um, 1e4 / pixel_size_um), "resolutionunit": "CENTIMETER"}
+    y, x = size
+    return {"resolution": (1e4 / x, 1e4 / y), "resolutionunit": "CENTIMETER"}
 
 
 def _xml_text(value: object) -> str:

@@ -1,34 +1,44 @@
-"""One image file restored into another, of whatever size.
+"""One image file restored into another, of whatever size and with whatever axes.
 
-An image that fits is restored in memory. A larger one goes through a folder beside the result, which is
-removed when the result is there; what an end of the process leaves in it is taken up by the next attempt.
+An image that fits is restored in memory. A larger one, and a stack, goes through a folder beside the result,
+which is removed when the result is there; what an end of the process leaves in it is taken up by the next
+attempt. A stack is restored plane by plane, each as if it were alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
+
+import numpy as np
 
 from cvdm.checkpoint import Checkpoint
 from cvdm.config import SamplingConfig
 from cvdm.errors import ImageError, StorageError
-from cvdm.field_of_view import Progress
+from cvdm.field_of_view import Progress, evaluations
 from cvdm.images import write_ome_tiff
-from cvdm.planes import Folder
-from cvdm.posterior import Posterior, posterior_of
-from cvdm.reading.opening import read_plane
-from cvdm.reading.stack import Stack
-from cvdm.reading.units import square_um
+from cvdm.normalisation import Pixels
+from cvdm.planes import FileImage, Folder, Write
+from cvdm.posterior import CHANNELS, Posterior, posterior_of
+from cvdm.reading.opening import read_stack
+from cvdm.reading.stack import Metadata, Stack, metadata_of
+from cvdm.region import Region, bands
 
 MOST_PIXELS = 2**36
 """Of one image; the disk is a closer bound."""
 PIXELS_IN_MEMORY = 2**23
 """Up to which an image is restored in memory, where it takes some 100 bytes per pixel."""
 DISK_BYTES = 130
-"""Per pixel of an image that goes through files, with its result."""
+"""Per pixel of the plane that is restored, in files, with its result."""
+RESTORED_BYTES = 32
+"""Per pixel of every other plane: restored, and in the result."""
+SEEDS = 2**63
 
 
 def restore_file(
@@ -41,39 +51,163 @@ def restore_file(
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Restore a two-dimensional image and write reconstruction, uncertainty and bounds as OME-TIFF.
+    """Restore an image, or every plane of a stack, and write an OME-TIFF that keeps what the file says.
 
-    The result has a pixel size where the input has one. folder: where the work is kept while it lasts,
-    whatever the image's size; beside the result, and for a large image only, when it is None.
-    Raises ImageError, StorageError.
+    The result has reconstruction, uncertainty and bounds as channels, of each channel of the input. Plane n
+    of a stack, in the file's order, is drawn with `sampling.seed` + n, and is what that plane alone with that
+    seed comes to. folder: where the work is kept while it lasts, whatever the image's size; beside the
+    result, and for a stack or a large image only, when it is None. Raises ImageError, StorageError.
     """
     if target.exists() and source.exists() and target.samefile(source):
         raise ImageError("an output other than the input", str(target), "Choose another -o.")
-    with read_plane(source, max_pixels=MOST_PIXELS) as image:
-        height, width = image.shape
-        if folder is None and height * width <= PIXELS_IN_MEMORY:
-            pixels = image.plane(0).pixels
+    with read_stack(source, max_pixels=MOST_PIXELS) as stack:
+        if folder is None and stack.plane_count == 1 and prod(stack.shape) <= PIXELS_IN_MEMORY:
+            pixels = stack.plane(0).pixels
             posterior = posterior_of(checkpoint, pixels, sampling=sampling, progress=progress)
-            _write(posterior, target, image, annotations)
+            _write([posterior.channels()], target, stack, annotations)
             return
         folder = folder or target.with_name(f".{target.name}.cvdm")
-        workspace = Folder(folder, _identity(checkpoint, source, sampling))
+        work = _Work(checkpoint, stack, sampling, folder, _identity(checkpoint, source, sampling), progress)
         try:
-            require_room(folder, height * width)
-            stored = workspace.image("input", (height, width), partial(image.copy_plane, 0))
-            posterior = posterior_of(
-                checkpoint, stored, sampling=sampling, workspace=workspace, progress=progress
-            )
-            _write(posterior, target, image, annotations)
+            require_room(folder, stack.shape)
+            _write(work.restored(), target, stack, annotations)
         except ImageError:  # another attempt would come to the same
             shutil.rmtree(folder)
             raise
         shutil.rmtree(folder)
 
 
-def _write(posterior: Posterior, target: Path, image: Stack, annotations: Mapping[str, str]) -> None:
-    write_ome_tiff(
-        target, posterior.channels(), pixel_size_um=square_um(image.pixel_size_um), annotations=annotations
+def evaluations_of(checkpoint: Checkpoint, stack: Stack, sampling: SamplingConfig) -> int:
+    """How many evaluations of a tile it takes to restore a file."""
+    *_, height, width = stack.shape
+    return stack.plane_count * evaluations(checkpoint.model, (height, width), sampling)
+
+
+class _Work:
+    """A file on its way through a folder."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        stack: Stack,
+        sampling: SamplingConfig,
+        folder: Path,
+        identity: str,
+        progress: Progress | None,
+    ) -> None:
+        self._checkpoint, self._stack, self._sampling = checkpoint, stack, sampling
+        self._identity, self._progress = identity, progress
+        self._folder = Folder(folder, identity)
+        self._shape = (stack.shape[-2], stack.shape[-1])
+
+    def restored(self) -> list[Mapping[str, Pixels]]:
+        """The channels of the result at every place along T and Z."""
+        stack = self._stack
+        if stack.plane_count == 1:
+            return [self._posterior(0, self._folder).channels()]
+        planes = [self._kept(position) for position in range(stack.plane_count)]
+        labels = channel_labels(stack)
+        found: dict[tuple[int, int], dict[str, Pixels]] = {}
+        for position, maps in enumerate(planes):
+            index = stack.index(position)
+            label = labels[index.get("C", 0)]
+            place = found.setdefault((index.get("T", 0), index.get("Z", 0)), {})
+            place |= {_result_name(label, name): pixels for name, pixels in maps.items()}
+        return [found[place] for place in sorted(found)]
+
+    def _kept(self, position: int) -> dict[str, Pixels]:
+        """The maps of a plane, in a file that stays until all planes are there."""
+        height, width = self._shape
+
+        def fill(write: Write, scratch: Path) -> None:
+            workspace = Folder(self._folder.path / "plane", repr((self._identity, position)))
+            maps = self._posterior(position, workspace).channels().values()
+            for at, pixels in enumerate(maps):
+                for region in bands(height, width):
+                    write(_lowered(region, at * height), pixels[region.slices])
+
+        maps = self._folder.image(f"plane-{position}", (len(CHANNELS) * height, width), fill)
+        return {name: _Part(maps, at * height, self._shape) for at, name in enumerate(CHANNELS)}
+
+    def _posterior(self, position: int, workspace: Folder) -> Posterior:
+        stored = workspace.image("input", self._shape, partial(self._stack.copy_plane, position))
+        seed = (self._sampling.seed + position) % SEEDS
+        with _named(self._stack, position):
+            return posterior_of(
+                self._checkpoint,
+                stored,
+                sampling=replace(self._sampling, seed=seed),
+                workspace=workspace,
+                progress=None if self._progress is None else partial(self._report, position),
+            )
+
+    def _report(self, position: int, done: int, total: int) -> None:
+        assert self._progress is not None
+        self._progress(position * total + done, self._stack.plane_count * total)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """An image (H, W) among others in a file; `cvdm.normalisation.Pixels`."""
+
+    file: FileImage
+    top: int
+    shape: tuple[int, int]
+
+    def __getitem__(self, index: tuple[slice, slice], /) -> np.ndarray:
+        top, bottom, step = index[0].indices(self.shape[0])
+        return self.file[slice(self.top + top, self.top + bottom, step), index[1]]
+
+
+def channel_labels(stack: Stack) -> list[str]:
+    """What tells the channels of a stack apart: their names where these do; "" for a single one."""
+    count = dict(zip(stack.axes, stack.shape, strict=True)).get("C", 1)
+    if count == 1:
+        return [""]
+    names = stack.channel_names
+    if len(names) == count and len(set(names)) == count and all(names):
+        return list(names)
+    return [f"channel {number}" for number in range(count)]
+
+
+def _result_name(label: str, name: str) -> str:
+    return f"{label} {name}" if label else name
+
+
+def _lowered(region: Region, rows: int) -> Region:
+    return Region(region.top + rows, region.bottom + rows, region.left, region.right)
+
+
+@contextmanager
+def _named(stack: Stack, position: int) -> Iterator[None]:
+    """Say which plane of a stack it is that cannot be restored."""
+    try:
+        yield
+    except ImageError as error:
+        if stack.plane_count == 1:
+            raise
+        place = ", ".join(f"{axis}={at}" for axis, at in stack.index(position).items())
+        raise ImageError(error.expected, f"at {place}: {error.actual}", error.remedy) from error
+
+
+def _write(
+    planes: list[Mapping[str, Pixels]], target: Path, stack: Stack, annotations: Mapping[str, str]
+) -> None:
+    lengths = dict(zip(stack.axes, stack.shape, strict=True))
+    extent = {axis: lengths[axis] for axis in "TZ" if axis in lengths}
+    metadata = result_metadata(metadata_of(stack), len(channel_labels(stack)))
+    write_ome_tiff(target, planes, extent=extent, metadata=metadata, annotations=annotations)
+
+
+def result_metadata(metadata: Metadata, channels: int) -> Metadata:
+    """What a file with so many channels says of itself, for the channels of its result."""
+
+    def each(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
+        known = values if len(values) == channels else ()
+        return tuple(value for value in known for _ in CHANNELS)
+
+    return replace(
+        metadata, wavelengths_nm=each(metadata.wavelengths_nm), emission_nm=each(metadata.emission_nm)
     )
 
 
@@ -88,17 +222,23 @@ def _identity(checkpoint: Checkpoint, source: Path, sampling: SamplingConfig) ->
     return repr((content, weights.hexdigest(), checkpoint.normalisation, sampling))
 
 
-def require_room(folder: Path, pixels: int) -> None:
+def require_room(folder: Path, shape: tuple[int, ...]) -> None:
     """Refuse at once what would fail after hours. What is there of an earlier attempt counts as room.
 
     Raises StorageError.
     """
-    taken = sum(file.stat().st_size for file in folder.iterdir())
-    needed, free = pixels * DISK_BYTES, shutil.disk_usage(folder).free + taken
+    taken = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    needed, free = disk_bytes(shape), shutil.disk_usage(folder).free + taken
     if needed > free:
         raise StorageError(
-            f"{needed / 2**30:.0f} GiB of disk space beside the result while an image of {pixels / 1e6:.0f} "
-            "megapixels is restored",
-            f"{free / 2**30:.0f} GiB",
+            f"{needed / 2**30:.1f} GiB of disk space beside the result while an image of "
+            f"{' x '.join(str(length) for length in shape)} pixels is restored",
+            f"{free / 2**30:.1f} GiB",
             "Write the result to a larger disk, or crop the image.",
         )
+
+
+def disk_bytes(shape: tuple[int, ...]) -> int:
+    """What restoring an image or stack of that shape takes on disk while it lasts, its result included."""
+    plane = shape[-2] * shape[-1]
+    return plane * DISK_BYTES + (prod(shape) - plane) * RESTORED_BYTES

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from cvdm.images import write_ome_tiff
+from cvdm.reading import Metadata
 from cvdm.validation import Validation
 from flows import pictures, schedule_pictures
 
@@ -33,5 +34,6 @@ def snapshot_files(step: int, validation: Validation) -> dict[str, bytes]:
 
 def _map_file(time_map: np.ndarray) -> bytes:
     target = io.BytesIO()
-    write_ome_tiff(target, {"time_of_equal_signal_and_noise": time_map}, pixel_size_um=None, annotations={})
+    planes = [{"time_of_equal_signal_and_noise": time_map}]
+    write_ome_tiff(target, planes, metadata=Metadata(), annotations={})
     return target.getvalue()

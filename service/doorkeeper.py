@@ -1,18 +1,22 @@
 """In front of every path of the service, BentoML's own included: who comes, and may he?
 
 With keys, whoever has none is answered 401, but for `OPEN` paths. Without any key the service is open to its
-own machine, and to nobody else.
+own machine, and to nobody else. A page of another site that a browser shows is nobody here: neither may it
+have the browser change anything (`Origin`), nor pass for this machine under a name of its own (`Host`).
 """
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse
 
 from service.errors import ForbiddenError, ServiceError, UnauthorizedError
@@ -26,6 +30,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/livez", "/readyz", "/healthz", "/models")
 """Paths for which nobody needs a key: how the service is, and which models it has."""
+PAGE = "/ui"
+"""The page and all below it, which is the same for everybody."""
+COOKIE = "cvdm_key"
+READING = ("GET", "HEAD", "OPTIONS")
 OPERATORS = ("/metrics",)
 """Paths for operators."""
 EVERYBODY = "everybody"
@@ -72,7 +80,7 @@ class Doorkeeper:
         self._settled = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or _is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:
@@ -99,6 +107,8 @@ class Doorkeeper:
 
     def _admitted(self, scope: Scope) -> Caller:
         """Raises UnauthorizedError, ForbiddenError."""
+        headers = Headers(scope=scope)
+        _require_own_page(scope["method"], headers)
         keys = self._file()
         if keys is None or not keys.any:
             if not _is_near(scope):
@@ -107,8 +117,9 @@ class Doorkeeper:
                     "a service without keys, and a client elsewhere",
                     "Make keys on the service's machine with `cvdm keys create NAME`.",
                 )
+            _require_near_name(headers)
             return Caller()
-        secret = _secret(Headers(scope=scope))
+        secret = secret_of(headers)
         key = keys.who(secret) if secret else None
         if key is None:
             raise UnauthorizedError(
@@ -134,15 +145,49 @@ def caller_of(scope: Scope) -> Caller:
     return caller if isinstance(caller, Caller) else Caller()
 
 
-def _secret(headers: Headers) -> str | None:
+def secret_of(headers: Headers) -> str | None:
+    """The key that a request brings, in its Authorization header or else in the page's cookie."""
     kind, _, secret = headers.get("authorization", "").partition(" ")
-    return secret.strip() or None if kind.lower() == "bearer" else None
+    if kind.lower() == "bearer":
+        return secret.strip() or None
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE) or None
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path == PAGE or path.startswith(f"{PAGE}/")
+
+
+def _require_own_page(method: str, headers: Headers) -> None:
+    """Raise ForbiddenError when a page of another site would have something changed."""
+    origin = headers.get("origin")
+    if method not in READING and origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        raise ForbiddenError(
+            "a request of this service's own page, or of a program",
+            f"one of a page from {origin[:100]!r}",
+            "Open the service's page at /ui, or ask from a program.",
+        )
+
+
+def _require_near_name(headers: Headers) -> None:
+    """Raise ForbiddenError when a browser was led to this machine under another one's name."""
+    name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    known = ("localhost", socket.gethostname().lower())
+    if not (name in known or name.endswith(".localhost") or _is_loopback(name)):
+        raise ForbiddenError(
+            "a service without keys asked as localhost",
+            f"it asked as {name[:100]!r}",
+            "Ask at http://127.0.0.1, or make keys with `cvdm keys create NAME`.",
+        )
 
 
 def _is_near(scope: Scope) -> bool:
     """Whether the client is on this machine."""
     client = scope.get("client")
+    return client is None or _is_loopback(client[0])
+
+
+def _is_loopback(address: str) -> bool:
     try:
-        return client is None or ipaddress.ip_address(client[0]).is_loopback
+        return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False

@@ -16,6 +16,7 @@ from cvdm.config import SamplingConfig
 from cvdm.field_of_view import Progress
 from cvdm.images import read_image, write_ome_tiff
 from cvdm.posterior import reconstruct
+from cvdm.restoration import result_metadata
 from service.loading import Resident
 from service.schema import Order, Provenance
 from service.streams import plain
@@ -49,8 +50,8 @@ def restore(resident: Resident, file: BinaryIO, order: Order, max_pixels: int, p
     reply = tempfile.TemporaryFile(prefix="cvdm-")  # noqa: SIM115 - lives until the client has read it
     write_ome_tiff(
         plain(reply),
-        result.channels(),
-        pixel_size_um=image.pixel_size_um,
+        [result.channels()],
+        metadata=result_metadata(image.metadata, 1),
         annotations=provenance.annotations(),
     )
     size = reply.seek(0, os.SEEK_END)

@@ -54,7 +54,7 @@ async def enter(request: Request) -> Response:
     """POST /jobs."""
     from service.jobs.desk import Uploaded
 
-    desk = _jobs(request)
+    desk = jobs_of(request)
     upload = await request.app.state.desk.received_job(request)
     try:
         images = [Uploaded(image.filename or "image", image.file) for image in upload.images]
@@ -67,7 +67,7 @@ async def enter(request: Request) -> Response:
 
 async def listed(request: Request) -> Response:
     """GET /jobs."""
-    return JSONResponse({"jobs": _jobs(request).jobs(caller_of(request.scope))})
+    return JSONResponse({"jobs": jobs_of(request).jobs(caller_of(request.scope))})
 
 
 async def described(request: Request) -> Response:
@@ -77,13 +77,13 @@ async def described(request: Request) -> Response:
 
 async def removed(request: Request) -> Response:
     """DELETE /jobs/{id}."""
-    await _jobs(request).remove(caller_of(request.scope), request.path_params["id"])
+    await jobs_of(request).remove(caller_of(request.scope), request.path_params["id"])
     return Response(status_code=204)
 
 
 async def cancelled(request: Request) -> Response:
     """POST /jobs/{id}/cancel."""
-    return JSONResponse(_jobs(request).cancel(caller_of(request.scope), request.path_params["id"]))
+    return JSONResponse(jobs_of(request).cancel(caller_of(request.scope), request.path_params["id"]))
 
 
 async def events(request: Request) -> Response:
@@ -104,11 +104,12 @@ async def result(request: Request) -> Response:
                 "a job of one image", f"one of {len(images)}", f"Ask for /jobs/{id}/images/NUMBER/result."
             )
         number = 0
-    path, name = _jobs(request).result(caller_of(request.scope), id, number)
+    path, name = jobs_of(request).result(caller_of(request.scope), id, number)
     return FileResponse(path, media_type="image/tiff", filename=name)
 
 
-def _jobs(request: Request) -> JobDesk:
+def jobs_of(request: Request) -> JobDesk:
+    """Who answers for jobs. Raises JobsError."""
     desk: JobDesk | CvdmError = request.app.state.jobs
     if isinstance(desk, CvdmError):
         raise copy(desk)
@@ -116,7 +117,7 @@ def _jobs(request: Request) -> JobDesk:
 
 
 def _described(request: Request) -> dict[str, Any]:
-    return _jobs(request).describe(caller_of(request.scope), request.path_params["id"])
+    return jobs_of(request).describe(caller_of(request.scope), request.path_params["id"])
 
 
 async def _changes(request: Request, told: dict[str, Any]) -> AsyncIterator[str]:

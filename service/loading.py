@@ -43,6 +43,8 @@ class Version:
     git_commit: str | None = None
     verdict: str | None = None
     """The gate's word on it: promote, reject or undecided; None before the gate spoke."""
+    card: str | None = None
+    """Its model card, Markdown."""
 
     @property
     def model(self) -> str:
@@ -213,6 +215,7 @@ def _described(task: str, entry: Any, pointed: Mapping[int, list[str]]) -> Versi
         dataset_digest=entry.tags.get("dataset_digest"),
         git_commit=entry.tags.get("git_commit"),
         verdict=entry.tags.get("verdict"),
+        card=entry.description or None,
     )
 
 

@@ -102,6 +102,12 @@ class Residents:
         self._shelf.keep(resident)
         return resident
 
+    def card(self, task: str, number: int) -> str:
+        """A version's model card, Markdown. Raises UnknownTaskError, UnknownVersionError."""
+        task = self._task_named(task)
+        version = self._find(task, number) or self._no_version(task, number)
+        return version.card or f"Version {number} of {task} has no model card.\n"
+
     def describe(self) -> dict[str, Any]:
         """The reply of GET /models."""
         error = self._registry_error

@@ -21,6 +21,9 @@ from starlette.routing import Route
 from service.errors import JobsError
 from service.guard import guarded
 from service.job_routes import job_routes
+from service.page import page
+from service.session_routes import session_routes
+from service.view_routes import view_routes
 
 if TYPE_CHECKING:  # imports torch and MLflow, which the supervising process has no use for
     from service.desk import Desk
@@ -33,8 +36,10 @@ def build_app() -> Starlette:
     routes = [
         Route("/reconstruct", guarded(reconstruct), methods=["POST"]),
         Route("/models", guarded(models), methods=["GET"]),
+        Route("/models/{task}/{version:int}/card", guarded(card), methods=["GET"]),
     ]
-    app = Starlette(routes=[*routes, *job_routes()], exception_handlers={HTTPException: _http_error})
+    everything = [*routes, *job_routes(), *view_routes(), *session_routes(), page()]
+    app = Starlette(routes=everything, exception_handlers={HTTPException: _http_error})
     app.state.jobs = JobsError(
         "a service that keeps jobs", "one without a folder for them", "Set CVDM_JOBS_DIR and start it again."
     )
@@ -54,6 +59,12 @@ async def reconstruct(request: Request) -> Response:
 async def models(request: Request) -> Response:
     """GET /models: every known version and what became of it."""
     return JSONResponse(_desk(request).models())
+
+
+async def card(request: Request) -> Response:
+    """GET /models/{task}/{version}/card: a version's model card, in Markdown."""
+    task, version = request.path_params["task"], request.path_params["version"]
+    return Response(_desk(request).residents.card(task, version), media_type="text/markdown")
 
 
 def _desk(request: Request) -> Desk:

@@ -73,14 +73,15 @@ def shown(text: str) -> str:
 def _version(text: str) -> int | str | None:
     if text == CHAMPION:
         return None
-    return text if text == PREVIOUS else _integer("version", text, 1, 2**31 - 1)
+    return text if text == PREVIOUS else integer("version", text, 1, 2**31 - 1)
 
 
 def _optional(name: str, given: Mapping[str, str], least: int, most: int) -> int | None:
-    return _integer(name, given[name], least, most) if name in given else None
+    return integer(name, given[name], least, most) if name in given else None
 
 
-def _integer(name: str, text: str, least: int, most: int) -> int:
+def integer(name: str, text: str, least: int, most: int) -> int:
+    """A client's whole number. Raises ParameterError."""
     if re.fullmatch(r"-?[0-9]{1,20}", text) and least <= int(text) <= most:
         return int(text)
     also = f"{CHAMPION!r}, {PREVIOUS!r} or " if name == "version" else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import prod
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -138,11 +138,15 @@ class Stack(Metadata):
     def plane_count(self) -> int:
         return prod(self.shape[:-2])
 
-    def _place(self, position: int) -> tuple[dict[str, int], str]:
-        """A plane's index along the axes, and what messages call it."""
+    def index(self, position: int) -> dict[str, int]:
+        """The place along each axis but Y and X of the plane at a position in the file's order."""
         assert 0 <= position < self.plane_count, position
         place = np.unravel_index(position, self.shape[:-2])
-        index = {axis: int(at) for axis, at in zip(self.axes[:-2], place, strict=True)}
+        return {axis: int(at) for axis, at in zip(self.axes[:-2], place, strict=True)}
+
+    def _place(self, position: int) -> tuple[dict[str, int], str]:
+        """A plane's index along the axes, and what messages call it."""
+        index = self.index(position)
         return index, self.label + "".join(f", {axis}={at}" for axis, at in index.items())
 
     def _stored(self, position: int, label: str, decode: Decoder) -> np.ndarray:
@@ -171,6 +175,11 @@ class Stack(Metadata):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def metadata_of(stack: Stack) -> Metadata:
+    """What a stack's file says of itself, without the file."""
+    return Metadata(**{fact.name: getattr(stack, fact.name) for fact in fields(Metadata)})
 
 
 def finite_float32(stored: np.ndarray, label: str) -> np.ndarray:

@@ -3,6 +3,7 @@
     jobs.db                 the table
     files/JOB/NUMBER/input          as it was uploaded
     files/JOB/NUMBER/work/          while it is restored
+    files/JOB/NUMBER/views/         planes of the input that somebody has looked at
     files/JOB/NUMBER/result.ome.tif written whole or not at all
     incoming/               uploads that are no job yet
 
@@ -87,6 +88,10 @@ class Archive:
     def result(self, id: str, number: int) -> Path:
         """The restored image; there as soon as it is whole."""
         return self._files / id / str(number) / "result.ome.tif"
+
+    def views(self, id: str, number: int) -> Path:
+        """Where decoded planes of the input are kept for whoever looks at them."""
+        return self._files / id / str(number) / "views"
 
     def clear_work(self, id: str, number: int) -> None:
         """Remove what was begun of an image that will not be restored."""

@@ -12,21 +12,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from cvdm.errors import ImageError
-from cvdm.field_of_view import evaluations
-from cvdm.images import MAX_PIXELS, read_image
+from cvdm.images import MAX_PIXELS, read_annotations
 from cvdm.posterior import require_familiar
-from cvdm.reading.opening import read_plane
-from cvdm.restoration import require_room
+from cvdm.reading import read_stack
+from cvdm.restoration import disk_bytes, evaluations_of, require_room
 from service.device import Device
 from service.doorkeeper import Caller
 from service.errors import ParameterError, QuotaError, UnfinishedError, UnknownJobError
 from service.jobs.archive import Archive
 from service.jobs.runner import Runner
 from service.jobs.table import ENDED, Item, Job, NewItem, Request, Table
+from service.jobs.views import Views
 from service.loading import Resident
 from service.metrics import Metrics
 from service.residents import Residents
@@ -59,6 +60,7 @@ class JobDesk:
         residents: Residents,
     ) -> None:
         self.runner = runner
+        self.views = Views(archive)
         self._settings, self._table, self._archive, self._residents = settings, table, archive, residents
         self._limits = Limits(settings.max_samples, settings.max_steps)
         # Of its own: a request for a small image does not wait until a large one is copied.
@@ -95,7 +97,7 @@ class JobDesk:
                 )
                 for number, (image, digest) in enumerate(zip(images, digests, strict=True))
             ]
-            pixels = sum(height * width for height, width in (item.shape for item in items))
+            pixels = sum(prod(item.shape) for item in items)
             await asyncio.to_thread(caller.spend, images=len(items), pixels=pixels)
             self._archive.accept(id)
             request = _request(resident, order)
@@ -115,6 +117,7 @@ class JobDesk:
     async def close(self) -> None:
         """After the device is closed: what is unfinished is the next process's."""
         self._intake.shutdown(wait=False, cancel_futures=True)
+        self.views.close()
         await self.runner.drain()
         self._table.close()
         self._archive.close()
@@ -128,14 +131,35 @@ class JobDesk:
         owner = None if caller.is_operator else caller.name
         return [self._described(job) for job in self._table.of_owner(owner, most=LISTED)]
 
-    def result(self, caller: Caller, id: str, number: int) -> tuple[Path, str]:
-        """The file of a restored image, and a name for it. Raises UnknownJobError, UnfinishedError."""
+    def item(self, caller: Caller, id: str, number: int) -> Item:
+        """One image of a job. Raises UnknownJobError."""
         job = self._job(caller, id)
         if not 0 <= number < len(job.items):
             raise UnknownJobError(
                 f"an image from 0 to {len(job.items) - 1} of job {id}", str(number), "Correct the number."
             )
-        item = job.items[number]
+        return job.items[number]
+
+    async def provenance(self, caller: Caller, id: str) -> dict[str, Any]:
+        """What GET /provenance/ID tells: what made the results of a job, as they say it themselves.
+
+        Raises UnknownJobError.
+        """
+        job = self._job(caller, id)
+
+        def told() -> list[dict[str, Any]]:
+            return [
+                {"number": item.number, "name": item.name}
+                | read_annotations(self._archive.result(id, item.number))
+                for item in job.items
+                if item.state == "done"
+            ]
+
+        return {"id": id, "created": _moment(job.created), "images": await asyncio.to_thread(told)}
+
+    def result(self, caller: Caller, id: str, number: int) -> tuple[Path, str]:
+        """The file of a restored image, and a name for it. Raises UnknownJobError, UnfinishedError."""
+        item = self.item(caller, id, number)
         if item.state != "done":
             raise UnfinishedError(
                 "a restored image",
@@ -198,18 +222,18 @@ class JobDesk:
     ) -> NewItem:
         """Refuse at once what could not be restored later. Raises ImageError, StorageError."""
         path, checkpoint = self._archive.received(id, number), resident.checkpoint
+        sampling = order.sampling(checkpoint.recipe.sampling)
         try:
-            with read_plane(path, max_pixels=self._settings.max_job_pixels) as image:
-                height, width = image.shape
-            if height * width <= min(self._settings.max_pixels, MAX_PIXELS):
-                require_familiar(checkpoint.normalisation, read_image(path).pixels)
+            with read_stack(path, max_pixels=self._settings.max_job_pixels) as stack:
+                if prod(stack.shape) <= min(self._settings.max_pixels, MAX_PIXELS):
+                    for plane in stack.planes():
+                        require_familiar(checkpoint.normalisation, plane.pixels)
+                axes, shape = stack.axes, stack.shape
+                total = evaluations_of(checkpoint, stack, sampling)
         except ImageError as error:
             raise ImageError(error.expected, f"{name[:100]}: {error.actual}", error.remedy) from error
-        require_room(path.parent, height * width)
-        sampling = order.sampling(checkpoint.recipe.sampling)
-        return NewItem(
-            name, digest, (height, width), evaluations(checkpoint.model, (height, width), sampling)
-        )
+        require_room(path.parent, shape)
+        return NewItem(name, digest, axes, shape, total)
 
     def _described(self, job: Job) -> dict[str, Any]:
         done = sum(self.runner.done(item) for item in job.items)
@@ -226,6 +250,7 @@ class JobDesk:
             "percent": round(100 * done / total, 1),
             "images_ahead": waiting.index(job.id) if job.id in waiting else 0,
             "seconds_left": None if left is None else round(left, 1),
+            "estimate": self._estimated(job),
             "images": [self._described_item(item) for item in job.items],
             "links": {
                 "self": f"/jobs/{job.id}",
@@ -234,13 +259,21 @@ class JobDesk:
             },
         }
 
+    def _estimated(self, job: Job) -> dict[str, Any]:
+        """What a job costs on a device of its own; seconds are None before anything was ever restored."""
+        seconds = self.runner.seconds(job)
+        return {
+            "seconds": None if seconds is None else round(seconds, 1),
+            "disk_mib": round(sum(disk_bytes(item.shape) for item in job.items) / 2**20, 1),
+            "evaluations": sum(item.total for item in job.items),
+        }
+
     def _described_item(self, item: Item) -> dict[str, Any]:
-        height, width = item.shape
         return {
             "number": item.number,
             "name": item.name,
-            "height": height,
-            "width": width,
+            "axes": item.axes,
+            "shape": item.shape,
             "state": item.state,
             "percent": round(100 * self.runner.done(item) / item.total, 1),
             "seconds": round(item.seconds, 2),

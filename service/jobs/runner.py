@@ -70,9 +70,10 @@ class Runner:
         self._running: dict[tuple[str, int], _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake, self._closing = asyncio.Event(), asyncio.Event()
+        self._paces: dict[str, float] = {}
+        """Run of a version -> seconds per work of the image that it restores now."""
         self._had: defaultdict[str, deque[tuple[float, float]]] = defaultdict(deque)
         """Owner -> when an image of theirs ended, and how long it had the device."""
-        self._pace: float | None = None
 
     async def run(self) -> None:
         """Bring to the device what waits, and what comes, until cancelled."""
@@ -100,17 +101,28 @@ class Runner:
         running = self._running.get((item.job, item.number))
         return item.done if running is None else max(item.done, running.done)
 
+    def seconds(self, job: Job) -> float | None:
+        """That a job takes on a device of its own; None before anything was restored."""
+        pace = self._pace(job.request.run_id)
+        return None if pace is None else pace * sum(job.work(item) for item in job.items)
+
     def seconds_left(self, job: Job) -> float | None:
-        """Until a job's end, at the pace so far and shared by as many users; None before there is a pace."""
-        if self._pace is None:
+        """Until a job's end, on a device shared by as many users as now; None before there is a pace."""
+        pace = self._pace(job.request.run_id)
+        if pace is None:
             return None
-        ahead = 0
+        ahead = 0.0
         owners: set[str] = set()
+        jobs = {job.id: job}
         for item in self._table.unfinished():
             owners.add(item.owner)
             if item.job == job.id or (item.owner == job.owner and item.entered < job.created):
-                ahead += item.total - self.done(item)
-        return ahead * self._pace * max(1, len(owners))
+                other = jobs.setdefault(item.job, self._table.get(item.job) or job)
+                ahead += other.work(item) * (1 - self.done(item) / item.total)
+        return ahead * pace * max(1, len(owners))
+
+    def _pace(self, run_id: str) -> float | None:
+        return self._paces.get(run_id) or self._table.pace(run_id)
 
     def cancel(self, job: Job) -> None:
         """End what runs of a job after the next evaluation of a tile, and drop what waits of it."""
@@ -202,7 +214,9 @@ class Runner:
             if piece is not None and time.monotonic() - written > WRITE_SECONDS:
                 written = time.monotonic()
                 self._table.report(item, done, item.seconds + piece.seconds)
-                self._pace = piece.seconds / max(1, done - item.done)
+                if done > item.done:
+                    share = (done - item.done) / item.total
+                    self._paces[job.request.run_id] = piece.seconds / (job.work(item) * share)
             progress(done, total)
 
         sampling = order_of(job).sampling(resident.checkpoint.recipe.sampling)
@@ -215,6 +229,9 @@ class Runner:
             progress=report,
             folder=self._archive.work(item.job, item.number),
         )
+        if running.piece is not None and running.piece.seconds > 0 and item.done < item.total:
+            share = (item.total - item.done) / item.total
+            self._table.learn_pace(job.request.run_id, running.piece.seconds, job.work(item) * share)
 
     def _remember(self, running: _Running) -> None:
         """Keep for a while how long an image has had the device."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +35,8 @@ CREATE TABLE items (
     number INTEGER NOT NULL,
     name TEXT NOT NULL,
     sha256 TEXT NOT NULL,
-    height INTEGER NOT NULL,
-    width INTEGER NOT NULL,
+    axes TEXT NOT NULL,
+    shape TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'queued',
     done INTEGER NOT NULL DEFAULT 0,
     total INTEGER NOT NULL,
@@ -44,6 +45,12 @@ CREATE TABLE items (
     began REAL,
     ended REAL,
     PRIMARY KEY (job, number)
+);
+CREATE TABLE paces (
+    run_id TEXT PRIMARY KEY,
+    seconds REAL NOT NULL,
+    work REAL NOT NULL,
+    measured REAL NOT NULL
 );
 CREATE VIEW images AS SELECT items.*, owner, created AS entered FROM items JOIN jobs ON job = id;
 CREATE INDEX items_by_state ON items (state);
@@ -70,7 +77,9 @@ class NewItem:
     name: str
     """The client's name of the file, for people."""
     sha256: str
-    shape: tuple[int, int]
+    axes: str
+    """Letters out of "TCZYX", as of `cvdm.reading.Stack`."""
+    shape: tuple[int, ...]
     total: int
     """Evaluations of a tile that it takes."""
 
@@ -85,7 +94,8 @@ class Item:
     """From 0."""
     name: str
     sha256: str
-    shape: tuple[int, int]
+    axes: str
+    shape: tuple[int, ...]
     state: State
     done: int
     """Evaluations of a tile so far."""
@@ -109,6 +119,10 @@ class Job:
     created: float
     """Seconds since 1970."""
     items: tuple[Item, ...]
+
+    def work(self, item: Item) -> int:
+        """Of one of its images: pixels x draws x steps, to which its time is about proportional."""
+        return prod(item.shape) * self.request.samples * self.request.steps
 
     @property
     def state(self) -> State:
@@ -152,7 +166,8 @@ class Table:
     ) -> None:
         """Enter a job. Raises sqlite3.IntegrityError when its owner has one of the same key."""
         rows = [
-            (id, number, item.name, item.sha256, *item.shape, item.total) for number, item in enumerate(items)
+            (id, number, item.name, item.sha256, item.axes, json.dumps(item.shape), item.total)
+            for number, item in enumerate(items)
         ]
         with self._writing() as connection:
             connection.execute(
@@ -160,7 +175,7 @@ class Table:
                 (id, owner, key, fingerprint, json.dumps(vars(request)), time.time()),
             )
             connection.executemany(
-                "INSERT INTO items (job, number, name, sha256, height, width, total) "
+                "INSERT INTO items (job, number, name, sha256, axes, shape, total) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
@@ -219,6 +234,21 @@ class Table:
             )
             return changed.rowcount > 0
 
+    def learn_pace(self, run_id: str, seconds: float, work: float) -> None:
+        """How long a version took for some work; what was learnt before counts half."""
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO paces VALUES (?1, ?2, ?3, ?4) ON CONFLICT (run_id) DO UPDATE SET "
+                "seconds = seconds / 2 + ?2, work = work / 2 + ?3, measured = ?4",
+                (run_id, seconds, work, time.time()),
+            )
+
+    def pace(self, run_id: str) -> float | None:
+        """Seconds per work of a version, or else of the one that was measured last; None before any was."""
+        query = "SELECT seconds / work AS pace FROM paces ORDER BY run_id = ? DESC, measured DESC LIMIT 1"
+        rows = self._read(query, run_id)
+        return float(rows[0]["pace"]) if rows else None
+
     def requeue(self) -> int:
         """After a start: what an end of the process interrupted waits again. Returns how many images do."""
         with self._writing() as connection:
@@ -269,6 +299,6 @@ class Table:
 
 def _item(row: sqlite3.Row) -> Item:
     values = dict(row)
-    values["shape"] = (values.pop("height"), values.pop("width"))
+    values["shape"] = tuple(json.loads(values["shape"]))
     values["error"] = None if values["error"] is None else json.loads(values["error"])
     return Item(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import tifffile
 
 from cvdm.errors import StorageError
 from cvdm.images import read_annotations, read_image, write_ome_tiff, write_tiff
+from cvdm.reading import Metadata, read_stack
+from cvdm.reading.stack import metadata_of
 
 
 def test_ome_tiff_round_trip(tmp_path):
@@ -19,8 +22,10 @@ def test_ome_tiff_round_trip(tmp_path):
     channels = {"mean": np.random.rand(7, 9), "std": np.ones((7, 9), np.float32)}
     notes = {"version": "3", "comment": 'a < b & "c" µm\n\x00', "Description": "kept", "Value": "kept too"}
     path, memory = tmp_path / "a.ome.tif", io.BytesIO()
-    write_ome_tiff(path, channels, pixel_size_um=0.0313, annotations=notes)
-    write_ome_tiff(memory, channels, pixel_size_um=0.0313, annotations=notes)
+    for target in (path, memory):
+        write_ome_tiff(
+            target, [channels], metadata=Metadata(pixel_size_um=(0.0313, 0.0313)), annotations=notes
+        )
     assert path.read_bytes() == memory.getvalue()
     with tifffile.TiffFile(path) as tif:
         assert tif.series[0].axes == "CYX"
@@ -36,11 +41,35 @@ def test_ome_tiff_round_trip(tmp_path):
 def test_a_single_channel_is_read_back_with_its_pixel_size(tmp_path):
     """What we write we can read; without a pixel size none is invented."""
     for size in (0.1, None):
-        write_ome_tiff(tmp_path / "a.tif", {"x": np.eye(4)}, pixel_size_um=size, annotations={})
+        metadata = Metadata(pixel_size_um=size and (size, size))
+        write_ome_tiff(tmp_path / "a.tif", [{"x": np.eye(4)}], metadata=metadata, annotations={})
         image = read_image(tmp_path / "a.tif")
         np.testing.assert_array_equal(image.pixels, np.eye(4))
         assert image.pixel_size_um == size
     assert read_annotations(tmp_path / "a.tif") == {}
+
+
+def test_a_stack_is_read_back_with_its_axes_and_facts(tmp_path):
+    """Every plane at its place, and what the facts say in OME's words; a date that is none is left out."""
+    values = np.random.default_rng(0).random((2, 3, 2, 5, 4), np.float32)
+    planes = [dict(zip("ab", values[t, z], strict=True)) for t in range(2) for z in range(3)]
+    facts = Metadata(
+        pixel_size_um=(0.1, 0.2),
+        z_step_um=0.5,
+        channel_names=("a", "b"),
+        emission_nm=(520.0, None),
+        acquired="2024-03-01T10:20:30",
+    )
+    path = tmp_path / "a.ome.tif"
+    write_ome_tiff(path, planes, extent={"T": 2, "Z": 3}, metadata=facts, annotations={})
+    with read_stack(path, max_pixels=1000) as stack:
+        assert (stack.axes, stack.shape, metadata_of(stack)) == ("TZCYX", values.shape, facts)
+        np.testing.assert_array_equal(stack.pixels, values)
+    write_ome_tiff(
+        path, planes[:3], extent={"T": 1, "Z": 3}, metadata=replace(facts, acquired="soon"), annotations={}
+    )
+    with read_stack(path, max_pixels=1000) as stack:
+        assert (stack.axes, stack.acquired) == ("ZCYX", None)
 
 
 def test_plain_tiff_keeps_type_and_bytes(tmp_path):
@@ -77,7 +106,7 @@ class FullDisk(io.RawIOBase):
 def test_a_full_disk_is_named(tmp_path):
     """A failed write says that the disk is full."""
     with pytest.raises(StorageError, match="No space left") as caught:
-        write_ome_tiff(FullDisk(), {"x": np.eye(4)}, pixel_size_um=None, annotations={})
+        write_ome_tiff(FullDisk(), [{"x": np.eye(4)}], metadata=Metadata(), annotations={})
     assert "Free some disk space" in caught.value.remedy
 
 

@@ -11,7 +11,9 @@ from cvdm import restoration
 from cvdm.config import SamplingConfig
 from cvdm.errors import ImageError, StorageError
 from cvdm.images import read_annotations
-from cvdm.restoration import restore_file
+from cvdm.posterior import reconstruct
+from cvdm.reading import read_stack
+from cvdm.restoration import evaluations_of, restore_file
 
 SAMPLING = SamplingConfig(samples=2, steps=2, seed=4, tile=32)
 SHAPE = (130, 90)
@@ -149,3 +151,83 @@ def test_a_result_never_replaces_its_input(checkpoint, source):
     """Not even under another name of the same file."""
     with pytest.raises(ImageError, match="other than the input"):
         restore(checkpoint, source, source.parent / "." / source.name)
+
+
+@pytest.fixture
+def stack(tmp_path, pixels):
+    """Two channels of three z-planes, and the file's facts."""
+    path = tmp_path / "stack.ome.tif"
+    rng = np.random.default_rng(1)
+    planes = rng.poisson(pixels[None, None, :40, :48], (2, 3, 40, 48)).astype(np.uint16)
+    facts = {
+        "axes": "CZYX",
+        "Channel": [{"Name": "nuclei", "EmissionWavelength": 461.0}, {"Name": "actin"}],
+        "PhysicalSizeX": 0.1,
+        "PhysicalSizeY": 0.1,
+        "PhysicalSizeZ": 0.3,
+        "AcquisitionDate": "2024-03-01T10:20:30",
+    }
+    tifffile.imwrite(path, planes, metadata=facts, ome=True)
+    return path
+
+
+def test_a_stack_is_restored_plane_by_plane(checkpoint, stack, tmp_path):
+    """Each as it would be alone with its seed, at its place among the axes; the file's facts are kept."""
+    target, done = tmp_path / "out.ome.tif", []
+    restore_file(
+        checkpoint,
+        stack,
+        target,
+        SAMPLING,
+        annotations={"made": "here"},
+        progress=lambda at, total: done.append((at, total)),
+    )
+    with read_stack(target, max_pixels=10**6) as result:
+        assert (result.axes, result.shape) == ("ZCYX", (3, 8, 40, 48))
+        maps = "reconstruction", "uncertainty_std", "lower", "upper"
+        assert result.channel_names == tuple(
+            f"{name} {kind}" for name in ("nuclei", "actin") for kind in maps
+        )
+        assert (result.pixel_size_um, result.z_step_um) == ((0.1, 0.1), 0.3)
+        assert result.emission_nm == (461.0,) * 4 + (None,) * 4
+        assert result.acquired == "2024-03-01T10:20:30"
+        found = result.pixels
+    for position, plane in enumerate(tifffile.imread(stack).reshape(6, 40, 48)):
+        alone = reconstruct(checkpoint, plane, sampling=replace(SAMPLING, seed=4 + position))
+        channel, z = divmod(position, 3)
+        np.testing.assert_array_equal(found[z, 4 * channel], alone.mean)
+        np.testing.assert_array_equal(found[z, 4 * channel + 3], alone.upper)
+    with read_stack(stack, max_pixels=10**6) as opened:
+        assert done == [(at, evaluations_of(checkpoint, opened, SAMPLING)) for at in range(1, len(done) + 1)]
+    assert done[-1][0] == done[-1][1] and not (tmp_path / ".out.ome.tif.cvdm").exists()
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.9])
+def test_a_stack_that_was_begun_is_taken_up(checkpoint, stack, tmp_path, at):
+    """Planes that are restored are not restored again, and the result is the same to the byte."""
+    target, done = tmp_path / "out.tif", []
+
+    def end(now, total):
+        done.append(now)
+        if now >= at * total:
+            raise Ended
+
+    with pytest.raises(Ended):
+        restore_file(checkpoint, stack, target, SAMPLING, annotations={}, progress=end)
+    before, again = done[-1], []
+    progress = lambda now, total: again.append(now)  # noqa: E731
+    restore_file(checkpoint, stack, target, SAMPLING, annotations={}, progress=progress)
+    assert again[0] > before - 8
+    restore(checkpoint, stack, tmp_path / "undisturbed.tif")
+    undisturbed = tifffile.imread(tmp_path / "undisturbed.tif")
+    np.testing.assert_array_equal(tifffile.imread(target), undisturbed)
+
+
+def test_the_plane_at_fault_is_named(checkpoint, stack, tmp_path):
+    """By its place along the axes."""
+    planes = tifffile.imread(stack).astype(np.float32)
+    planes[1, 2] *= 257
+    tifffile.imwrite(tmp_path / "bad.ome.tif", planes, metadata={"axes": "CZYX"}, ome=True)
+    with pytest.raises(ImageError, match="at C=1, Z=2: an image of"):
+        restore(checkpoint, tmp_path / "bad.ome.tif", tmp_path / "out.tif")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.ome.tif", "stack.ome.tif"]

@@ -467,7 +467,13 @@ def test_ctrl_c_while_workers_start_leaves_no_stacks(tmp_path):
     command = [sys.executable, "-m", "flows.cli", "validate", str(data)]
     environment = {**os.environ, "CVDM_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
     (tmp_path / "params.yaml").write_text("presets: {}\ngate: {}\nvalidation: {}\n")
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    )
     own = psutil.Process(process.pid)
     deadline = time.monotonic() + 120
     while not [child for child in own.children() if "spawn_main" in " ".join(child.cmdline())]:

@@ -19,6 +19,7 @@ from specimens import TINY_RECIPE, WINNING_RECIPE, make_dataset
 from cvdm.config import Recipe
 from cvdm.dataset import load_dataset
 from cvdm.images import write_ome_tiff
+from cvdm.reading import Metadata
 from flows.demo import TASK, DemoError, DemoResult, claims, draw, require_champion, require_claims, summary
 from flows.earlier import RetrainResult
 from flows.processes import addresses
@@ -99,7 +100,7 @@ def test_the_picture_is_drawn_from_what_the_service_sent(cells_dataset, tmp_path
     reply = tmp_path / "reconstruction.ome.tif"
     names = ("reconstruction", "uncertainty_std", "lower", "upper")
     channels = dict(zip(names, (target, np.ones_like(target), target - 2, target + 2), strict=True))
-    write_ome_tiff(reply, channels, pixel_size_um=None, annotations={})
+    write_ome_tiff(reply, [channels], metadata=Metadata(), annotations={})
     draw(pair, reply, tmp_path / "demo" / "picture.png", {"version": "3"})
     assert (tmp_path / "demo" / "picture.png").read_bytes().startswith(b"\x89PNG")
 

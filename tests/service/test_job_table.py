@@ -8,7 +8,7 @@ import pytest
 from service.jobs.table import NewItem, Request, Table
 
 REQUEST = Request("cells", 3, "run", 8, 10, 0)
-ITEMS = [NewItem(f"{n}.tif", "0" * 64, (64, 48), 20) for n in range(3)]
+ITEMS = [NewItem(f"{n}.tif", "0" * 64, "YX", (64, 48), 20) for n in range(3)]
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def door(keys, monkeypatch):
     app = Doorkeeper(Starlette(routes=[Route(path, told) for path in paths]))
 
     def client(host="127.0.0.1"):
-        return TestClient(app, client=(host, 5))
+        return TestClient(app, base_url="http://localhost", client=(host, 5))
 
     return client
 

@@ -1,0 +1,205 @@
+// The page: who asks, which model, what is sent, and what became of it.
+
+import { Refusal, answered, ask, send } from "./api.js";
+import { JobList, make, unfinished } from "./jobs.js";
+import { Viewer } from "./viewer.js";
+
+const BUSY = 700; // milliseconds between two looks at jobs while one is at work
+const IDLE = 4000;
+const element = (id) => document.getElementById(id);
+const viewer = new Viewer(problem);
+const list = new JobList(element("jobs"), { look, cancel, remove });
+let models = [];
+let next = 0;
+
+/** Say what went wrong, in the service's words. */
+function problem(error) {
+  if (error instanceof Refusal && error.status === 401) {
+    element("key-form").hidden = false;
+    element("order-form").hidden = true;
+    element("who").textContent = "This service wants a key.";
+    return;
+  }
+  const box = element("problem");
+  const { expected, actual, remedy } = error.body ?? { expected: "no failure", actual: error.message, remedy: "" };
+  const close = make("button", { type: "button", className: "quiet", textContent: "Close" });
+  close.addEventListener("click", () => { box.hidden = true; });
+  box.replaceChildren(
+    make("strong", { textContent: "That did not work." }),
+    make("p", { textContent: `Expected ${expected}; got ${actual}.` }),
+    make("p", { textContent: remedy ?? "" }),
+    close,
+  );
+  box.hidden = false;
+}
+
+/** Try something; a refusal is shown. */
+async function attempt(action) {
+  try {
+    return await action();
+  } catch (error) {
+    problem(error);
+    return undefined;
+  }
+}
+
+async function enter() {
+  const caller = await ask("/session");
+  element("key-form").hidden = true;
+  element("order-form").hidden = false;
+  const who = element("who");
+  if (caller.open) {
+    who.textContent = "Open to this machine only; no keys are set up.";
+  } else {
+    const leave = make("button", { type: "button", className: "quiet", textContent: "Leave" });
+    leave.addEventListener("click", () => attempt(async () => {
+      await ask("/session", { method: "DELETE" });
+      location.reload();
+    }));
+    who.replaceChildren(`${caller.name} (${caller.role}) `, leave);
+  }
+  await choices();
+  await refresh();
+}
+
+async function choices() {
+  ({ models } = await ask("/models"));
+  const select = element("task");
+  const tasks = [...new Set(models.filter((model) => model.serving).map((model) => model.task))];
+  const before = select.value;
+  select.replaceChildren(...tasks.map((task) => make("option", { value: task, textContent: task })));
+  if (tasks.includes(before)) select.value = before;
+  versions();
+  if (!tasks.length) {
+    problem({ body: { expected: "a champion in service", actual: "none yet", remedy: "Promote a model; this page finds it after reloading." } });
+  }
+}
+
+function versions() {
+  const own = models.filter((model) => model.task === element("task").value);
+  const champion = own.find((model) => model.serving);
+  const others = own.filter((model) => model !== champion && !model.reason);
+  element("version").replaceChildren(
+    make("option", { value: "", textContent: champion ? `champion (${champion.version})` : "champion" }),
+    ...others.map(({ version }) => make("option", { value: version, textContent: version })),
+  );
+}
+
+async function showCard() {
+  const chosen = element("version").value;
+  const champion = models.find((model) => model.task === element("task").value && model.serving);
+  const version = chosen || champion?.version;
+  if (!version) return;
+  const reply = await answered(`/models/${encodeURIComponent(element("task").value)}/${version}/card`);
+  element("card").querySelector("pre").textContent = await reply.text();
+  element("card").showModal();
+}
+
+async function upload(files) {
+  if (!files.length) return;
+  element("problem").hidden = true;
+  const fields = Object.fromEntries(["task", "version", "samples", "steps", "seed"].map((id) => [id, element(id).value]));
+  const bar = element("upload-bar");
+  bar.value = 0;
+  element("upload").hidden = false;
+  element("upload-text").textContent = `${files.length} ${files.length === 1 ? "file" : "files"}`;
+  const sending = send([...files], fields, (share) => {
+    bar.value = share;
+    if (share === 1) element("upload-text").textContent = "sent; it is looked at";
+  });
+  element("upload-stop").onclick = sending.stop;
+  try {
+    await sending.done;
+  } finally {
+    element("upload").hidden = true;
+    element("files").value = "";
+  }
+  await refresh();
+}
+
+async function refresh() {
+  clearTimeout(next);
+  let wait = IDLE;
+  try {
+    const { jobs } = await ask("/jobs");
+    list.show(jobs);
+    element("no-jobs").hidden = jobs.length > 0;
+    if (unfinished(jobs)) wait = BUSY;
+  } catch (error) {
+    if (error.status === 401) {
+      problem(error);
+      return;
+    }
+    if (error.status !== 0 && error.status !== 503) problem(error); // gone for a while: it is asked again
+  }
+  next = setTimeout(refresh, document.hidden ? IDLE : wait);
+}
+
+async function cancel(id) {
+  await attempt(() => ask(`/jobs/${id}/cancel`, { method: "POST" }));
+  await refresh();
+}
+
+async function remove(id) {
+  await attempt(() => ask(`/jobs/${id}`, { method: "DELETE" }));
+  await refresh();
+}
+
+async function look(job, image) {
+  await attempt(async () => {
+    const path = `/jobs/${job.id}/images/${image.number}`;
+    const view = await ask(`${path}/view`);
+    element("download").href = `${path}/result`;
+    viewer.show(path, view);
+    list.mark(job.id, image.number);
+    await facts(job, image);
+    element("stage").scrollIntoView({ block: "nearest" });
+  });
+}
+
+async function facts(job, image) {
+  const { images } = await ask(`/provenance/${job.id}`);
+  const made = images.find((entry) => entry.number === image.number) ?? {};
+  const rows = Object.entries(made).filter(([name]) => name !== "number");
+  const table = make("dl");
+  for (const [name, value] of rows) {
+    table.append(make("dt", { textContent: name.replaceAll("_", " ") }), make("dd", { textContent: value }));
+  }
+  const meaning = make("p", {
+    textContent:
+      "Values are in the input's units. The reconstruction is the mean of the draws; the interval says where the " +
+      "reference image would lie, as often as its calibration states for images like those of its test. Fine " +
+      "structure where the uncertainty is large is the model's guess: do not count or measure it.",
+  });
+  element("facts").querySelector("div").replaceChildren(meaning, table);
+}
+
+element("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(async () => {
+    const key = element("key").value.trim();
+    await ask("/session", { method: "POST", headers: { authorization: `Bearer ${key}` } });
+    element("key").value = "";
+    await enter();
+  }).then(() => {
+    if (!element("key-form").hidden) element("who").textContent = "That key is unknown.";
+  });
+});
+element("task").addEventListener("change", versions);
+element("show-card").addEventListener("click", () => attempt(showCard));
+element("files").addEventListener("change", () => attempt(() => upload(element("files").files)));
+const drop = element("drop");
+for (const kind of ["dragenter", "dragover"]) {
+  drop.addEventListener(kind, (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+}
+for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
+drop.addEventListener("drop", (event) => {
+  event.preventDefault();
+  attempt(() => upload(event.dataTransfer.files));
+});
+element("order-form").addEventListener("submit", (event) => event.preventDefault());
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+attempt(enter);

@@ -1,0 +1,128 @@
+// The list of jobs: kept as it is where nothing changed, so that focus and pictures stay.
+
+const ENDED = new Set(["done", "failed", "cancelled"]);
+const WORDS = { queued: "Waits", running: "At work", done: "Done", failed: "Failed", cancelled: "Cancelled" };
+
+/** Whether anything of some jobs will still change. */
+export const unfinished = (jobs) => jobs.some((job) => !ENDED.has(job.state));
+
+export class JobList {
+  /**
+   * @param {HTMLElement} list
+   * @param {{look: Function, cancel: Function, remove: Function}} does what the buttons do
+   */
+  constructor(list, does) {
+    this.list = list;
+    this.does = does;
+    this.shown = new Map(); // id -> {card, text}
+  }
+
+  /** Show these and no others, the newest first. */
+  show(jobs) {
+    const ids = new Set(jobs.map((job) => job.id));
+    for (const [id, { card }] of this.shown) {
+      if (ids.has(id)) continue;
+      card.remove();
+      this.shown.delete(id);
+    }
+    jobs.forEach((job, at) => {
+      const known = this.shown.get(job.id) ?? this.begin(job);
+      if (this.list.children[at] !== known.card) this.list.insertBefore(known.card, this.list.children[at] ?? null);
+      const text = JSON.stringify(job);
+      if (known.text === text) return;
+      known.text = text;
+      this.update(known, job);
+    });
+  }
+
+  /** Tell which image is in the viewer. */
+  mark(id, number) {
+    for (const item of this.list.querySelectorAll("[aria-current]")) item.removeAttribute("aria-current");
+    this.shown.get(id)?.images[number]?.setAttribute("aria-current", "true");
+  }
+
+  begin(job) {
+    const card = make("li", { className: "job" });
+    card.dataset.id = job.id;
+    const known = {
+      card,
+      text: "",
+      state: make("span", { className: "state" }),
+      when: make("span", { className: "when", textContent: new Date(job.created).toLocaleString() }),
+      bar: make("progress", { max: 100 }),
+      told: make("p"),
+      end: make("button", { type: "button", className: "quiet" }),
+      images: job.images.map(() => make("li")),
+    };
+    known.bar.setAttribute("aria-label", "Progress");
+    known.end.addEventListener("click", () => (known.ended ? this.does.remove(job.id) : this.does.cancel(job.id)));
+    const head = make("div", { className: "row" });
+    head.append(known.state, known.when, make("span", { className: "spring" }), known.end);
+    const images = make("ul", { className: "images" });
+    images.append(...known.images);
+    card.append(head, known.bar, known.told, images);
+    this.shown.set(job.id, known);
+    return known;
+  }
+
+  update(known, job) {
+    known.ended = ENDED.has(job.state);
+    known.state.textContent = WORDS[job.state];
+    known.state.className = `state ${job.state}`;
+    known.bar.hidden = known.ended;
+    known.bar.value = job.percent;
+    known.end.textContent = known.ended ? "Remove" : "Cancel";
+    known.told.textContent = told(job);
+    job.images.forEach((image, at) => this.image(known.images[at], job, image));
+  }
+
+  image(item, job, image) {
+    const text = JSON.stringify(image);
+    if (item.dataset.text === text) return;
+    item.dataset.text = text;
+    const path = `/jobs/${job.id}/images/${image.number}`;
+    const done = image.state === "done";
+    const picture = done
+      ? make("img", { src: `${path}/preview.png`, alt: "", loading: "lazy" })
+      : make("span", { className: "empty" });
+    const about = make("span", { className: "name", textContent: image.name });
+    const extent = `${image.axes.toLowerCase()} ${image.shape.join(" × ")}`;
+    const small = make("small", { className: "hint", textContent: ` ${extent}${done ? "" : `, ${image.percent} %`}` });
+    about.append(small);
+    if (image.error) {
+      const error = `expected ${image.error.expected}; got ${image.error.actual}. ${image.error.remedy}`;
+      about.append(make("div", { className: "error", textContent: error }));
+    }
+    const actions = make("span");
+    if (done) {
+      const look = make("button", { type: "button", textContent: "Look" });
+      look.setAttribute("aria-label", `Look at ${image.name}`);
+      look.addEventListener("click", () => this.does.look(job, image));
+      actions.append(look);
+    }
+    item.replaceChildren(picture, about, actions);
+  }
+}
+
+function told(job) {
+  const parts = [`${job.task}, version ${job.version}, ${job.samples} draws of ${job.steps} steps, seed ${job.seed}`];
+  if (ENDED.has(job.state)) return parts[0];
+  if (job.images_ahead > 0) parts.push(`${job.images_ahead} images before it`);
+  const { seconds, disk_mib: disk } = job.estimate;
+  if (seconds !== null) parts.push(`takes about ${duration(seconds)} and ${Math.ceil(disk)} MiB of disk`);
+  else parts.push(`takes ${Math.ceil(disk)} MiB of disk; how long is known soon`);
+  if (job.seconds_left !== null) parts.push(`about ${duration(job.seconds_left)} left`);
+  return `${parts.join("; ")}.`;
+}
+
+/** Seconds in words. */
+export function duration(seconds) {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+/** An element with properties. */
+export function make(tag, properties = {}) {
+  return Object.assign(document.createElement(tag), properties);
+}

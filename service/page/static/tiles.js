@@ -1,0 +1,108 @@
+// Tiles of exact values: fetched once, kept while there is room, painted in shades of grey or colours.
+
+const MOST_TILES = 160; // of up to 1 MiB of values each
+
+/** The planes of one image. */
+export class Tiles {
+  /**
+   * @param {string} image path of the image, e.g. /jobs/ID/images/0
+   * @param {Object} view what GET image/view told
+   * @param {() => void} arrived called when there is more to see
+   * @param {(error: Error) => void} failed
+   */
+  constructor(image, view, arrived, failed) {
+    this.image = image;
+    this.view = view;
+    this.arrived = arrived;
+    this.failed = failed;
+    this.kept = new Map(); // key -> tile, the one used last at the end
+    this.ended = new AbortController();
+  }
+
+  /** Nothing more is fetched. */
+  close() {
+    this.ended.abort();
+    this.kept.clear();
+  }
+
+  /**
+   * A tile, or null while it is on its way.
+   * @param {{layer: string, t: number, z: number, c: number}} place
+   * @returns {?{values: Float32Array, width: number, height: number}}
+   */
+  get(place, level, row, column) {
+    const key = `layer=${place.layer}&t=${place.t}&z=${place.z}&c=${place.c}&level=${level}&row=${row}&column=${column}`;
+    let tile = this.kept.get(key);
+    if (tile) this.kept.delete(key);
+    else tile = this.fetched(key);
+    this.kept.set(key, tile);
+    for (const old of this.kept.keys()) {
+      if (this.kept.size <= MOST_TILES) break;
+      this.kept.delete(old);
+    }
+    return tile.values ? tile : null;
+  }
+
+  /** The value of a pixel of the image, or null while its tile is on its way. */
+  value(place, x, y) {
+    const side = this.view.tile;
+    const tile = this.get(place, 0, Math.floor(y / side), Math.floor(x / side));
+    return tile ? tile.values[(y % side) * tile.width + (x % side)] : null;
+  }
+
+  fetched(key) {
+    const tile = { values: null, width: 0, height: 0, painted: null, as: "" };
+    fetch(`${this.image}/tile?${key}`, { credentials: "same-origin", signal: this.ended.signal })
+      .then(async (reply) => {
+        if (!reply.ok) throw new Error((await reply.json()).actual ?? `status ${reply.status}`);
+        tile.width = Number(reply.headers.get("x-cvdm-width"));
+        tile.height = Number(reply.headers.get("x-cvdm-height"));
+        tile.values = new Float32Array(await reply.arrayBuffer());
+        this.arrived();
+      })
+      .catch((error) => {
+        this.kept.delete(key);
+        if (error.name !== "AbortError") this.failed(error);
+      });
+    return tile;
+  }
+}
+
+/**
+ * A tile as a picture.
+ * @param {number} low value of the first colour
+ * @param {number} high value of the last colour
+ * @param {?Uint8Array} colours 256 x [red, green, blue]; grey without
+ * @returns {HTMLCanvasElement}
+ */
+export function painted(tile, low, high, colours, name) {
+  const as = `${name} ${low} ${high}`;
+  if (tile.as === as) return tile.painted;
+  const canvas = tile.painted ?? document.createElement("canvas");
+  canvas.width = tile.width;
+  canvas.height = tile.height;
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(tile.width, tile.height);
+  const scale = 255 / Math.max(high - low, Number.MIN_VALUE);
+  const { data } = picture;
+  for (let at = 0, to = 0; at < tile.values.length; at++, to += 4) {
+    const shade = Math.max(0, Math.min(255, Math.round((tile.values[at] - low) * scale)));
+    if (colours) {
+      data[to] = colours[3 * shade];
+      data[to + 1] = colours[3 * shade + 1];
+      data[to + 2] = colours[3 * shade + 2];
+    } else data[to] = data[to + 1] = data[to + 2] = shade;
+    data[to + 3] = 255;
+  }
+  context.putImageData(picture, 0, 0);
+  tile.painted = canvas;
+  tile.as = as;
+  return canvas;
+}
+
+/** The values between which a share of a tile lies: percentiles, as [low, high]. */
+export function spread(tile, low, high) {
+  const values = Float32Array.from(tile.values).sort();
+  const at = (share) => values[Math.min(values.length - 1, Math.round(share * (values.length - 1)))];
+  return [at(low), at(high)];
+}

@@ -1,0 +1,337 @@
+// The viewer: input and reconstruction on both sides of a line, the uncertainty over it, values under the cursor.
+
+import { COLOURS } from "./colours.js";
+import { Tiles, painted, spread } from "./tiles.js";
+
+const WINDOW = [0.005, 0.998];
+const LARGEST_SCALE = 32;
+const READ_PAUSE = 120; // milliseconds that the cursor rests before values are fetched
+const element = (id) => document.getElementById(id);
+
+export class Viewer {
+  /** @param {(error: Error) => void} failed */
+  constructor(failed) {
+    this.failed = failed;
+    this.canvas = element("canvas");
+    this.tiles = null;
+    this.drawing = false;
+    this.watch();
+  }
+
+  /**
+   * Show a restored image.
+   * @param {string} image its path, e.g. /jobs/ID/images/0
+   * @param {Object} view what GET image/view told
+   */
+  show(image, view) {
+    this.tiles?.close();
+    this.view = view;
+    this.place = { t: 0, z: 0, c: 0 };
+    this.cursor = null;
+    this.windows = null;
+    this.top = null;
+    this.tiles = new Tiles(image, view, () => this.draw(), this.failed);
+    element("nothing").hidden = true;
+    element("stage").hidden = false;
+    element("title").textContent = view.name;
+    this.axes();
+    this.fit();
+  }
+
+  watch() {
+    const { canvas } = this;
+    new ResizeObserver(() => this.resized()).observe(canvas);
+    for (const id of ["split", "opacity", "map"]) element(id).addEventListener("input", () => this.draw());
+    for (const id of ["low", "high"]) {
+      element(id).addEventListener("change", () => {
+        this.windows = [Number(element("low").value), Number(element("high").value)];
+        this.draw();
+      });
+    }
+    element("top").addEventListener("change", () => {
+      this.top = Math.max(0, Number(element("top").value));
+      this.draw();
+    });
+    element("auto").addEventListener("click", () => {
+      this.windows = this.top = null;
+      this.draw();
+    });
+    element("zoom-in").addEventListener("click", () => this.zoom(2));
+    element("zoom-out").addEventListener("click", () => this.zoom(1 / 2));
+    element("zoom-fit").addEventListener("click", () => this.fit());
+    element("zoom-one").addEventListener("click", () => this.zoom(1 / this.scale));
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      this.zoom(2 ** (-event.deltaY / 300), event.offsetX, event.offsetY);
+    }, { passive: false });
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      this.held = [event.offsetX, event.offsetY];
+    });
+    canvas.addEventListener("pointerup", () => { this.held = null; });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!this.tiles) return;
+      if (this.held) {
+        this.left += event.offsetX - this.held[0];
+        this.upper += event.offsetY - this.held[1];
+        this.held = [event.offsetX, event.offsetY];
+      }
+      this.point(Math.floor((event.offsetX - this.left) / this.scale), Math.floor((event.offsetY - this.upper) / this.scale));
+    });
+    canvas.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  key(event) {
+    if (!this.tiles) return;
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const actions = {
+      "+": () => this.zoom(2), "=": () => this.zoom(2), "-": () => this.zoom(1 / 2),
+      0: () => this.fit(), 1: () => this.zoom(1 / this.scale),
+    };
+    if (moves[event.key]) {
+      const [dx, dy] = moves[event.key].map((step) => step * (event.shiftKey ? 10 : 1));
+      const { width, height } = this.view;
+      const [x, y] = this.cursor ?? [Math.floor(width / 2), Math.floor(height / 2)];
+      const inside = (at, length) => Math.max(0, Math.min(length - 1, at));
+      this.point(inside(x + dx, width), inside(y + dy, height));
+      this.follow();
+    } else if (actions[event.key]) actions[event.key]();
+    else return;
+    event.preventDefault();
+  }
+
+  /** Keep the cursor in sight. */
+  follow() {
+    const [x, y] = this.cursor;
+    const { clientWidth, clientHeight } = this.canvas;
+    const onto = (begin, at, length) => {
+      const seen = begin + (at + 0.5) * this.scale;
+      return begin + Math.max(0, 20 - seen) + Math.min(0, length - 20 - seen);
+    };
+    this.left = onto(this.left, x, clientWidth);
+    this.upper = onto(this.upper, y, clientHeight);
+    this.draw();
+  }
+
+  fit() {
+    const { clientWidth, clientHeight } = this.canvas;
+    const { width, height } = this.view;
+    this.scale = Math.min(LARGEST_SCALE, clientWidth / width, clientHeight / height);
+    this.left = (clientWidth - width * this.scale) / 2;
+    this.upper = (clientHeight - height * this.scale) / 2;
+    this.fitted = true;
+    this.draw();
+  }
+
+  zoom(factor, x = this.canvas.clientWidth / 2, y = this.canvas.clientHeight / 2) {
+    const least = Math.min(1, 64 / Math.max(this.view.width, this.view.height));
+    const scale = Math.max(least, Math.min(LARGEST_SCALE, this.scale * factor));
+    this.left = x - ((x - this.left) * scale) / this.scale;
+    this.upper = y - ((y - this.upper) * scale) / this.scale;
+    this.scale = scale;
+    this.fitted = false;
+    this.draw();
+  }
+
+  resized() {
+    const { canvas } = this;
+    canvas.width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));
+    canvas.height = Math.max(1, Math.round(canvas.clientHeight * devicePixelRatio));
+    if (!this.tiles) return;
+    if (this.fitted) this.fit();
+    else this.draw();
+  }
+
+  axes() {
+    const { view } = this;
+    const sliders = [];
+    const slider = (axis, label, count, names = null) => {
+      if (count < 2) return;
+      const input = Object.assign(document.createElement("input"), { type: "range", min: 0, max: count - 1, value: 0 });
+      const told = document.createElement("span");
+      const tell = () => { told.textContent = `${label} ${names ? names[this.place[axis]] : `${this.place[axis] + 1} of ${count}`}`; };
+      input.id = `axis-${axis}`;
+      input.setAttribute("aria-label", label);
+      input.addEventListener("input", () => {
+        this.place[axis] = Number(input.value);
+        if (axis === "c") this.windows = this.top = null; // another channel, another brightness
+        tell();
+        this.draw();
+      });
+      tell();
+      const wrap = document.createElement("label");
+      wrap.append(told, input);
+      sliders.push(wrap);
+    };
+    slider("t", "Time", view.t);
+    slider("z", "z", view.z);
+    slider("c", "Channel", view.channels.length, view.channels);
+    element("axes").replaceChildren(...sliders);
+  }
+
+  layer(name) {
+    return { layer: name, ...this.place };
+  }
+
+  draw() {
+    if (this.drawing || !this.tiles) return;
+    this.drawing = true;
+    requestAnimationFrame(() => {
+      this.drawing = false;
+      this.paint();
+    });
+  }
+
+  paint() {
+    const { canvas, view } = this;
+    const context = canvas.getContext("2d");
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    context.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
+    const last = view.levels - 1;
+    const whole = this.tiles.get(this.layer("input"), last, 0, 0);
+    this.tiles.get(this.layer("reconstruction"), last, 0, 0);
+    const std = this.tiles.get(this.layer("uncertainty_std"), last, 0, 0);
+    if (whole && !this.windows) this.windows = spread(whole, ...WINDOW);
+    if (std && this.top === null) this.top = spread(std, 0, WINDOW[1])[1];
+    if (!this.windows) return;
+    this.told();
+    const line = (canvas.clientWidth * element("split").value) / 100;
+    const opacity = element("opacity").value / 100;
+    this.side(context, 0, line, () => this.plane(context, "input", ...this.windows, null, "grey"));
+    this.side(context, line, canvas.clientWidth, () => {
+      this.plane(context, "reconstruction", ...this.windows, null, "grey");
+      if (opacity > 0 && this.top !== null) {
+        const map = element("map").value;
+        context.globalAlpha = opacity;
+        this.plane(context, "uncertainty_std", 0, this.top, COLOURS[map], map);
+        context.globalAlpha = 1;
+      }
+    });
+    context.fillStyle = "#fff";
+    if (line > 0 && line < canvas.clientWidth) context.fillRect(line - 1, 0, 2, canvas.clientHeight);
+    this.mark(context);
+    this.ruler(context);
+    canvas.dataset.painted = String(1 + Number(canvas.dataset.painted ?? 0));
+  }
+
+  /** Paint between two columns of the canvas only. */
+  side(context, from, to, paint) {
+    context.save();
+    context.beginPath();
+    context.rect(from, 0, to - from, this.canvas.clientHeight);
+    context.clip();
+    paint();
+    context.restore();
+  }
+
+  /** One layer: what is there of the level that fits the scale, over the coarsest one. */
+  plane(context, layer, low, high, colours, name) {
+    const { view, scale } = this;
+    const place = this.layer(layer);
+    const finest = Math.max(0, Math.min(view.levels - 1, Math.floor(Math.log2(1 / (scale * devicePixelRatio)))));
+    context.imageSmoothingEnabled = scale < 1;
+    for (const level of new Set([view.levels - 1, finest])) {
+      const side = view.tile * 2 ** level;
+      const range = (begin, seen, length) => [
+        Math.max(0, Math.floor(-begin / scale / side)),
+        Math.min(Math.ceil(length / side), Math.ceil((seen - begin) / scale / side)),
+      ];
+      const [top, bottom] = range(this.upper, this.canvas.clientHeight, view.height);
+      const [first, end] = range(this.left, this.canvas.clientWidth, view.width);
+      for (let row = top; row < bottom; row++) {
+        for (let column = first; column < end; column++) {
+          const tile = this.tiles.get(place, level, row, column);
+          if (!tile) continue;
+          const width = Math.min(side, view.width - column * side);
+          const height = Math.min(side, view.height - row * side);
+          context.drawImage(
+            painted(tile, low, high, colours, name),
+            this.left + column * side * scale, this.upper + row * side * scale, width * scale, height * scale,
+          );
+        }
+      }
+    }
+  }
+
+  mark(context) {
+    if (!this.cursor || document.activeElement !== this.canvas) return;
+    const [x, y] = this.cursor;
+    const size = Math.max(this.scale, 7);
+    const middle = [this.left + (x + 0.5) * this.scale, this.upper + (y + 0.5) * this.scale];
+    for (const [width, colour] of [[3, "#000"], [1, "#fff"]]) {
+      context.lineWidth = width;
+      context.strokeStyle = colour;
+      context.strokeRect(middle[0] - size / 2, middle[1] - size / 2, size, size);
+    }
+  }
+
+  ruler(context) {
+    const size = this.view.pixel_size_um?.x;
+    const perUnit = size ? this.scale / size : this.scale; // screen pixels per micrometre, or per pixel
+    const longest = this.canvas.clientWidth / 4 / perUnit;
+    const power = 10 ** Math.floor(Math.log10(longest));
+    const length = [5, 2, 1].map((n) => n * power).find((n) => n <= longest);
+    const width = length * perUnit;
+    const x = 14;
+    const y = this.canvas.clientHeight - 16;
+    const text = size ? `${number(length)} µm` : `${number(length)} px`;
+    context.font = "13px system-ui, sans-serif";
+    context.fillStyle = "#000a";
+    context.fillRect(x - 6, y - 20, Math.max(width, context.measureText(text).width) + 12, 30);
+    context.fillStyle = "#fff";
+    context.fillRect(x, y, width, 4);
+    context.fillText(text, x, y - 5);
+    this.canvas.dataset.ruler = text;
+  }
+
+  told() {
+    const set = (id, value) => { if (document.activeElement !== element(id)) element(id).value = number(value); };
+    set("low", this.windows[0]);
+    set("high", this.windows[1]);
+    const bar = element("scale-bar").getContext("2d");
+    const picture = bar.createImageData(256, 12);
+    const colours = COLOURS[element("map").value];
+    for (let at = 0; at < 256 * 12; at++) {
+      picture.data.set(colours.subarray(3 * (at % 256), 3 * (at % 256) + 3), 4 * at);
+      picture.data[4 * at + 3] = 255;
+    }
+    bar.putImageData(picture, 0, 0);
+    if (this.top === null) return;
+    set("top", this.top);
+    element("scale-high").textContent = number(this.top);
+  }
+
+  point(x, y) {
+    const { width, height } = this.view;
+    if (x < 0 || y < 0 || x >= width || y >= height) {
+      this.draw();
+      return;
+    }
+    this.cursor = [x, y];
+    this.draw();
+    clearTimeout(this.reading);
+    this.reading = setTimeout(() => this.read(), READ_PAUSE);
+  }
+
+  read() {
+    if (!this.cursor || !this.tiles) return;
+    const [x, y] = this.cursor;
+    const at = (layer) => this.tiles.value(this.layer(layer), x, y);
+    const [input, mean, std, lower, upper] = ["input", "reconstruction", "uncertainty_std", "lower", "upper"].map(at);
+    if ([input, mean, std, lower, upper].includes(null)) {
+      clearTimeout(this.reading);
+      this.reading = setTimeout(() => this.read(), READ_PAUSE);
+      return;
+    }
+    const size = this.view.pixel_size_um;
+    const where = size ? `, ${number(x * size.x)} and ${number(y * size.y)} µm` : "";
+    element("readout").textContent =
+      `Column ${x}, row ${y}${where}: input ${number(input)}, reconstruction ${number(mean)}, ` +
+      `interval ${number(lower)} to ${number(upper)}, standard deviation ${number(std)}`;
+  }
+}
+
+/** A number for people: four digits that count. */
+export function number(value) {
+  return String(Number(Number(value).toPrecision(4)));
+}
