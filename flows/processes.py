@@ -173,7 +173,7 @@ def addresses(settings: Settings, *, models: bool = True) -> tuple[Address, ...]
     own = f"http://{host}:{settings.mlflow_port}"
     tracking = own if tracks_locally(settings) else settings.tracking_uri
     prefect = settings.prefect_url.removesuffix("/api").replace(settings.host, host)
-    note = "POST /reconstruct, GET /models"
+    note = "page at /ui; POST /reconstruct, /jobs; GET /models"
     if models:
         ready = answers(f"{service}{SERVICE_READY}")
         note += "; ready" if ready else "; no model yet: `cvdm retrain --task TASK`"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # Threads that spin while they wait take the cores from the other process of tests; read when torch starts.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,3 +44,24 @@ def tiny_checkpoint_dir(tmp_path: Path, tiny_checkpoint: Checkpoint) -> Path:
 def cells_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of twelve fields with all four splits; read only."""
     return make_dataset(tmp_path_factory.mktemp("data") / "test-cells")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser, where a Chromium is installed; a module's own, as its loop stays in the thread."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine; `apt-get install chromium`")
+    offline = (
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+    )
+    with sync_playwright() as engine:
+        started = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox", *offline])
+        yield started
+        started.close()

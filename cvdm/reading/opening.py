@@ -49,21 +49,25 @@ FORMATS = (
 )
 
 
-def read_stack(source: Source, *, max_pixels: int, axes: str | None = None) -> Stack:
+def read_stack(
+    source: Source, *, max_pixels: int, axes: str | None = None, label: str | None = None
+) -> Stack:
     """Open an image with named axes: a file, an open and seekable binary file, or an OME-Zarr folder.
 
     max_pixels: of all planes together; a header that claims more is refused before memory is taken.
     axes:       names for a file that names none, in the file's order, e.g. "ZYX".
+    label:      what messages call the file; its name when None.
 
     Pixels are decoded when they are asked for, so that one plane at a time is in memory; close the stack or
     use it in a `with` block. Raises ImageError; ConfigError for axes that are none.
     """
-    return _open(source, max_pixels=max_pixels, naming=partial(name_axes, axes=axes))
+    naming = partial(name_axes, axes=axes)
+    return _open(source, max_pixels=max_pixels, naming=naming, label=label or label_of(source))
 
 
 def read_plane(source: Source, *, max_pixels: int) -> Stack:
     """Open an image that is one greyscale plane, and nothing else. Raises ImageError."""
-    return _open(source, max_pixels=max_pixels, naming=one_plane)
+    return _open(source, max_pixels=max_pixels, naming=one_plane, label=label_of(source))
 
 
 def label_of(source: Source) -> str:
@@ -71,8 +75,7 @@ def label_of(source: Source) -> str:
     return Path(source).name if isinstance(source, Path | str) else "the image"
 
 
-def _open(source: Source, *, max_pixels: int, naming: Naming) -> Stack:
-    label = label_of(source)
+def _open(source: Source, *, max_pixels: int, naming: Naming, label: str) -> Stack:
     if isinstance(source, Path | str) and Path(source).is_dir():
         with _named_and_closed(label) as exits:
             return open_ome_zarr(Path(source), exits, max_pixels=max_pixels, naming=naming)

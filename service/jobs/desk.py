@@ -16,10 +16,11 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cvdm.checkpoint import Checkpoint
 from cvdm.errors import ImageError
 from cvdm.images import MAX_PIXELS, read_annotations
 from cvdm.posterior import require_familiar
-from cvdm.reading import read_stack
+from cvdm.reading import Plane, read_stack
 from cvdm.restoration import disk_bytes, evaluations_of, require_room
 from service.device import Device
 from service.doorkeeper import Caller
@@ -223,15 +224,13 @@ class JobDesk:
         """Refuse at once what could not be restored later. Raises ImageError, StorageError."""
         path, checkpoint = self._archive.received(id, number), resident.checkpoint
         sampling = order.sampling(checkpoint.recipe.sampling)
-        try:
-            with read_stack(path, max_pixels=self._settings.max_job_pixels) as stack:
-                if prod(stack.shape) <= min(self._settings.max_pixels, MAX_PIXELS):
-                    for plane in stack.planes():
-                        require_familiar(checkpoint.normalisation, plane.pixels)
-                axes, shape = stack.axes, stack.shape
-                total = evaluations_of(checkpoint, stack, sampling)
-        except ImageError as error:
-            raise ImageError(error.expected, f"{name[:100]}: {error.actual}", error.remedy) from error
+        most, label = self._settings.max_job_pixels, name[:100] or "an image"
+        with read_stack(path, max_pixels=most, label=label) as stack:
+            if prod(stack.shape) <= min(self._settings.max_pixels, MAX_PIXELS):
+                for plane in stack.planes():
+                    _require_familiar(checkpoint, plane, label)
+            axes, shape = stack.axes, stack.shape
+            total = evaluations_of(checkpoint, stack, sampling)
         require_room(path.parent, shape)
         return NewItem(name, digest, axes, shape, total)
 
@@ -302,6 +301,15 @@ def open_jobs(
         on_end=lambda item, state: metrics.job_image_ended(state),
     )
     return JobDesk(settings, table, archive, runner, residents)
+
+
+def _require_familiar(checkpoint: Checkpoint, plane: Plane, label: str) -> None:
+    """Raise ImageError, with the plane's place, when its intensities are not the model's."""
+    try:
+        require_familiar(checkpoint.normalisation, plane.pixels)
+    except ImageError as error:
+        place = "".join(f", {axis}={at}" for axis, at in plane.index.items())
+        raise ImageError(error.expected, f"{label}{place}: {error.actual}", error.remedy) from error
 
 
 def _request(resident: Resident, order: Order) -> Request:

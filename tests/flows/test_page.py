@@ -324,19 +324,6 @@ def test_data_docs_hold_no_markup_of_names(report, tmp_path):
     assert "<script>alert" not in text and "&lt;script&gt;alert" in text
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """A real browser, where Playwright and a Chromium are installed."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as engine:
-        started = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 def test_a_browser_filters_sorts_and_enlarges(browser, report, tmp_path):
     """No error in its console, no request beyond the file, and the controls do what they say."""
     path = tmp_path / "page.html"

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from service.doorkeeper import Doorkeeper, caller_of
 from service.errors import KeysError, QuotaError
 from service.keys import Keys, Quota
+from service.routes import build_app
 
 
 @pytest.fixture
@@ -148,3 +149,57 @@ def test_calls_are_kept(door, keys):
     assert (call["name"], call["method"], call["path"], call["status"]) == ("ann", "GET", "/jobs", 200)
     assert (call["request_id"], call["version"], call["input_sha256"]) == ("7", "3", "ab")
     assert secret not in str(call)
+
+
+def test_the_page_is_for_everybody_and_nothing_else_is(door, keys):
+    """Its files tell nothing of anybody; a path that only begins like it is not it."""
+    keys.create("ann")
+    client = door("10.0.0.7")
+    assert client.get("/ui/").status_code == client.get("/ui/app.js").status_code == 404  # past the door
+    for path in ("/uisession", "/session", "/ui-jobs", "/jobs"):
+        assert client.get(path).status_code == 401
+
+
+def test_a_browser_keeps_the_key_where_no_script_reads_it(keys, monkeypatch):
+    """A cookie that is not sent from other sites; it opens what the key opens, until one of them is dropped."""
+    monkeypatch.setenv("CVDM_TRACKING_URI", "sqlite:////none.db")
+    monkeypatch.setenv("CVDM_KEYS_FILE", str(keys.path))
+    client = TestClient(Doorkeeper(build_app()), base_url="https://cvdm.example", client=("10.0.0.7", 5))
+    secret = keys.create("ann")
+    assert client.get("/session").status_code == 401
+    assert client.post("/session", headers={"authorization": "Bearer wrong"}).status_code == 401
+    reply = client.post("/session", headers={"authorization": f"Bearer {secret}"})
+    assert reply.json() == {"name": "ann", "role": "user", "open": False}
+    cookie = reply.headers["set-cookie"].lower()
+    assert all(word in cookie for word in ("httponly", "samesite=strict", "secure"))
+    assert client.get("/session").json()["name"] == "ann"
+    assert client.get("/session", headers={"authorization": "Bearer wrong"}).status_code == 401
+    client.delete("/session")
+    assert client.get("/session").status_code == 401
+    client.cookies.set("cvdm_key", secret)
+    assert client.get("/session").status_code == 200
+    keys.revoke("ann")
+    keys.create("bob")
+    assert client.get("/session").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://localhost:9", "https://localhost.evil"]
+)
+def test_another_sites_page_changes_nothing(door, origin):
+    """A browser says from where it asks; programs say nothing, and the service's own page is welcome."""
+    client = door()
+    assert client.post("/jobs", headers={"origin": origin}).status_code == 403
+    assert client.delete("/jobs", headers={"origin": origin}).status_code == 403
+    assert client.get("/jobs", headers={"origin": origin}).status_code == 200  # whose answer it may not read
+    for own in ({}, {"origin": "http://localhost"}):
+        assert client.post("/jobs", headers=own).status_code == 405  # past the door
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost:3000", 200), ("127.0.0.1", 200), ("[::1]:3000", 200), ("evil.example", 403), ("", 403)],
+)
+def test_a_service_without_keys_answers_to_its_own_names_only(door, host, status):
+    """A site that points its name at this machine is not this machine."""
+    assert door().get("/jobs", headers={"host": host}).status_code == status

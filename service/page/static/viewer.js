@@ -34,6 +34,7 @@ export class Viewer {
     element("nothing").hidden = true;
     element("stage").hidden = false;
     element("title").textContent = view.name;
+    element("readout").textContent = "Point at a pixel, or move the cursor with the arrow keys.";
     this.axes();
     this.fit();
   }

@@ -1,0 +1,219 @@
+"""The page at /ui in a real browser, before a real service."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import tifffile
+from playwright import sync_api
+from specimens import cells, noisy
+
+SECONDS = 60_000
+"""For what the service has to work on, in milliseconds."""
+SHAPE = (2, 3, 60, 80)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """Two channels of three z-planes with a pixel size."""
+    rng = np.random.default_rng(5)
+    clean = cells(rng, 80)[:60]
+    planes = np.round([[noisy(clean, rng) for _ in range(3)] for _ in range(2)]).astype(np.uint16)
+    path = tmp_path_factory.mktemp("page") / "embryo <b>.ome.tif"
+    facts = {"axes": "CZYX", "Channel": {"Name": ["nuclei", "actin"]}} | {
+        f"PhysicalSize{axis}": 0.25 for axis in "XYZ"
+    }
+    tifffile.imwrite(path, planes, ome=True, metadata=facts)
+    return path
+
+
+@pytest.fixture
+def tab(browser, service):
+    """The page, on the screen of a laptop; no error in its console, nothing fetched elsewhere."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, accept_downloads=True)
+    tab = context.new_page()
+    tab.noise, tab.requests = [], []
+    tab.on("pageerror", lambda error: tab.noise.append(str(error)))
+    tab.on("request", lambda request: tab.requests.append(request.url))
+    tab.goto(f"{service.url}/ui")
+    tab.wait_for_selector("#task option", state="attached")
+    yield tab
+    assert tab.noise == []
+    assert all(url.startswith((service.url, "blob:", "data:")) for url in tab.requests)
+    context.close()
+
+
+def slide(tab, id, value):
+    tab.evaluate(
+        "([id, value]) => { const e = document.getElementById(id); e.value = value;"
+        " e.dispatchEvent(new Event('input')); }",
+        [id, value],
+    )
+
+
+def restored(tab, path, **choices):
+    """Send a file and wait for the end of its job; returns the job's card."""
+    if choices:
+        tab.evaluate("document.querySelector('#order-form details').open = true")
+    for name, value in choices.items():
+        tab.fill(f"#{name}", str(value))
+    before = tab.locator(".job").count()
+    tab.set_input_files("#files", path)
+    sync_api.expect(tab.locator(".job")).to_have_count(before + 1, timeout=SECONDS)
+    card = tab.locator(".job").first
+    card.locator(".state.done").wait_for(timeout=SECONDS)
+    return card
+
+
+def readout(tab, x, y):
+    """The five numbers that the page tells of a pixel."""
+    told = f"Column {x}, row {y}"
+    sync_api.expect(tab.locator("#readout")).to_contain_text(told)
+    text = tab.inner_text("#readout")
+    found = re.search(
+        r"input (\S+), reconstruction (\S+), interval (\S+) to (\S+), standard deviation (\S+)", text
+    )
+    return text, [float(number) for number in found.groups()]
+
+
+def test_upload_look_and_download(tab, service, stack, tmp_path):
+    """A stack is sent, seen plane by plane with the file's own values, and saved as the service made it."""
+    card = restored(tab, stack, samples=2, steps=2, seed=7)
+    assert "2 draws of 2 steps, seed 7" in card.inner_text() and "czyx 2 × 3 × 60 × 80" in card.inner_text()
+    card.locator("img").wait_for()
+    card.get_by_role("button", name="Look").click()
+    tab.wait_for_selector("#canvas[data-painted]")
+    with tab.expect_download() as download:
+        tab.click("#download")
+    saved = tmp_path / "saved.ome.tif"
+    download.value.save_as(saved)
+    assert download.value.suggested_filename == "embryo <b>.ome.tif".replace("<", "_").replace(">", "_")
+    result, given = tifffile.imread(saved), tifffile.imread(stack)
+    slide(tab, "axis-z", 2)
+    slide(tab, "axis-c", 1)
+    tab.focus("#canvas")
+    tab.keyboard.press("ArrowRight")  # from the middle
+    text, numbers = readout(tab, 41, 30)
+    std, lower, upper = (result[2, 4 + at, 30, 41] for at in (1, 2, 3))
+    expected = [given[1, 2, 30, 41], result[2, 4, 30, 41], lower, upper, std]
+    np.testing.assert_allclose(numbers, expected, rtol=1e-3)
+    assert "10.25 and 7.5 µm" in text
+    tab.keyboard.press("Shift+ArrowUp")
+    assert readout(tab, 41, 20)[1][0] == given[1, 2, 20, 41]
+    assert tab.get_attribute("#canvas", "data-ruler").endswith("µm")
+    assert "actin" in tab.inner_text("#axes") and "z 3 of 3" in tab.inner_text("#axes")
+    tab.click("#facts summary")
+    facts = tab.inner_text("#facts")
+    assert "do not count or measure" in facts and re.search(r"seed\s+7", facts)
+
+
+def pixel(tab, x, y):
+    """What is on the canvas in the middle of a pixel of the image, at the scale of the whole image."""
+    return tab.evaluate(
+        """([x, y]) => {
+          const canvas = document.getElementById("canvas");
+          const scale = Math.min(32, canvas.clientWidth / 80, canvas.clientHeight / 60);
+          const left = (canvas.clientWidth - 80 * scale) / 2, top = (canvas.clientHeight - 60 * scale) / 2;
+          const at = [left + (x + 0.5) * scale, top + (y + 0.5) * scale].map(Math.round);
+          return [...canvas.getContext("2d").getImageData(...at, 1, 1).data.slice(0, 3)];
+        }""",
+        [x, y],
+    )
+
+
+def painted(tab):
+    """Wait until what was asked for last is on the canvas."""
+    tab.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    tab.wait_for_load_state("networkidle")
+
+
+def test_what_is_seen_is_the_image_in_its_window(tab, stack):
+    """The input left of the line, the result right of it, and over that the uncertainty in its colours."""
+    card = restored(tab, stack, samples=2, steps=2)
+    card.get_by_role("button", name="Look").click()
+    tab.wait_for_selector("#canvas[data-painted]")
+    tab.fill("#low", "20")
+    tab.fill("#high", "220")
+    tab.keyboard.press("Tab")
+    slide(tab, "split", 100)
+    painted(tab)
+    given = tifffile.imread(stack)[0, 0]
+    for x, y in ((10, 12), (40, 30), (70, 50)):
+        grey = np.clip((float(given[y, x]) - 20) / 200, 0, 1) * 255
+        assert pixel(tab, x, y) == pytest.approx([grey] * 3, abs=1)
+    slide(tab, "split", 0)
+    painted(tab)
+    result = pixel(tab, 40, 30)
+    assert result[0] == result[1] == result[2]
+    slide(tab, "opacity", 100)
+    tab.select_option("#map", "inferno")
+    tab.fill("#top", "1e9")
+    tab.keyboard.press("Tab")
+    painted(tab)
+    assert pixel(tab, 40, 30) == [0, 0, 4]  # the darkest of inferno
+
+
+def test_a_job_can_be_cancelled_and_removed(tab, stack):
+    """Progress and what it takes are told meanwhile; a cancelled job goes when it is removed."""
+    before = tab.locator(".job").count()
+    tab.evaluate("document.querySelector('#order-form details').open = true")
+    tab.fill("#samples", "64")
+    tab.fill("#steps", "200")
+    tab.set_input_files("#files", stack)
+    sync_api.expect(tab.locator(".job")).to_have_count(before + 1)
+    card = tab.locator(".job").first
+    card.locator(".state.running").wait_for(timeout=SECONDS)
+    assert "MiB of disk" in card.inner_text()
+    card.get_by_role("button", name="Cancel").click()
+    card.locator(".state.cancelled").wait_for(timeout=SECONDS)
+    card.get_by_role("button", name="Remove").click()
+    sync_api.expect(tab.locator(".job")).to_have_count(before)
+
+
+def test_a_refusal_is_said_in_the_services_words(tab, tmp_path):
+    """What was expected, what came, what to do; the next upload is as if nothing had been."""
+    bad = tmp_path / "notes <i>.tif"
+    bad.write_text("no image")
+    tab.set_input_files("#files", bad)
+    tab.wait_for_selector("#problem:visible")
+    text = tab.inner_text("#problem")
+    assert "notes <i>.tif, which is in another format" in text and "Export it as TIFF" in text
+    tab.locator("#problem button").click()
+    assert not tab.is_visible("#problem") and not tab.is_visible("#upload")
+
+
+def test_all_can_be_reached_by_keyboard(tab, stack):
+    """Every control of the desk and the viewer has the focus once while Tab goes through the page."""
+    restored(tab, stack, samples=2, steps=2).get_by_role("button", name="Look").click()
+    tab.wait_for_selector("#canvas[data-painted]")
+    tab.evaluate("document.activeElement.blur()")
+    reached = set()
+    for _ in range(120):
+        tab.keyboard.press("Tab")
+        reached.add(tab.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    assert {"task", "version", "show-card", "files", "canvas", "split", "axis-z", "axis-c"} <= reached
+    assert {
+        "low",
+        "high",
+        "auto",
+        "opacity",
+        "map",
+        "top",
+        "download",
+        "zoom-in",
+        "Look",
+        "Remove",
+    } <= reached
+
+
+def test_nothing_is_cut_off_on_a_narrow_or_dark_screen(browser, service):
+    """No sideways scrolling at the width of a telephone."""
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    tab = context.new_page()
+    tab.goto(f"{service.url}/ui")
+    tab.wait_for_selector("#task option", state="attached")
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 25, 29)"
+    context.close()
