@@ -161,7 +161,7 @@ def test_the_page_is_for_everybody_and_nothing_else_is(door, keys):
 
 
 def test_a_browser_keeps_the_key_where_no_script_reads_it(keys, monkeypatch):
-    """A cookie that is not sent from other sites; it opens what the key opens, until one of them is dropped."""
+    """A cookie that is not sent from other sites; it opens what the key does, until one is dropped."""
     monkeypatch.setenv("CVDM_TRACKING_URI", "sqlite:////none.db")
     monkeypatch.setenv("CVDM_KEYS_FILE", str(keys.path))
     client = TestClient(Doorkeeper(build_app()), base_url="https://cvdm.example", client=("10.0.0.7", 5))
