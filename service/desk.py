@@ -13,8 +13,10 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import yaml
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
@@ -29,6 +31,7 @@ from service.settings import Settings
 from service.upload import Upload, read_upload
 
 log = logging.getLogger(__name__)
+OPENAPI = Path(__file__).with_name("openapi.yaml")
 
 
 class Desk:
@@ -50,6 +53,14 @@ class Desk:
                 return await self._attended(self._answer(upload, caller_of(request.scope)), request.receive)
             finally:
                 await upload.close()
+
+    def openapi(self) -> dict[str, Any]:
+        """What GET /openapi.json tells."""
+        document = yaml.safe_load(OPENAPI.read_text(encoding="utf-8"))
+        choices = document["components"]["schemas"]["Choices"]["properties"]
+        choices["samples"]["maximum"] = self._limits.max_samples
+        choices["steps"]["maximum"] = self._limits.max_steps
+        return dict(document)
 
     def models(self) -> dict[str, Any]:
         """What GET /models tells; touches neither registry nor device."""
@@ -90,7 +101,8 @@ class Desk:
         # Shielded: a model that takes longer to load than this request lasts is there for the next one.
         resident = await asyncio.shield(self.residents.get(order.task, order.version))
         await asyncio.to_thread(caller.spend, images=1, pixels=pixels)
-        job = self._device.submit(partial(restore, resident, upload.image, order, most), Urgency.REQUEST)
+        work = partial(restore, resident, upload.image, order, most, self._settings.refuse_doubtful)
+        job = self._device.submit(work, Urgency.REQUEST)
         try:
             answer = await job.done
         finally:

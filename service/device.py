@@ -123,6 +123,8 @@ class Device:
         self._places = 0
         self._unfinished: set[Future] = set()
         self._closing = False
+        self.evaluations = 0
+        """Of a tile by a network, so far."""
         self._seconds = 1.0  # of a typical request, for Retry-After
 
     @property
@@ -226,10 +228,12 @@ class Device:
 
     def _run(self, piece: _Piece) -> Any:
         def progress(_done: int, _total: int) -> None:
+            self.evaluations += 1  # by whoever has the device, so by one thread at a time
             self._check_wanted(piece)
             self._make_way(piece)
 
-        progress(0, 1)
+        self._check_wanted(piece)
+        self._make_way(piece)
         result = piece.work(progress)
         if piece.rank[0][0] == Urgency.REQUEST:
             self._seconds += 0.3 * (piece.seconds - self._seconds)

@@ -28,8 +28,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = ("/livez", "/readyz", "/healthz", "/models")
-"""Paths for which nobody needs a key: how the service is, and which models it has."""
+OPEN = ("/", "/livez", "/readyz", "/healthz", "/models", "/openapi.json")
+"""Paths for which nobody needs a key: how the service is, which models it has, and how it is asked."""
 PAGE = "/ui"
 """The page and all below it, which is the same for everybody."""
 COOKIE = "cvdm_key"

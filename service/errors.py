@@ -43,6 +43,12 @@ class ParameterError(ServiceError):
     status = 422
 
 
+class UnknownPathError(ServiceError):
+    """There is nothing under that path."""
+
+    status = 404
+
+
 class UnknownTaskError(ServiceError):
     """No registered model restores this task."""
 

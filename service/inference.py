@@ -17,6 +17,7 @@ from cvdm.field_of_view import Progress
 from cvdm.images import read_image, write_ome_tiff
 from cvdm.posterior import reconstruct
 from cvdm.restoration import result_metadata
+from cvdm.suitability import Doubt, doubts_of_file, doubts_of_plane
 from service.loading import Resident
 from service.schema import Order, Provenance
 from service.streams import plain
@@ -31,6 +32,14 @@ class Answer:
     size: int
     """Its bytes."""
     provenance: Provenance
+    doubts: tuple[Doubt, ...]
+    """What speaks against the image, which was restored nevertheless."""
+
+    def headers(self) -> dict[str, str]:
+        """For the HTTP reply."""
+        told = " | ".join(f"expected {d.expected}; got {d.actual}. {d.remedy}" for d in self.doubts)
+        warnings = {"x-cvdm-warnings": told.encode("ascii", "replace").decode()} if told else {}
+        return self.provenance.headers() | warnings
 
 
 def check_image(file: BinaryIO, max_pixels: int) -> int:
@@ -38,12 +47,22 @@ def check_image(file: BinaryIO, max_pixels: int) -> int:
     return read_image(plain(file), max_pixels=max_pixels).pixels.size
 
 
-def restore(resident: Resident, file: BinaryIO, order: Order, max_pixels: int, progress: Progress) -> Answer:
+def restore(
+    resident: Resident, file: BinaryIO, order: Order, max_pixels: int, strict: bool, progress: Progress
+) -> Answer:
     """Restore the uploaded image with one model. Raises ImageError; `progress` may raise to cancel.
 
+    strict: refuse an image about which there are doubts.
     The file is decoded here and not when it arrived, so that requests wait on disk and not in memory.
     """
     image = read_image(plain(file), max_pixels=max_pixels)
+    checkpoint, label = resident.checkpoint, "the image"
+    doubts = (
+        *doubts_of_file(checkpoint, image.metadata, label),
+        *doubts_of_plane(checkpoint, image.pixels, image.full_range, label),
+    )
+    if strict and doubts:
+        raise doubts[0].as_error()
     sampling = order.sampling(resident.checkpoint.recipe.sampling)
     result = reconstruct(resident.checkpoint, image.pixels, sampling=sampling, progress=progress)
     provenance = provenance_of(resident, sampling, sha256_of(file))
@@ -56,7 +75,7 @@ def restore(resident: Resident, file: BinaryIO, order: Order, max_pixels: int, p
     )
     size = reply.seek(0, os.SEEK_END)
     reply.seek(0)
-    return Answer(reply, size, provenance)
+    return Answer(reply, size, provenance, doubts)
 
 
 def provenance_of(resident: Resident, sampling: SamplingConfig, input_sha256: str) -> Provenance:

@@ -6,11 +6,34 @@ prometheus_client keeps its numbers.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from service.residents import Swap
 
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 3600)
+
+
+@dataclass(frozen=True)
+class State:
+    """Of the service at one moment."""
+
+    evaluations: int
+    """Of a tile by a network, since the last look."""
+    requests: int
+    """That run or wait."""
+    models: int
+    """In memory."""
+    jobs: Mapping[str, int]
+    """State -> images of jobs."""
+    memory: Mapping[str, int]
+    """process, device -> bytes in use."""
 
 
 class Metrics:
@@ -32,6 +55,13 @@ class Metrics:
             registry=registry,
             multiprocess_mode="mostrecent",
         )
+        self._evaluations = Counter(
+            "cvdm_evaluations", "Evaluations of a tile by a network", registry=registry
+        )
+        self._waiting = self._gauge("cvdm_requests", "Requests and replays that run or wait", registry)
+        self._jobs = self._gauge("cvdm_jobs", "Images of jobs that are kept", registry, ("state",))
+        self._memory = self._gauge("cvdm_memory_bytes", "Memory in use", registry, ("of",))
+        self._models = self._gauge("cvdm_models", "Models in memory", registry)
         self._seconds = Histogram(
             "cvdm_reconstruction_seconds",
             "From a read upload to its answer, waiting included",
@@ -39,6 +69,20 @@ class Metrics:
             registry=registry,
             buckets=SECONDS,
         )
+
+    @staticmethod
+    def _gauge(name: str, help: str, registry: CollectorRegistry, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(name, help, labels, registry=registry, multiprocess_mode="mostrecent")
+
+    def measured(self, now: State) -> None:
+        """What is so at this moment."""
+        self._evaluations.inc(now.evaluations)
+        self._waiting.set(now.requests)
+        self._models.set(now.models)
+        for state, images in now.jobs.items():
+            self._jobs.labels(state).set(images)
+        for of, size in now.memory.items():
+            self._memory.labels(of).set(size)
 
     def restored(self, task: str, version: int, seconds: float) -> None:
         self._done.labels(task, str(version)).inc()
@@ -53,3 +97,14 @@ class Metrics:
     def swapped(self, swap: Swap) -> None:
         self._swaps.labels(swap.version.task).inc()
         self._version.labels(swap.version.task).set(swap.version.number)
+
+
+def memory_in_use() -> dict[str, int]:
+    """Bytes of this process, and of the GPU's memory that it has."""
+    found = {}
+    with suppress(OSError):  # Linux alone has the file
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        found["process"] = pages * os.sysconf("SC_PAGE_SIZE")
+    if torch.cuda.is_available():
+        found["device"] = torch.cuda.memory_allocated()
+    return found

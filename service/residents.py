@@ -59,6 +59,11 @@ class Residents:
         """At least one verified champion is in memory."""
         return bool(self._shelf.champions)
 
+    @property
+    def loaded(self) -> int:
+        """Models in memory."""
+        return self._shelf.loaded
+
     async def watch(self, poll_seconds: float) -> None:
         """Follow the registry until cancelled."""
         while True:

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, BinaryIO
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
-from service.errors import JobsError
-from service.guard import guarded
+from service.errors import JobsError, UnknownPathError
+from service.guard import Endpoint, guarded
 from service.job_routes import job_routes
 from service.page import page
+from service.schema import shown
 from service.session_routes import session_routes
 from service.view_routes import view_routes
 
@@ -34,11 +36,20 @@ CHUNK = 2**20
 def build_app() -> Starlette:
     """The application; `app.state.desk` must be set before it is called, and `app.state.jobs` for jobs."""
     routes = [
+        Route("/", guarded(home), methods=["GET"]),
         Route("/reconstruct", guarded(reconstruct), methods=["POST"]),
+        Route("/openapi.json", guarded(openapi), methods=["GET"]),
         Route("/models", guarded(models), methods=["GET"]),
         Route("/models/{task}/{version:int}/card", guarded(card), methods=["GET"]),
     ]
-    everything = [*routes, *job_routes(), *view_routes(), *session_routes(), page()]
+    everything = [
+        *routes,
+        *job_routes(),
+        *view_routes(),
+        *session_routes(),
+        page(),
+        _Otherwise(guarded(nowhere)),
+    ]
     app = Starlette(routes=everything, exception_handlers={HTTPException: _http_error})
     app.state.jobs = JobsError(
         "a service that keeps jobs", "one without a folder for them", "Set CVDM_JOBS_DIR and start it again."
@@ -46,14 +57,46 @@ def build_app() -> Starlette:
     return app
 
 
+class _Otherwise(Route):
+    """What is asked where there is nothing, by whatever method.
+
+    Matches in part, so that whoever matches in full goes before it.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__("/{path:path}", endpoint)
+        self.methods = None
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return (Match.PARTIAL if match == Match.FULL else match), child
+
+
+async def home(request: Request) -> Response:
+    """GET /."""
+    return RedirectResponse("/ui/")
+
+
+async def nowhere(request: Request) -> Response:
+    """Everything else."""
+    raise UnknownPathError(
+        "a path of this service", shown(request.url.path), "See GET /openapi.json, or open /ui in a browser."
+    )
+
+
 async def reconstruct(request: Request) -> Response:
     """POST /reconstruct: form file `image` and optional fields in, OME-TIFF out."""
     answer = await _desk(request).reconstruct(request)
-    headers = answer.provenance.headers() | {
+    headers = answer.headers() | {
         "content-length": str(answer.size),
         "content-disposition": 'attachment; filename="reconstruction.ome.tif"',
     }
     return StreamingResponse(_chunks(answer.file), media_type="image/tiff", headers=headers)
+
+
+async def openapi(request: Request) -> Response:
+    """GET /openapi.json: what may be asked and what is answered, for programs."""
+    return JSONResponse(_desk(request).openapi())
 
 
 async def models(request: Request) -> Response:

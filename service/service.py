@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("service")
 APP = build_app()
-JOBS_PAUSE_SECONDS, PARENT_SECONDS = 2.0, 1.0
+JOBS_PAUSE_SECONDS, PARENT_SECONDS, MEASURE_SECONDS = 2.0, 1.0, 2.0
 QUIET_DEFAULTS = {
     # no telemetry to anybody
     "BENTOML_DO_NOT_TRACK": "True",
@@ -78,7 +78,8 @@ class CvdmService:
 
         log.setLevel(logging.INFO)
         settings = Settings.read()
-        device, metrics = Device(max_waiting=settings.max_waiting), Metrics()
+        self._device, self._metrics = Device(max_waiting=settings.max_waiting), Metrics()
+        device, metrics = self._device, self._metrics
         registry = Registry(settings.tracking_uri, settings.tasks, settings.cache_dir)
         torch_device = chosen_device(settings.device)
         shelf = Shelf(registry, device, torch_device=torch_device, old_versions=settings.old_versions)
@@ -108,7 +109,7 @@ class CvdmService:
 
             if callable(then):
                 signal.signal(number, close_first)
-        watches = [self._desk.residents.watch(self._poll_seconds), _end_with_parent()]
+        watches = [self._desk.residents.watch(self._poll_seconds), self._measure(), _end_with_parent()]
         if self._open_jobs is not None:
             watches.append(self._keep_jobs(self._open_jobs))
         self._watches = [asyncio.create_task(watch) for watch in watches]
@@ -132,6 +133,27 @@ class CvdmService:
                 APP.state.jobs = error
                 await asyncio.sleep(JOBS_PAUSE_SECONDS)
         await self._jobs.runner.run()
+
+    async def _measure(self) -> None:
+        """Tell Prometheus how things are, every few seconds."""
+        from service.metrics import State, memory_in_use
+
+        before = 0
+        while True:
+            try:
+                evaluations = self._device.evaluations
+                state = State(
+                    evaluations=evaluations - before,
+                    requests=self._device.unfinished,
+                    models=self._desk.residents.loaded,
+                    jobs={} if self._jobs is None else await asyncio.to_thread(self._jobs.counts),
+                    memory=memory_in_use(),
+                )
+                self._metrics.measured(state)
+                before = evaluations
+            except Exception:  # any: measuring goes on after every surprise, and the log shows it
+                log.exception("measuring failed")
+            await asyncio.sleep(MEASURE_SECONDS)
 
     async def __is_ready__(self) -> bool:
         """BentoML's hook for /readyz."""

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """Largest image file accepted."""
     max_pixels: int = Field(default=2**24, gt=0)
     """Largest image accepted, counted after decoding."""
+    refuse_doubtful: bool = False
+    """Refuse images that differ from a model's training images in pixel size or intensities; else warn."""
     max_samples: int = Field(default=64, ge=2)
     """Most posterior draws that a request may ask for."""
     max_steps: int = Field(default=200, ge=1)

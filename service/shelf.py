@@ -54,6 +54,11 @@ class Shelf:
         self._again: dict[Key, float] = {}  # when, by the monotonic clock, passing trouble may be over
         self._loading: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
 
+    @property
+    def loaded(self) -> int:
+        """Models in memory."""
+        return len(self.champions) + len(self._old)
+
     def held(self, version: Version) -> Resident | None:
         """The version's model if it is in memory."""
         champion = self.champions.get(version.task)

@@ -22,6 +22,7 @@ from cvdm.images import MAX_PIXELS, read_annotations
 from cvdm.posterior import require_familiar
 from cvdm.reading import Plane, read_stack
 from cvdm.restoration import disk_bytes, evaluations_of, require_room
+from cvdm.suitability import doubts_of_file, doubts_of_plane, gathered
 from service.device import Device
 from service.doorkeeper import Caller
 from service.errors import ParameterError, QuotaError, UnfinishedError, UnknownJobError
@@ -122,6 +123,10 @@ class JobDesk:
         await self.runner.drain()
         self._table.close()
         self._archive.close()
+
+    def counts(self) -> dict[str, int]:
+        """State -> how many images of jobs are in it."""
+        return self._table.counts()
 
     def describe(self, caller: Caller, id: str) -> dict[str, Any]:
         """What GET /jobs/ID tells. Raises UnknownJobError."""
@@ -226,13 +231,18 @@ class JobDesk:
         sampling = order.sampling(checkpoint.recipe.sampling)
         most, label = self._settings.max_job_pixels, name[:100] or "an image"
         with read_stack(path, max_pixels=most, label=label) as stack:
+            doubts = doubts_of_file(checkpoint, stack, label)
             if prod(stack.shape) <= min(self._settings.max_pixels, MAX_PIXELS):
                 for plane in stack.planes():
                     _require_familiar(checkpoint, plane, label)
+                    doubts += doubts_of_plane(checkpoint, plane.pixels, stack.full_range, label)
             axes, shape = stack.axes, stack.shape
             total = evaluations_of(checkpoint, stack, sampling)
         require_room(path.parent, shape)
-        return NewItem(name, digest, axes, shape, total)
+        found = gathered(doubts)
+        if found and self._settings.refuse_doubtful:
+            raise found[0].as_error()
+        return NewItem(name, digest, axes, shape, total, tuple(doubt.as_dict() for doubt in found))
 
     def _described(self, job: Job) -> dict[str, Any]:
         done = sum(self.runner.done(item) for item in job.items)
@@ -273,6 +283,7 @@ class JobDesk:
             "name": item.name,
             "axes": item.axes,
             "shape": item.shape,
+            "warnings": item.warnings,
             "state": item.state,
             "percent": round(100 * self.runner.done(item) / item.total, 1),
             "seconds": round(item.seconds, 2),

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -40,6 +40,7 @@ CREATE TABLE items (
     state TEXT NOT NULL DEFAULT 'queued',
     done INTEGER NOT NULL DEFAULT 0,
     total INTEGER NOT NULL,
+    warnings TEXT NOT NULL,
     seconds REAL NOT NULL DEFAULT 0,
     error TEXT,
     began REAL,
@@ -82,6 +83,8 @@ class NewItem:
     shape: tuple[int, ...]
     total: int
     """Evaluations of a tile that it takes."""
+    warnings: tuple[Mapping[str, str], ...] = ()
+    """What speaks against it: expected, actual, remedy."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Item:
     done: int
     """Evaluations of a tile so far."""
     total: int
+    warnings: tuple[Mapping[str, str], ...]
     seconds: float
     """How long it had the device, in this and earlier processes."""
     error: Mapping[str, Any] | None
@@ -166,8 +170,17 @@ class Table:
     ) -> None:
         """Enter a job. Raises sqlite3.IntegrityError when its owner has one of the same key."""
         rows = [
-            (id, number, item.name, item.sha256, item.axes, json.dumps(item.shape), item.total)
-            for number, item in enumerate(items)
+            (
+                id,
+                at,
+                new.name,
+                new.sha256,
+                new.axes,
+                json.dumps(new.shape),
+                new.total,
+                json.dumps(new.warnings),
+            )
+            for at, new in enumerate(items)
         ]
         with self._writing() as connection:
             connection.execute(
@@ -175,8 +188,8 @@ class Table:
                 (id, owner, key, fingerprint, json.dumps(vars(request)), time.time()),
             )
             connection.executemany(
-                "INSERT INTO items (job, number, name, sha256, axes, shape, total) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO items (job, number, name, sha256, axes, shape, total, warnings) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
 
@@ -233,6 +246,11 @@ class Table:
                 (state, text, time.time(), state, item.job, item.number),
             )
             return changed.rowcount > 0
+
+    def counts(self) -> dict[str, int]:
+        """State -> how many images are in it."""
+        rows = self._read("SELECT state, count(*) AS images FROM items GROUP BY state")
+        return dict.fromkeys(get_args(State), 0) | {row["state"]: row["images"] for row in rows}
 
     def learn_pace(self, run_id: str, seconds: float, work: float) -> None:
         """How long a version took for some work; what was learnt before counts half."""
@@ -299,6 +317,7 @@ class Table:
 
 def _item(row: sqlite3.Row) -> Item:
     values = dict(row)
-    values["shape"] = tuple(json.loads(values["shape"]))
+    for name in ("shape", "warnings"):
+        values[name] = tuple(json.loads(values[name]))
     values["error"] = None if values["error"] is None else json.loads(values["error"])
     return Item(**values)

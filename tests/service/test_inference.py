@@ -27,8 +27,8 @@ def resident(tiny_checkpoint):
     return Resident(Version("test-cells", 7, "r" * 32, ("champion",)), tiny_checkpoint)
 
 
-def run(resident, image, order=None, progress=lambda done, total: None):
-    return restore(resident, io.BytesIO(image), order or Order(), PIXELS, progress)
+def run(resident, image, order=None, progress=lambda done, total: None, strict=False):
+    return restore(resident, io.BytesIO(image), order or Order(), PIXELS, strict, progress)
 
 
 def test_channels_are_what_the_model_gives(resident):
@@ -43,6 +43,17 @@ def test_channels_are_what_the_model_gives(resident):
     assert channels.dtype == np.float32
     np.testing.assert_array_equal(channels, [direct.mean, direct.std, direct.lower, direct.upper])
     assert (channels[2] <= channels[0]).all() and (channels[0] <= channels[3]).all()
+
+
+def test_doubts_are_told_or_refused(resident):
+    """In the headers, in ASCII; where the operator says so, instead of a result."""
+    image = tiff_bytes(np.full((40, 40), 9, np.uint8), resolution=(5e4, 5e4), resolutionunit="CENTIMETER")
+    answer = run(resident, image)
+    told = answer.headers()["x-cvdm-warnings"]
+    assert "pixels of 0.2" in told and "9 everywhere" in told and told.isascii()
+    assert "x-cvdm-warnings" not in run(resident, acquired(40)).headers()
+    with pytest.raises(ImageError, match="pixels of about"):
+        run(resident, image, strict=True)
 
 
 def test_provenance_is_in_the_file_and_in_the_headers(resident):
@@ -84,7 +95,9 @@ def test_spooled_uploads_are_read_wherever_they_lie(resident, spool):
     with tempfile.SpooledTemporaryFile(max_size=spool or 1) as file:
         file.write(acquired(32))
         check_image(file, PIXELS)
-        assert restore(resident, file, Order(), PIXELS, lambda done, total: None).size > 4 * 4 * 32 * 32
+        assert (
+            restore(resident, file, Order(), PIXELS, False, lambda done, total: None).size > 4 * 4 * 32 * 32
+        )
 
 
 def test_the_pixel_size_is_kept(resident):

@@ -130,6 +130,20 @@ def test_a_job_gives_what_a_request_gives_to_the_byte(service):
     assert part.status_code == 206 and part.content == result.content[4:8]
 
 
+def test_doubts_about_an_image_are_told_with_it(service, residents, tmp_path):
+    """Image by image; where the operator says so, instead of a job."""
+    odd = tiff_bytes(np.full((40, 40), 9, np.uint8), resolution=(5e4, 5e4), resolutionunit="CENTIMETER")
+    job = service.enter(acquired(40), odd).json()
+    assert job["images"][0]["warnings"] == []
+    magnification, empty = job["images"][1]["warnings"]
+    assert "cell1.tif with pixels of 0.2 µm" in magnification["actual"]
+    assert empty["actual"] == "cell1.tif, 9 everywhere"
+    with Service(residents, tmp_path / "strict", refuse_doubtful=True) as strict:
+        reply = strict.enter(acquired(40), odd)
+        assert reply.status_code == 422 and "pixels of about 0.1" in reply.json()["expected"]
+        assert strict.enter(acquired(40)).status_code == 202
+
+
 def test_a_batch_is_one_job(service):
     """Each image has its own state, time and result; the job has one result only where it has one image."""
     images = [acquired(40 + n, seed=n) for n in range(3)]
@@ -292,7 +306,7 @@ def test_what_cannot_be_restored_is_refused_whole_and_by_name(service, tmp_path)
         (tiff_bytes(np.zeros((3, 40, 40), np.uint8)), 422),
     ):
         reply = service.enter(acquired(32), bad)
-        assert reply.status_code == status and reply.json()["actual"].startswith("cell1.tif: ")
+        assert reply.status_code == status and reply.json()["actual"].startswith("cell1.tif")
     reply = service.enter(acquired(32), steps="100000")
     assert reply.status_code == 422
     assert service.client.post("/jobs", data={"seed": "1"}, files={"other": b"x"}).status_code == 422

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 import threading
 import time
@@ -291,7 +292,7 @@ def test_keys_close_every_door_but_the_open_ones(service):
     keys = Keys(service.store.root / "keys.db")
     secret = keys.create("ann", quota=Quota(requests_per_day=2))
     try:
-        for path in ("/jobs", "/metrics", "/docs.json", "/schema.json", "/"):
+        for path in ("/jobs", "/metrics", "/docs.json", "/schema.json", "/nowhere"):
             assert service.get(path).status_code == 401, path
         assert service.reconstruct(acquired()).status_code == 401
         assert service.get("/readyz").status_code == service.get("/models").status_code == 200
@@ -316,13 +317,18 @@ def test_metrics_show_what_was_done(service):
     """After one restored and one refused request /metrics shows every own counter beside BentoML's."""
     service.reconstruct(acquired(32))
     service.reconstruct(b"no image")
-    text = service.get("/metrics").text
+    done = re.compile(r"^cvdm_evaluations_total [1-9]", re.MULTILINE)
+    text = service.wait_for(lambda: (text := service.get("/metrics").text) and done.search(text) and text)
     for sample in (
         f'cvdm_reconstructions_total{{task="{TASK}",version="1"}}',
         'cvdm_failures_total{reason="ImageError"}',
         f'cvdm_swaps_total{{task="{TASK}"}}',
         f'cvdm_model_version{{task="{TASK}"}}',
         f'cvdm_reconstruction_seconds_count{{task="{TASK}"}}',
+        "cvdm_requests",
+        "cvdm_models",
+        'cvdm_jobs{state="done"}',
+        'cvdm_memory_bytes{of="process"}',
         "bentoml_service_request_total",
     ):
         assert sample in text, text

@@ -89,6 +89,10 @@ export class JobList {
     const extent = `${image.axes.toLowerCase()} ${image.shape.join(" × ")}`;
     const small = make("small", { className: "hint", textContent: ` ${extent}${done ? "" : `, ${image.percent} %`}` });
     about.append(small);
+    for (const doubt of image.warnings) {
+      const text = `Expected ${doubt.expected}; got ${doubt.actual}. ${doubt.remedy}`;
+      about.append(make("div", { className: "warning", textContent: text }));
+    }
     if (image.error) {
       const error = `expected ${image.error.expected}; got ${image.error.actual}. ${image.error.remedy}`;
       about.append(make("div", { className: "error", textContent: error }));

@@ -1,0 +1,103 @@
+"""What speaks against restoring an image with a model, although it can be done: doubts, for people.
+
+A model restores what resembles its training images. Their pixel size and intensities are known, so an image
+that differs is told from one that does not; whether its structures differ, no number here says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from cvdm.checkpoint import Checkpoint
+from cvdm.errors import ImageError
+from cvdm.normalisation import Pixels, sampled
+from cvdm.reading.stack import Metadata
+from cvdm.reading.units import square_um
+
+SCALE_TOLERANCE = 1.25
+"""Ratio of pixel sizes up to which structures look alike to a network."""
+SATURATED_SHARE = 0.005
+"""Share of pixels at the detector's end beyond which the brightest structures are cut off."""
+FAMILIAR_REACH = 2.0
+"""Half ranges from the middle of the training's intensities, whose own percentiles reach 1; no shipped image
+reaches more than 1.6."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One reason, in the words of a refusal."""
+
+    expected: str
+    actual: str
+    remedy: str
+
+    def as_dict(self) -> dict[str, str]:
+        """For JSON."""
+        return asdict(self)
+
+    def as_error(self) -> ImageError:
+        """For whoever would rather refuse than warn."""
+        return ImageError(self.expected, self.actual, self.remedy)
+
+
+def doubts_of_file(checkpoint: Checkpoint, metadata: Metadata, label: str) -> list[Doubt]:
+    """What a file's facts say; nothing where file or model state none."""
+    trained, given = checkpoint.record.pixel_size_um, metadata.pixel_size_um
+    if trained is None or given is None:
+        return []
+    side = square_um(given)
+    if side is not None and max(side / trained, trained / side) <= SCALE_TOLERANCE:
+        return []
+    told = f"{side:.4g} µm" if side is not None else f"{given[0]:.4g} x {given[1]:.4g} µm"
+    return [
+        Doubt(
+            f"pixels of about {trained:.4g} µm, like those of the training",
+            f"{label} with pixels of {told}",
+            f"Resample the image to {trained:.4g} µm, or use a model for this magnification.",
+        )
+    ]
+
+
+def doubts_of_plane(
+    checkpoint: Checkpoint, pixels: Pixels, full_range: float | None, label: str
+) -> list[Doubt]:
+    """What a plane (H, W) in file units says; full_range as of `cvdm.reading.Stack`."""
+    seen = sampled(pixels)
+    low, high = float(seen.min()), float(seen.max())
+    if low == high:
+        return [
+            Doubt("an image with something on it", f"{label}, {low:.4g} everywhere", "Look at the image.")
+        ]
+    found = []
+    saturated = float(np.mean(seen >= full_range)) if full_range is not None and full_range > 1 else 0.0
+    if saturated > SATURATED_SHARE:
+        found.append(
+            Doubt(
+                f"at most {SATURATED_SHARE:.1%} of pixels at the detector's end, {full_range:.0f}",
+                f"{label} with {saturated:.1%}",
+                "Acquire with less light or gain; what is cut off cannot be restored.",
+            )
+        )
+    normalisation = checkpoint.normalisation
+    reach = normalisation.scale_of(pixels).reach(pixels)
+    if reach > FAMILIAR_REACH and math.isfinite(reach):
+        found.append(
+            Doubt(
+                f"intensities of mostly {normalisation.low:.4g} to {normalisation.high:.4g}, as in training",
+                f"{label} with {low:.4g} to {high:.4g}",
+                "Use the exposure and gain of the training images, or a model for this one.",
+            )
+        )
+    return found
+
+
+def gathered(doubts: Iterable[Doubt]) -> tuple[Doubt, ...]:
+    """Of a stack's planes, the first doubt of each kind."""
+    kinds: dict[str, Doubt] = {}
+    for doubt in doubts:
+        kinds.setdefault(doubt.expected, doubt)
+    return tuple(kinds.values())
