@@ -8,6 +8,7 @@ import time
 
 import pytest
 from prometheus_client import CollectorRegistry
+from service_world import acquired
 from starlette.testclient import TestClient
 
 from cvdm.errors import CheckpointError, StorageError
@@ -17,8 +18,6 @@ from service.loading import Resident, Version
 from service.metrics import Metrics
 from service.routes import build_app
 from service.settings import Settings
-
-from .conftest import acquired
 
 SCOPE = {
     "type": "http",

@@ -9,6 +9,7 @@ import tempfile
 import numpy as np
 import pytest
 import tifffile
+from service_world import acquired, tiff_bytes
 
 from cvdm.errors import ImageError
 from cvdm.images import read_annotations
@@ -16,8 +17,6 @@ from cvdm.posterior import reconstruct
 from service.inference import check_image, restore
 from service.loading import Resident, Version
 from service.schema import Order
-
-from .conftest import acquired, tiff_bytes
 
 PIXELS = 2**20
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
+from service_world import acquired, tiff_bytes
 from starlette.testclient import TestClient
 
 from service import job_routes
@@ -24,8 +25,6 @@ from service.loading import Resident, Version
 from service.metrics import Metrics
 from service.routes import build_app
 from service.settings import Settings
-
-from .conftest import acquired, tiff_bytes
 
 
 def named_in_header(scope):
@@ -283,7 +282,7 @@ def test_a_result_that_was_there_before_it_was_entered_is_not_made_again(residen
         assert service.client.get(f"/jobs/{id}/result").content == b"it was made"
 
 
-def test_leftovers_of_an_upload_are_removed_at_the_next_start(residents, tmp_path):
+def test_leftovers_of_an_upload_are_removed_at_the_nextstart(residents, tmp_path):
     """Of one that was never entered, and of one that was just forgotten."""
     folder = tmp_path / "jobs"
     with Service(residents, folder) as service:

@@ -7,8 +7,7 @@ from functools import partial
 import httpx
 import psutil
 import pytest
-
-from .conftest import START_SECONDS, Service, Store, _free_port, _start, acquired
+from service_world import START_SECONDS, Service, Store, acquired, free_port, start
 
 KILLS = 5
 
@@ -23,8 +22,8 @@ def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path, checkpoints):
         *((acquired(40 + n), {"seed": n}) for n in range(9)),
     ]
     for kill in range(KILLS + 1):
-        service = Service(f"http://127.0.0.1:{_free_port()}", store, tmp_path / f"service{kill}.log")
-        process = _start(tmp_path, store, int(service.url.rsplit(":", 1)[1]), service.log)
+        service = Service(f"http://127.0.0.1:{free_port()}", store, tmp_path / f"service{kill}.log")
+        process = start(tmp_path, store, int(service.url.rsplit(":", 1)[1]), service.log)
         try:
             service.wait_for(partial(ready, service), START_SECONDS)
             for number, (image, fields) in enumerate(orders):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from service_world import TASK
 
 from cvdm.errors import CheckpointError
 from service.errors import DownloadError, RegistryError
 from service.loading import Registry, load
 
-from .conftest import TASK
-
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory, checkpoints):
     """A registry with two versions of one task, one of another, and a model of somebody else."""
-    from .conftest import Store
+    from service_world import Store
 
     store = Store(tmp_path_factory.mktemp("filled"))
     store.register(checkpoints(seed=0), champion=True)

@@ -10,12 +10,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemathesis import checks
+from service_world import acquired
 from starlette.routing import Mount, Route
 
 from service.desk import OPENAPI
 from service.routes import build_app
-
-from .conftest import acquired
 
 DOCUMENT = yaml.safe_load(OPENAPI.read_text(encoding="utf-8"))
 checks.load_all_checks()

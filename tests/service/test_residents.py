@@ -9,6 +9,7 @@ import weakref
 from dataclasses import replace
 
 import pytest
+from service_world import TASK, corrupt_golden
 
 from cvdm.errors import CheckpointError
 from service.device import Device
@@ -23,8 +24,6 @@ from service.errors import (
 from service.loading import Version
 from service.residents import Residents
 from service.shelf import Shelf
-
-from .conftest import TASK, corrupt_golden
 
 
 class FakeRegistry:

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import tifffile
+from service_world import TASK, acquired, corrupt_golden, tiff_bytes
 
 from cvdm.errors import ImageError
 from cvdm.images import read_annotations
@@ -20,8 +21,6 @@ from flows.batch import errands_for
 from flows.restore import Draws, restore_by_service
 from service.client import Client, ServiceRefusal
 from service.keys import Keys, Quota
-
-from .conftest import TASK, acquired, corrupt_golden, tiff_bytes
 
 LONG = {"samples": 64, "steps": 200}
 """A request that takes far longer than a test waits; its image is `acquired(256)`."""

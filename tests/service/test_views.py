@@ -8,13 +8,13 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from service_world import tiff_bytes
 from specimens import cells, noisy
 
 from cvdm.errors import CvdmError
 from cvdm.posterior import CHANNELS
 from service.jobs.views import SAMPLED, TILE, Square, levels, tile_of
 
-from .conftest import tiff_bytes
 from .test_jobs import Service, residents  # noqa: F401 - a fixture
 
 SHAPE = (2, 3, 40, 48)
