@@ -29,6 +29,7 @@ from cvdm.posterior import CHANNELS, Posterior, posterior_of
 from cvdm.reading.opening import read_stack
 from cvdm.reading.stack import Metadata, Stack, metadata_of
 from cvdm.region import Region, bands
+from cvdm.storage import content_digest
 
 MOST_PIXELS = 2**36
 """Of one image; the disk is a closer bound."""
@@ -213,13 +214,11 @@ def result_metadata(metadata: Metadata, channels: int) -> Metadata:
 
 def _identity(checkpoint: Checkpoint, source: Path, sampling: SamplingConfig) -> str:
     """Names everything on which the draws depend."""
-    with source.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
     weights = hashlib.sha256()
     for name, values in sorted(checkpoint.model.state_dict().items()):
         weights.update(name.encode())
         weights.update(values.cpu().numpy().tobytes())
-    return repr((content, weights.hexdigest(), checkpoint.normalisation, sampling))
+    return repr((content_digest(source), weights.hexdigest(), checkpoint.normalisation, sampling))
 
 
 def require_room(folder: Path, shape: tuple[int, ...]) -> None:

@@ -8,6 +8,7 @@ never sees half of it and a failure leaves nothing behind. Not covered: power lo
 from __future__ import annotations
 
 import errno
+import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,18 @@ def replacing(target: Path) -> Iterator[Path]:
         raise storage_error(error, target) from error
     finally:
         _remove(temporary)
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256, hexadecimal, of a file, or of a folder's files in order with their names. Raises OSError."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for member in sorted(path.rglob("*")):
+        if member.is_file():
+            digest.update(f"{member.relative_to(path).as_posix()}\0{content_digest(member)}\n".encode())
+    return digest.hexdigest()
 
 
 def storage_error(error: OSError, target: Path | str) -> StorageError:

@@ -22,7 +22,7 @@ from starlette.types import Receive
 
 from service.device import Device, StoppedError, Urgency
 from service.doorkeeper import Caller, caller_of
-from service.errors import StoppingError, TimeLimitError, UploadTimeError
+from service.errors import ParameterError, StoppingError, TimeLimitError, UploadTimeError
 from service.inference import Answer, check_image, restore
 from service.metrics import Metrics
 from service.residents import Residents
@@ -50,6 +50,8 @@ class Desk:
         with self._device.place():
             upload = await self._received(request, self._settings.max_upload_bytes)
             try:
+                if upload.paths:
+                    raise ParameterError("an upload", "a path", "Only jobs take paths: POST /jobs.")
                 return await self._attended(self._answer(upload, caller_of(request.scope)), request.receive)
             finally:
                 await upload.close()

@@ -1,6 +1,6 @@
 """The HTTP side of jobs.
 
-POST   /jobs                          form files `image`, fields as of /reconstruct; 202 and the job
+POST   /jobs                          form files `image` or fields `path`, others as of /reconstruct; 202
 GET    /jobs                          the newest jobs
 GET    /jobs/{id}                     state, percent, images
 GET    /jobs/{id}/events              the same whenever it changes, as server-sent events, until the end
@@ -52,12 +52,15 @@ def job_routes() -> list[Route]:
 
 async def enter(request: Request) -> Response:
     """POST /jobs."""
-    from service.jobs.desk import Uploaded
+    from service.jobs.desk import Placed, Uploaded
 
     desk = jobs_of(request)
     upload = await request.app.state.desk.received_job(request)
     try:
-        images = [Uploaded(image.filename or "image", image.file) for image in upload.images]
+        images: list[Uploaded | Placed] = [
+            Uploaded(image.filename or "image", image.file) for image in upload.images
+        ]
+        images += [Placed(path) for path in upload.paths]
         key = request.headers.get("idempotency-key")
         job, new = await desk.enter(caller_of(request.scope), images, upload.fields, key)
     finally:

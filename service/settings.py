@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """Largest image of a job."""
     max_job_images: int = Field(default=1000, ge=1)
     """Most images of one user that wait or are worked on."""
+    import_dir: Path | None = None
+    """Folder whose images jobs may name instead of uploading them; whoever has a key may read all of it."""
     job_hours: float = Field(default=168.0, gt=0)
     """How long results are kept."""
     cache_dir: Path = Field(default_factory=default_cache)
@@ -78,7 +80,7 @@ class Settings(BaseSettings):
             else value
         )
 
-    @field_validator("jobs_dir", "keys_file", mode="before")
+    @field_validator("jobs_dir", "keys_file", "import_dir", mode="before")
     @classmethod
     def _none(cls, value: Any) -> Any:
         return value or None

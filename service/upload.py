@@ -23,6 +23,9 @@ from service.schema import shown
 FORM_BYTES = 64 * 1024
 """Room for boundaries and the short fields beside the file."""
 FIELD_BYTES = 1024
+FIELDS = 20
+PATH = "path"
+"""Form field of an image that is not uploaded; may come as often as images may."""
 DRAIN_SECONDS = 5.0
 EXAMPLE = "Send it like `curl -F image=@INPUT.tif -o OUTPUT.tif URL/reconstruct`."
 
@@ -32,6 +35,8 @@ class Upload:
     """One parsed request; close it when the files are no longer needed."""
 
     images: tuple[UploadFile, ...]
+    paths: tuple[str, ...]
+    """Images on the service's machine, by their names there."""
     fields: Mapping[str, str]
     """Every other form field."""
     form: FormData
@@ -60,7 +65,9 @@ async def read_upload(request: Request, limit: int, *, most_images: int = 1) -> 
         if int(declared) > limit + FORM_BYTES:
             raise _too_large(limit)
         counted = Request(request.scope, _counted(request.receive, limit))
-        form = await counted.form(max_files=most_images, max_fields=20, max_part_size=FIELD_BYTES)
+        form = await counted.form(
+            max_files=most_images, max_fields=FIELDS + most_images, max_part_size=FIELD_BYTES
+        )
     except UploadTooLargeError:
         await _drain(request.receive, limit)
         raise
@@ -75,16 +82,17 @@ async def read_upload(request: Request, limit: int, *, most_images: int = 1) -> 
 
 def _checked(form: FormData, limit: int) -> Upload:
     images = tuple(value for value in form.getlist("image") if isinstance(value, UploadFile))
-    names = [name for name, value in form.multi_items() if value not in images]
+    paths = tuple(value for value in form.getlist(PATH) if isinstance(value, str) and value.strip())
+    names = [name for name, value in form.multi_items() if value not in images and name != PATH]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ParameterError("every form field once", f"{shown(repeated[0])} twice", "Send it once.")
-    if not images:
+    if not images and not paths:
         came = ", ".join(shown(name) for name in names) or "no fields"
         raise ParameterError("a file in the form field image", came, EXAMPLE)
     if sum(image.size or 0 for image in images) > limit:
         raise _too_large(limit)
-    fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    return Upload(images, fields, form)
+    fields = {name: value for name, value in form.items() if isinstance(value, str) and name != PATH}
+    return Upload(images, paths, fields, form)
 
 
 def _counted(receive: Receive, limit: int) -> Receive:

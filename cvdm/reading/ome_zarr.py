@@ -44,9 +44,8 @@ class Level:
     """The array's own headers, by their keys."""
 
 
-def open_ome_zarr(root: Path, exits: ExitStack, *, max_pixels: int, naming: Naming) -> Stack:
+def open_ome_zarr(root: Path, exits: ExitStack, *, max_pixels: int, naming: Naming, label: str) -> Stack:
     """A stack from an OME-Zarr folder. Raises ImageError."""
-    label = root.name
     image, attributes, zarr_format = find_image(root, label)
     multiscale = _multiscale(attributes, VERSIONS[zarr_format], label)
     level = _full_resolution(root, image, multiscale, zarr_format, label)

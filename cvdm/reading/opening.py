@@ -78,7 +78,7 @@ def label_of(source: Source) -> str:
 def _open(source: Source, *, max_pixels: int, naming: Naming, label: str) -> Stack:
     if isinstance(source, Path | str) and Path(source).is_dir():
         with _named_and_closed(label) as exits:
-            return open_ome_zarr(Path(source), exits, max_pixels=max_pixels, naming=naming)
+            return open_ome_zarr(Path(source), exits, max_pixels=max_pixels, naming=naming, label=label)
     with _named_and_closed(label) as exits:
         path = Path(source) if isinstance(source, Path | str) else None
         file = exits.enter_context(path.open("rb")) if path else cast(BinaryIO, source)

@@ -1,7 +1,7 @@
 """The files of jobs: one folder a job, one folder an image in it.
 
     jobs.db                 the table
-    files/JOB/NUMBER/input          as it was uploaded
+    files/JOB/NUMBER/input          as it was uploaded; an unpacked folder, or a link to where it lies
     files/JOB/NUMBER/work/          while it is restored
     files/JOB/NUMBER/views/         planes of the input that somebody has looked at
     files/JOB/NUMBER/result.ome.tif written whole or not at all
@@ -20,7 +20,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import BinaryIO
 
-from cvdm.storage import storage_error
+from cvdm.storage import content_digest, storage_error
 from service.errors import JobsError
 
 CHUNK = 2**20
@@ -63,6 +63,16 @@ class Archive:
         except OSError as error:
             raise storage_error(error, target) from error
         return digest.hexdigest()
+
+    def link(self, id: str, number: int, image: Path) -> str:
+        """Refer to an image where it lies; returns the SHA-256 of its content. Raises StorageError."""
+        target = self._incoming / id / str(number) / "input"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(image)
+            return content_digest(image)
+        except OSError as error:
+            raise storage_error(error, target) from error
 
     def accept(self, id: str) -> None:
         """What was received is the job's now."""

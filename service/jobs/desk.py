@@ -27,6 +27,7 @@ from service.device import Device
 from service.doorkeeper import Caller
 from service.errors import ParameterError, QuotaError, UnfinishedError, UnknownJobError
 from service.jobs.archive import Archive
+from service.jobs.intake import inside, is_zip, unpack
 from service.jobs.runner import Runner
 from service.jobs.table import ENDED, Item, Job, NewItem, Request, Table
 from service.jobs.views import Views
@@ -50,6 +51,14 @@ class Uploaded:
     content: BinaryIO
 
 
+@dataclass(frozen=True)
+class Placed:
+    """An image on the service's machine."""
+
+    name: str
+    """Its path in the operator's folder."""
+
+
 class JobDesk:
     """One per process that has a folder for jobs."""
 
@@ -69,7 +78,7 @@ class JobDesk:
         self._intake = ThreadPoolExecutor(1, thread_name_prefix="job-intake")
 
     async def enter(
-        self, caller: Caller, images: Sequence[Uploaded], fields: Mapping[str, str], key: str | None
+        self, caller: Caller, images: Sequence[Uploaded | Placed], fields: Mapping[str, str], key: str | None
     ) -> tuple[dict[str, Any], bool]:
         """Accept a job; returns what it is, and whether it is new.
 
@@ -85,7 +94,7 @@ class JobDesk:
         id, loop = secrets.token_urlsafe(12), asyncio.get_running_loop()
         try:
             digests = [
-                await loop.run_in_executor(self._intake, self._archive.receive, id, number, image.content)
+                await loop.run_in_executor(self._intake, self._received, id, number, image)
                 for number, image in enumerate(images)
             ]
             fingerprint = _fingerprint(digests, fields)
@@ -223,6 +232,18 @@ class JobDesk:
                 "Wait until some are done, or cancel some.",
             )
 
+    def _received(self, id: str, number: int, image: Uploaded | Placed) -> str:
+        """Bring an image into the archive; returns its digest. Raises CvdmError."""
+        if isinstance(image, Placed):
+            return self._archive.link(id, number, inside(self._settings.import_dir, image.name))
+        digest = self._archive.receive(id, number, image.content)
+        received = self._archive.received(id, number)
+        if is_zip(received):
+            packed = received.rename(received.with_name("packed"))
+            unpack(packed, received, self._settings.max_job_upload_bytes, image.name[:100] or "the archive")
+            packed.unlink()
+        return digest
+
     def _examined(
         self, id: str, number: int, name: str, digest: str, resident: Resident, order: Order
     ) -> NewItem:
@@ -338,7 +359,7 @@ def _fingerprint(digests: Sequence[str], fields: Mapping[str, str]) -> str:
 def _result_name(item: Item) -> str:
     """The input's name for its result."""
     stem = Path(item.name).name
-    for ending in (".tiff", ".tif", ".ome"):
+    for ending in (".zip", ".zarr", ".tiff", ".tif", ".mrc", ".ome"):
         stem = stem.removesuffix(ending)
     return f"{stem or 'image'}.ome.tif"
 

@@ -149,7 +149,7 @@ class Views:
         return folder.image(f"input-{position}", (item.shape[-2], item.shape[-1]), fill)
 
     def _opened(self, item: Item) -> Stack:
-        return read_stack(self._archive.input(item.job, item.number), max_pixels=MOST_PIXELS)
+        return read_stack(self._archive.input(item.job, item.number), max_pixels=MOST_PIXELS, label=item.name)
 
     def _picture(self, item: Item, place: Place, window: tuple[float, float] | None) -> bytes:
         pixels = self._pixels(item, place)

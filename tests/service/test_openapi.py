@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import httpx
 import hypothesis
 import pytest
@@ -30,8 +32,8 @@ CHECKS = [
         )
     ),
 ]
-EXAMPLES = 15
-"""Of each operation; thousands are run by `benchmarks/service.py`."""
+EXAMPLES = int(os.environ.get("CVDM_FUZZ_EXAMPLES", "15"))
+"""Of each operation, four times as many of damaged images; set the variable for a longer search."""
 PATIENT = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -97,7 +99,7 @@ def test_every_operation_answers_as_documented(service, schema, path, method):
 
 
 @given(data=st.data())
-@settings(PATIENT, max_examples=60)
+@settings(PATIENT, max_examples=4 * EXAMPLES)
 def test_no_damage_to_an_image_is_a_failure_of_the_service(service, data):
     """Bytes of a sound TIFF changed, dropped, doubled: restored or refused, never a status from 500 on."""
     content = bytearray(acquired(32))
