@@ -26,6 +26,7 @@ from cvdm.errors import CvdmError
 from service.doorkeeper import caller_of
 from service.errors import UnfinishedError, UnknownJobError
 from service.guard import guarded
+from service.schema import headers_of
 
 if TYPE_CHECKING:  # imports torch and MLflow, which the supervising process has no use for
     from service.jobs.desk import JobDesk
@@ -98,6 +99,8 @@ async def events(request: Request) -> Response:
 
 async def result(request: Request) -> Response:
     """GET /jobs/{id}/images/{number}/result, and /result of a job of one image."""
+    from cvdm.images import read_annotations
+
     id = request.path_params["id"]
     number = request.path_params.get("number")
     if number is None:
@@ -108,7 +111,8 @@ async def result(request: Request) -> Response:
             )
         number = 0
     path, name = jobs_of(request).result(caller_of(request.scope), id, number)
-    return FileResponse(path, media_type="image/tiff", filename=name)
+    headers = headers_of(await asyncio.to_thread(read_annotations, path))
+    return FileResponse(path, media_type="image/tiff", filename=name, headers=headers)
 
 
 def jobs_of(request: Request) -> JobDesk:

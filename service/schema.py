@@ -116,7 +116,10 @@ class Provenance:
 
     def headers(self) -> dict[str, str]:
         """For the HTTP reply: `x-cvdm-` + each name with dashes."""
-        plain = {
-            name: value.encode("ascii", "replace").decode() for name, value in self.annotations().items()
-        }
-        return {f"x-cvdm-{name.replace('_', '-')}": value for name, value in plain.items()}
+        return headers_of(self.annotations())
+
+
+def headers_of(annotations: Mapping[str, str]) -> dict[str, str]:
+    """The annotations of a result as HTTP headers."""
+    plain = {name: value.encode("ascii", "replace").decode() for name, value in annotations.items()}
+    return {f"x-cvdm-{name.replace('_', '-')}": value for name, value in plain.items()}

@@ -124,6 +124,9 @@ def test_a_job_gives_what_a_request_gives_to_the_byte(service):
     result = service.client.get(f"/jobs/{id}/result")
     asked = service.client.post("/reconstruct", files={"image": image}, data={"seed": "5", "steps": "3"})
     assert result.content == asked.content
+    own = {name: value for name, value in result.headers.items() if name.startswith("x-cvdm-")}
+    assert own == {name: value for name, value in asked.headers.items() if name.startswith("x-cvdm-")}
+    assert own["x-cvdm-seed"] == "5" and own["x-cvdm-version"] == "1"
     assert "cell0.ome.tif" in result.headers["content-disposition"]
     part = service.client.get(job["images"][0]["result"], headers={"range": "bytes=4-7"})
     assert part.status_code == 206 and part.content == result.content[4:8]
