@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
@@ -22,13 +23,14 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 CLIENT_GONE = 499
 """Nobody reads this status; it is for the access log, as nginx writes it."""
 ID_HEADER = "x-request-id"
+UNKNOWN = "other"
 
 
 def guarded(endpoint: Endpoint) -> Endpoint:
     """The endpoint with a request id, and every failure turned into its JSON reply."""
 
     async def guarded(request: Request) -> Response:
-        request_id = secrets.token_hex(8)
+        request_id, began = secrets.token_hex(8), time.perf_counter()
         try:
             response = await endpoint(request)
         except ClientDisconnect:
@@ -43,6 +45,11 @@ def guarded(endpoint: Endpoint) -> Endpoint:
             log.exception("%s failed", request_id)
             response = _unexpected(request_id)
         response.headers[ID_HEADER] = request_id
+        state = request.app.state
+        path = state.paths.get(request.scope["endpoint"], UNKNOWN)
+        # A method is whatever a client writes; those of the routes are few.
+        method = request.method if path != UNKNOWN else UNKNOWN
+        state.desk.metrics.answered(method, path, response.status_code, time.perf_counter() - began)
         return response
 
     return guarded

@@ -1,7 +1,8 @@
-"""Prometheus counters of what the service did; BentoML shows them at /metrics beside its own.
+"""What the service did and how it is, for Prometheus.
 
 Make one per process, and only after BentoML's worker has started: it sets the folder in which
-prometheus_client keeps its numbers.
+prometheus_client keeps its numbers. No label holds what a client chose, an id or a path it tried: each value
+would stay in memory.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from service.residents import Swap
 
+ANSWER_SECONDS = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 3600)
 
 
@@ -40,6 +42,17 @@ class Metrics:
     """Counters named `cvdm_*`."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._registry = registry
+        self._answers = Counter(
+            "cvdm_http_answers", "Answers", ("method", "path", "status"), registry=registry
+        )
+        self._answer_seconds = Histogram(
+            "cvdm_http_seconds",
+            "Until an answer begins",
+            ("method", "path"),
+            registry=registry,
+            buckets=ANSWER_SECONDS,
+        )
         self._done = Counter(
             "cvdm_reconstructions", "Images restored", ("task", "version"), registry=registry
         )
@@ -73,6 +86,15 @@ class Metrics:
     @staticmethod
     def _gauge(name: str, help: str, registry: CollectorRegistry, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(name, help, labels, registry=registry, multiprocess_mode="mostrecent")
+
+    def text(self) -> bytes:
+        """Everything, as Prometheus reads it."""
+        return generate_latest(self._registry)
+
+    def answered(self, method: str, path: str, status: int, seconds: float) -> None:
+        """path: as it is routed, with names instead of what a client put in."""
+        self._answers.labels(method, path, str(status)).inc()
+        self._answer_seconds.labels(method, path).observe(seconds)
 
     def measured(self, now: State) -> None:
         """What is so at this moment."""

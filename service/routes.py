@@ -2,7 +2,7 @@
 
 Why not `@bentoml.api`: it answers POST only, spools an upload of any size before our code runs, words its
 own validation errors, and does not tell when a client has gone. BentoML mounts this application beside its
-/livez, /readyz and /metrics and keeps the process, the metrics and the lifespan.
+/livez and /readyz and keeps the process and the lifespan.
 
 Every refusal is JSON (`service.guard`).
 """
@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # imports torch and MLflow, which the supervising process has
     from service.desk import Desk
 
 CHUNK = 2**20
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of Prometheus's text format."""
 
 
 def build_app() -> Starlette:
@@ -38,6 +40,7 @@ def build_app() -> Starlette:
     routes = [
         Route("/", guarded(home), methods=["GET"]),
         Route("/reconstruct", guarded(reconstruct), methods=["POST"]),
+        Route("/metrics", guarded(metrics), methods=["GET"]),
         Route("/openapi.json", guarded(openapi), methods=["GET"]),
         Route("/models", guarded(models), methods=["GET"]),
         Route("/models/{task}/{version:int}/card", guarded(card), methods=["GET"]),
@@ -51,6 +54,11 @@ def build_app() -> Starlette:
         _Otherwise(guarded(nowhere)),
     ]
     app = Starlette(routes=everything, exception_handlers={HTTPException: _http_error})
+    app.state.paths = {
+        route.endpoint: route.path_format
+        for route in everything
+        if isinstance(route, Route) and route.methods
+    }
     app.state.jobs = JobsError(
         "a service that keeps jobs", "one without a folder for them", "Set CVDM_JOBS_DIR and start it again."
     )
@@ -92,6 +100,11 @@ async def reconstruct(request: Request) -> Response:
         "content-disposition": 'attachment; filename="reconstruction.ome.tif"',
     }
     return StreamingResponse(_chunks(answer.file), media_type="image/tiff", headers=headers)
+
+
+async def metrics(request: Request) -> Response:
+    """GET /metrics, for Prometheus."""
+    return Response(_desk(request).metrics.text(), media_type=CONTENT_TYPE)
 
 
 async def openapi(request: Request) -> Response:

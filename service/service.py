@@ -1,7 +1,7 @@
 """The BentoML service: `bentoml serve service.service:CvdmService`.
 
 BentoML owns the process: one worker, /livez (always while the process lives), /readyz (only with a verified
-model), /metrics, access log, start and stop. What the service answers is in `routes` and behind it.
+model), access log, start and stop. What the service answers is in `routes` and behind it.
 
 Only light modules are imported here: BentoML's supervising process imports this file too and must not pay
 seconds and memory for torch and MLflow; the worker imports them when it makes its instance.
@@ -53,6 +53,8 @@ for _name, _value in QUIET_DEFAULTS.items():  # on import, because BentoML repor
     workers=1,
     traffic={"timeout": LONGEST_TIMEOUT},
     http={"host": "127.0.0.1", "port": 3000},
+    # BentoML's own count by raw path: every id, and every path that a stranger tries, would stay in memory.
+    metrics={"enabled": False},
 )
 @bentoml.asgi_app(APP, path="/")
 class CvdmService:

@@ -313,9 +313,11 @@ def test_keys_close_every_door_but_the_open_ones(service):
 
 
 def test_metrics_show_what_was_done(service):
-    """After one restored and one refused request /metrics shows every own counter beside BentoML's."""
+    """Every counter after a restored and a refused request; ids and paths that are tried are no labels."""
     service.reconstruct(acquired(32))
     service.reconstruct(b"no image")
+    service.get("/jobs/some-id")
+    service.get("/nowhere-else")
     done = re.compile(r"^cvdm_evaluations_total [1-9]", re.MULTILINE)
     text = service.wait_for(lambda: (text := service.get("/metrics").text) and done.search(text) and text)
     for sample in (
@@ -328,9 +330,12 @@ def test_metrics_show_what_was_done(service):
         "cvdm_models",
         'cvdm_jobs{state="done"}',
         'cvdm_memory_bytes{of="process"}',
-        "bentoml_service_request_total",
+        'cvdm_http_answers_total{method="POST",path="/reconstruct",status="422"}',
+        'cvdm_http_answers_total{method="GET",path="/jobs/{id}",status="404"}',
+        'cvdm_http_answers_total{method="other",path="other",status="404"}',
     ):
         assert sample in text, text
+    assert "some-id" not in text and "nowhere" not in text
 
 
 def test_the_log_holds_no_image_name_and_no_traceback(service):
