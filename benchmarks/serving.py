@@ -279,6 +279,8 @@ def load(report: Report, root: Path, seconds: float) -> None:
         f"{len(failed)} failed, {len(wrong)} wrong versions, {differing} questions with two answers, "
         f"memory {drift:+.1f} % ({np.median(late) / 2**20:.0f} MiB)"
     )
+    tenths = np.array_split([rss / 2**20 for _, rss in memory], 10)
+    print("  MiB of the worker in each tenth:", ", ".join(f"{np.median(part):.0f}" for part in tenths))
     for reason in (*failed[:3], *wrong[:3]):
         print(" ", reason[:300])
     sound = not failed and not wrong and not differing and len(asked) == 4 and drift <= REACH["drift"]
