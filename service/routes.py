@@ -38,7 +38,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 def build_app() -> Starlette:
     """The application; `app.state.desk` must be set before it is called, and `app.state.jobs` for jobs."""
     routes = [
-        Route("/", guarded(home), methods=["GET"]),
+        *(Route(path, guarded(home), methods=["GET"]) for path in ("/", "/ui")),
         Route("/reconstruct", guarded(reconstruct), methods=["POST"]),
         Route("/metrics", guarded(metrics), methods=["GET"]),
         Route("/openapi.json", guarded(openapi), methods=["GET"]),
@@ -81,7 +81,7 @@ class _Otherwise(Route):
 
 
 async def home(request: Request) -> Response:
-    """GET /."""
+    """GET / and /ui."""
     return RedirectResponse("/ui/")
 
 

@@ -39,7 +39,7 @@ def unpack(archive: Path, target: Path, most_bytes: int, label: str) -> None:
             for entry in entries:
                 path = target.joinpath(*PurePosixPath(entry.filename).parts[len(top) :])
                 left = _write(packed, entry, path, left, label)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ImageError(
             "an intact ZIP archive", f"{label}, which is damaged ({error})", "Pack the folder again."
         ) from error

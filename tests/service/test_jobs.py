@@ -279,10 +279,11 @@ def test_a_result_that_was_there_before_it_was_entered_is_not_made_again(residen
     """Planted: an end of the process between the last file and the table."""
     with Service(residents, tmp_path / "jobs") as service:
         id = service.begun(acquired(96), **LONG)
-    (tmp_path / "jobs" / "files" / id / "0" / "result.ome.tif").write_bytes(b"it was made")
+    made = acquired(32)
+    (tmp_path / "jobs" / "files" / id / "0" / "result.ome.tif").write_bytes(made)
     with Service(residents, tmp_path / "jobs") as service:
         service.wait_for(id, "done", seconds=5)
-        assert service.client.get(f"/jobs/{id}/result").content == b"it was made"
+        assert service.client.get(f"/jobs/{id}/result").content == made
 
 
 def test_leftovers_of_an_upload_are_removed_at_the_nextstart(residents, tmp_path):

@@ -2,8 +2,10 @@
 
 import stat
 import threading
+from types import SimpleNamespace
 
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -12,6 +14,7 @@ from starlette.testclient import TestClient
 from service.doorkeeper import Doorkeeper, caller_of
 from service.errors import KeysError, QuotaError
 from service.keys import Keys, Quota
+from service.metrics import Metrics
 from service.routes import build_app
 
 
@@ -164,7 +167,9 @@ def test_a_browser_keeps_the_key_where_no_script_reads_it(keys, monkeypatch):
     """A cookie that is not sent from other sites; it opens what the key does, until one is dropped."""
     monkeypatch.setenv("CVDM_TRACKING_URI", "sqlite:////none.db")
     monkeypatch.setenv("CVDM_KEYS_FILE", str(keys.path))
-    client = TestClient(Doorkeeper(build_app()), base_url="https://cvdm.example", client=("10.0.0.7", 5))
+    app = build_app()
+    app.state.desk = SimpleNamespace(metrics=Metrics(CollectorRegistry()))
+    client = TestClient(Doorkeeper(app), base_url="https://cvdm.example", client=("10.0.0.7", 5))
     secret = keys.create("ann")
     assert client.get("/session").status_code == 401
     assert client.post("/session", headers={"authorization": "Bearer wrong"}).status_code == 401
