@@ -1,10 +1,11 @@
 """The files of jobs: one folder a job, one folder an image in it.
 
     jobs.db                 the table
-    files/JOB/NUMBER/input          as it was uploaded; an unpacked folder, or a link to where it lies
-    files/JOB/NUMBER/work/          while it is restored
-    files/JOB/NUMBER/views/         planes of the input that somebody has looked at
-    files/JOB/NUMBER/result.ome.tif written whole or not at all
+    files/JOB/NUMBER/       of one image:
+      input                 as it was uploaded; an unpacked folder, or a link to where it lies
+      work/                 while it is restored
+      views/                planes of the input that somebody has looked at
+      result.ome.tif        written whole or not at all
     incoming/               uploads that are no job yet
 
 What is under incoming/, and folders without a row in the table, are left by an end of the process while a job
