@@ -63,6 +63,11 @@ class Resident:
     version: Version
     checkpoint: Checkpoint
 
+    @property
+    def bytes(self) -> int:
+        """Of its weights."""
+        return sum(values.nbytes for values in self.checkpoint.model.state_dict().values())
+
 
 Catalogue = Mapping[str, tuple[Version, ...]]
 """Task -> its versions, newest first."""

@@ -35,7 +35,7 @@ class State:
     jobs: Mapping[str, int]
     """State -> images of jobs."""
     memory: Mapping[str, int]
-    """process, device -> bytes in use."""
+    """process, device, models (their weights) -> bytes in use."""
 
 
 class Metrics:

@@ -56,13 +56,18 @@ class Residents:
 
     @property
     def ready(self) -> bool:
-        """At least one verified champion is in memory."""
+        """There is a verified champion."""
         return bool(self._shelf.champions)
 
     @property
     def loaded(self) -> int:
         """Models in memory."""
         return self._shelf.loaded
+
+    @property
+    def bytes(self) -> int:
+        """Of the weights of the models in memory."""
+        return self._shelf.bytes
 
     async def watch(self, poll_seconds: float) -> None:
         """Follow the registry until cancelled."""
@@ -74,7 +79,7 @@ class Residents:
             await asyncio.sleep(poll_seconds)
 
     async def refresh(self) -> None:
-        """Look at the registry once and bring every task's champion into memory."""
+        """Look at the registry once and verify every task's champion."""
         async with self._looking:
             try:
                 self._catalogue = await asyncio.to_thread(self._registry.catalogue)
@@ -96,16 +101,12 @@ class Residents:
         """
         task = self._task_named(task)
         if wanted is None:
-            return self._shelf.champions.get(task) or self._no_champion(task)
+            champion = self._shelf.champions.get(task) or self._no_champion(task)
+            return await self._shelf.model(champion)
         if self._find(task, wanted) is None:  # perhaps registered since the last look
             await self.refresh()
         version = self._find(task, wanted) or self._no_version(task, wanted)
-        champion = self._shelf.champions.get(task)
-        if champion is not None and champion.version.number == version.number:
-            return champion
-        resident = await self._shelf.model(version)
-        self._shelf.keep(resident)
-        return resident
+        return await self._shelf.model(version)
 
     def card(self, task: str, number: int) -> str:
         """A version's model card, Markdown. Raises UnknownTaskError, UnknownVersionError."""
@@ -130,18 +131,18 @@ class Residents:
         named, current = self._named(task), self._shelf.champions.get(task)
         if named is None:
             return
-        if current is not None and current.version.key == named.key:
-            self._shelf.enthrone(Resident(named, current.checkpoint))  # its aliases and tags may have moved
+        if current is not None and current.key == named.key:
+            self._shelf.enthrone(named)  # its aliases and tags may have moved
             return
         try:
-            resident = await self._shelf.model(named)
+            await self._shelf.model(named)
         except RegistryError:
             raise
         except CvdmError:
             return  # the shelf keeps the reason; the old champion serves on
-        self._shelf.enthrone(resident)
+        self._shelf.enthrone(named)
         log.info("%s: champion is version %d (run %s)", task, named.number, named.run_id)
-        self._on_swap(Swap(named, current.version if current else None))
+        self._on_swap(Swap(named, current))
 
     def _named(self, task: str) -> Version | None:
         return next((v for v in self._catalogue.get(task, ()) if CHAMPION in v.aliases), None)
@@ -161,7 +162,7 @@ class Residents:
             raise UnknownTaskError(f"one of the tasks {', '.join(known)}", shown(task), "Choose one of them.")
         return task
 
-    def _no_champion(self, task: str) -> Resident:
+    def _no_champion(self, task: str) -> Version:
         named = self._named(task)
         if named is not None and named.key in self._shelf.reasons:
             raise copy(self._shelf.reasons[named.key])
@@ -186,8 +187,8 @@ class Residents:
     def _known(self, task: str) -> list[Version]:
         listed = list(self._catalogue.get(task, ()))
         champion = self._shelf.champions.get(task)
-        if champion is not None and all(v.key != champion.version.key for v in listed):
-            listed.append(champion.version)  # serves on although the registry lost it
+        if champion is not None and all(v.key != champion.key for v in listed):
+            listed.append(champion)  # serves on although the registry lost it
         return listed
 
     def _find(self, task: str, wanted: int | str) -> Version | None:
@@ -207,6 +208,6 @@ class Residents:
             "git_commit": held.checkpoint.record.git_commit if held else version.git_commit,
             "verified": version.key in self._shelf.verified,
             "loaded": held is not None,
-            "serving": champion is not None and champion.version.key == version.key,
+            "serving": champion is not None and champion.key == version.key,
             "reason": reason.as_dict() if reason else None,
         }

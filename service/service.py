@@ -84,7 +84,8 @@ class CvdmService:
         device, metrics = self._device, self._metrics
         registry = Registry(settings.tracking_uri, settings.tasks, settings.cache_dir)
         torch_device = chosen_device(settings.device)
-        shelf = Shelf(registry, device, torch_device=torch_device, old_versions=settings.old_versions)
+        budget = settings.model_memory_mib * 2**20
+        shelf = Shelf(registry, device, torch_device=torch_device, budget_bytes=budget)
         residents = Residents(
             registry, shelf, tasks=settings.tasks, default_task=settings.default_task, on_swap=metrics.swapped
         )
@@ -149,7 +150,7 @@ class CvdmService:
                     requests=self._device.unfinished,
                     models=self._desk.residents.loaded,
                     jobs={} if self._jobs is None else await asyncio.to_thread(self._jobs.counts),
-                    memory=memory_in_use(),
+                    memory=memory_in_use() | {"models": self._desk.residents.bytes},
                 )
                 self._metrics.measured(state)
                 before = evaluations

@@ -52,8 +52,8 @@ class Settings(BaseSettings):
     """Requests that may wait for the device; one more is told to come back later."""
     timeout_seconds: float = Field(default=900.0, gt=0, lt=LONGEST_TIMEOUT)
     """Longest time from an accepted upload to its answer, waiting included."""
-    old_versions: int = Field(default=2, ge=1)
-    """Versions besides the champions that stay in memory after somebody called them by number."""
+    model_memory_mib: int = Field(default=2048, ge=1)
+    """MiB of weights that stay in memory; beyond, the model unused for longest makes room."""
     keys_file: Path | None = None
     """File of keys, made by `cvdm keys create`; without a key in it, only this machine is answered."""
     jobs_dir: Path | None = None

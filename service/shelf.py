@@ -1,5 +1,7 @@
-"""Verified models in memory: the champions, a few old versions, and why others are not there.
+"""Verified models: who is champion, which ones are in memory, and why others are not.
 
+What was asked for stays in memory up to a budget; beyond it the model unused for longest makes room, a
+champion too, and is loaded again for whoever asks for it next. Work in flight holds its model to its end.
 A version whose registered files are wrong, or which fails its golden replay, is refused for good, and its
 reason is kept. Trouble that may pass (memory, disk, network) is kept as a reason too, but after a pause the
 version is tried again by whoever asks for it next, the watch included. All state belongs to the event loop;
@@ -36,11 +38,12 @@ class Shelf:
         device: Device,
         *,
         torch_device: str,
-        old_versions: int,
+        budget_bytes: int,
         pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
-        self.champions: dict[str, Resident] = {}
-        """Task -> the model that answers when no version is named. Replaced whole, never changed."""
+        """budget_bytes: of the weights of all models in memory; a single larger one is held nevertheless."""
+        self.champions: dict[str, Version] = {}
+        """Task -> the verified version that answers when none is named."""
         self.reasons: dict[Key, CvdmError] = {}
         """Why a version could not be loaded."""
         self.verified: set[Key] = set()
@@ -48,8 +51,8 @@ class Shelf:
         self._registry = registry
         self._device = device
         self._torch_device = torch_device
-        self._old: OrderedDict[Key, Resident] = OrderedDict()
-        self._old_versions = old_versions
+        self._held: OrderedDict[Key, Resident] = OrderedDict()  # the one unused for longest first
+        self._budget_bytes = budget_bytes
         self._pause_seconds = pause_seconds
         self._again: dict[Key, float] = {}  # when, by the monotonic clock, passing trouble may be over
         self._loading: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -57,23 +60,26 @@ class Shelf:
     @property
     def loaded(self) -> int:
         """Models in memory."""
-        return len(self.champions) + len(self._old)
+        return len(self._held)
+
+    @property
+    def bytes(self) -> int:
+        """Of the weights of the models in memory."""
+        return sum(resident.bytes for resident in self._held.values())
 
     def held(self, version: Version) -> Resident | None:
         """The version's model if it is in memory."""
-        champion = self.champions.get(version.task)
-        if champion is not None and champion.version.key == version.key:
-            return champion
-        return self._old.get(version.key)
+        return self._held.get(version.key)
 
     async def model(self, version: Version) -> Resident:
-        """The version's model, loaded and verified.
+        """The version's model, from memory or loaded and verified.
 
         Raises RegistryError, DownloadError, CheckpointError, NoModelError.
         """
         async with self._loading[version.key]:
             held = self.held(version)
             if held is not None:
+                self._held.move_to_end(version.key)
                 return held
             known = self.reasons.get(version.key)
             if isinstance(known, CheckpointError):
@@ -88,19 +94,22 @@ class Shelf:
                 raise await self._refuse(version, error) from error
             self.reasons.pop(version.key, None)
             self.verified.add(version.key)
+            self._hold(resident)
             return resident
 
-    def enthrone(self, resident: Resident) -> None:
-        """Make it its task's champion; requests in flight keep the one they hold."""
-        self.champions[resident.version.task] = resident
-        self._old.pop(resident.version.key, None)
+    def enthrone(self, version: Version) -> None:
+        """Make a verified version its task's champion, and free the memory of the one before."""
+        before = self.champions.get(version.task)
+        self.champions[version.task] = version
+        if before is not None and before.key != version.key:
+            self._held.pop(before.key, None)
 
-    def keep(self, resident: Resident) -> None:
-        """Hold on to an old version that somebody asked for; the one unused for longest makes room."""
-        self._old[resident.version.key] = resident
-        self._old.move_to_end(resident.version.key)
-        while len(self._old) > self._old_versions:
-            self._old.popitem(last=False)
+    def _hold(self, resident: Resident) -> None:
+        """Keep a model in memory, and within the budget those that were used last."""
+        self._held[resident.version.key] = resident
+        while self.bytes > self._budget_bytes and len(self._held) > 1:
+            key, _ = self._held.popitem(last=False)
+            log.info("version %d of %s made room in memory", key[1], key[0])
 
     async def _load_and_verify(self, version: Version) -> Resident:
         directory, checkpoint = await asyncio.to_thread(load, self._registry, version, self._torch_device)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from service_world import TASK, corrupt_golden
+from specimens import make_checkpoint
 
 from cvdm.errors import CheckpointError
 from service.device import Device
@@ -76,10 +77,11 @@ def registry(healthy):
     return fake
 
 
-def residents(registry, *, pause_seconds=0.0, **choices):
-    shelf = Shelf(
-        registry, Device(max_waiting=2), torch_device="cpu", old_versions=1, pause_seconds=pause_seconds
-    )
+def residents(registry, *, pause_seconds=0.0, room_for=2, **choices):
+    """room_for: so many models in memory."""
+    one = sum(tensor.nbytes for tensor in make_checkpoint().model.state_dict().values())
+    budget, device = int((room_for + 0.5) * one), Device(max_waiting=2)
+    shelf = Shelf(registry, device, torch_device="cpu", budget_bytes=budget, pause_seconds=pause_seconds)
     return Residents(registry, shelf, **choices)
 
 
@@ -214,8 +216,8 @@ def test_previous_is_the_version_that_the_alias_names(registry):
     asyncio.run(scenario())
 
 
-def test_old_versions_by_number_come_and_go(registry):
-    """A version is loaded once for everybody; with room for one, the next call evicts it."""
+def test_the_model_unused_for_longest_makes_room(registry):
+    """A version is loaded once for everybody; with room for two, the third evicts whoever was idle longest."""
 
     async def scenario():
         models = residents(registry)
@@ -223,11 +225,46 @@ def test_old_versions_by_number_come_and_go(registry):
         await models.refresh()
         both = await asyncio.gather(models.get(None, 2), models.get(None, 2))
         assert both[0] is both[1]
+        await models.get(None, None)  # so 2 is the one that nobody used for longest
         await models.get(None, 3)
-        assert not told(models, 2)["loaded"] and told(models, 2)["verified"] and told(models, 3)["loaded"]
+        assert [told(models, n)["loaded"] for n in (1, 2, 3)] == [True, False, True]
+        assert told(models, 2)["verified"]
         await models.get(None, 2)
-        assert (await models.get(None, 1)).version.number == 1
+        assert [told(models, n)["loaded"] for n in (1, 2, 3)] == [False, True, True]
+        assert models.loaded == 2
         assert registry.fetched == [1, 2, 3, 2]
+
+    asyncio.run(scenario())
+
+
+def test_a_champion_that_made_room_still_answers(registry):
+    """It stays champion and ready, and is loaded again for whoever asks for it next, even in an outage."""
+
+    async def scenario():
+        models = residents(registry, room_for=1)
+        registry.promote(1)
+        await models.refresh()
+        await models.get(None, 2)
+        assert models.ready and told(models, 1)["serving"] and not told(models, 1)["loaded"]
+        await models.refresh()
+        assert not told(models, 1)["loaded"], "looking at the registry alone must not load it"
+        registry.down = True
+        assert (await models.get(None, None)).version.number == 1
+        assert registry.fetched == [1, 2, 1]
+
+    asyncio.run(scenario())
+
+
+def test_a_model_larger_than_the_budget_serves_alone(registry):
+    """A budget below one model bounds how many stay, and refuses none."""
+
+    async def scenario():
+        models = residents(registry, room_for=0)
+        registry.promote(1)
+        await models.refresh()
+        assert (await models.get(None, None)).version.number == 1
+        assert (await models.get(None, 2)).version.number == 2
+        assert models.loaded == 1
 
     asyncio.run(scenario())
 
