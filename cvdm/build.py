@@ -66,6 +66,7 @@ def build_checkpoint(
             pixel_size_um=dataset.card.pixel_size_um,
             modality=dataset.card.modality,
             base_digest=None if base is None else base.digest,
+            forward_model=dataset.card.forward_model,
         ),
     )
 

@@ -31,6 +31,7 @@ from cvdm.errors import CheckpointError, CvdmError, StorageError
 from cvdm.images import read_image, write_tiff
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
+from cvdm.optics import ForwardModel
 from cvdm.params import from_mapping
 from cvdm.posterior import reconstruct
 
@@ -57,6 +58,8 @@ class Record:
     modality: str | None = None
     base_digest: str | None = None
     """SHA-256 of the weights that fine-tuning started from; None for a training from scratch."""
+    forward_model: ForwardModel | None = None
+    """How inputs arise from targets, where the dataset's card says so."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class FieldOfView:
         self.scale = normalisation.scale_of(pixels)
         self.sampling = sampling
         self.tiling = _tiling(model, sampling)
-        self._pixels = pixels
+        self.pixels = pixels
         self._padded = _padded(self.shape, model.stride)
         self.batches = _batches(sampling.samples, self._padded)
         self._device = next(model.parameters()).device
@@ -219,7 +219,7 @@ class FieldOfView:
             _mirrored(region.left, region.right, width),
         )
         top, left = rows.min(), columns.min()
-        window = np.asarray(self._pixels[top : rows.max() + 1, left : columns.max() + 1])
+        window = np.asarray(self.pixels[top : rows.max() + 1, left : columns.max() + 1])
         x = self.scale.apply(window[np.ix_(rows - top, columns - left)])
         return torch.from_numpy(x).to(self._device)[None, None]
 

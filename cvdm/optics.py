@@ -41,10 +41,15 @@ class ForwardModel:
     seed: int
 
 
+def psf_radius(sigma: float) -> int:
+    """Pixels from the middle of `gaussian_psf` to its edge."""
+    return int(TRUNCATE * sigma + 0.5)
+
+
 def gaussian_psf(sigma: float) -> np.ndarray:
     """The point-spread function as an array (odd side, unit sum), cut at four sigma."""
     assert sigma > 0, sigma
-    radius = int(TRUNCATE * sigma + 0.5)
+    radius = psf_radius(sigma)
     line = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     psf = np.outer(line, line)
     return psf / psf.sum()
@@ -68,21 +73,30 @@ def simulate_widefield(target: np.ndarray, model: ForwardModel, seed: int) -> np
 
 
 def forward_residual(reconstruction: np.ndarray, image: np.ndarray, model: ForwardModel) -> float:
+    """RMS of the `residual_map` of a reconstruction (H, W).
+
+    An unbiased image and a reconstruction equal to the truth give 1; an offset, a gain, a shift or invented
+    structure give more. Dark pixels that were clipped when stored raise it for everybody, so compare models
+    on one image, not images.
+    """
+    return float(np.sqrt(np.mean(residual_map(reconstruction, image, model) ** 2)))
+
+
+def residual_map(reconstruction: np.ndarray, image: np.ndarray, model: ForwardModel) -> np.ndarray:
     """How far a reconstruction (H, W), seen through the optics, is from the image that was acquired.
 
         z = (image - PSF * reconstruction) / noise        per pixel, in standard deviations of its noise
-        residual = RMS of (PSF * z) / sqrt(sum PSF^2)
+        residual = (PSF * z) / sqrt(sum PSF^2)            (H, W) float64
 
     The residual is averaged over a point-spread function: no detail below it can tell the two apart, and the
-    noise of single pixels would hide what can. An unbiased image and a reconstruction equal to the truth give
-    1; an offset, a gain, a shift or invented structure give more. Dark pixels that were clipped when stored
-    raise it for everybody, so compare models on one image, not images.
+    noise of single pixels would hide what can. Of the truth, every pixel's is a draw from a standard normal
+    distribution, apart from the borders; it is positive where the image has light that the reconstruction
+    leaves out, negative where the reconstruction has structure that the image does not show.
     """
     gain, sigma = model.photons / model.full_scale, model.psf_sigma_px
     expected = blur(reconstruction, sigma)
     noise = np.sqrt(np.clip(expected, 0, None) * gain + model.read_noise**2) / gain
-    seen = blur((image - expected) / noise, sigma)
-    return float(np.sqrt(np.mean(seen**2) / np.sum(gaussian_psf(sigma) ** 2)))
+    return blur((image - expected) / noise, sigma) / np.sqrt(np.sum(gaussian_psf(sigma) ** 2))
 
 
 def richardson_lucy(image: np.ndarray, sigma: float, iterations: int) -> np.ndarray:

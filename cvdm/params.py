@@ -67,8 +67,11 @@ def load_section(params: Path, section: str) -> Mapping[str, Any]:
 
 
 def _converted(value: Any, kind: type, where: str) -> Any:
-    if hasattr(kind, "__dataclass_fields__"):
-        return from_mapping(kind, value, where)
+    if value is None and type(None) in get_args(kind):
+        return None
+    for one in (kind, *get_args(kind)):
+        if hasattr(one, "__dataclass_fields__"):
+            return from_mapping(one, value, where)
     if float in (kind, *get_args(kind)) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -7,6 +7,7 @@ cancels to first order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from cvdm.config import SamplingConfig
 from cvdm.errors import ImageError
 from cvdm.field_of_view import Drawn, FieldOfView, Progress
 from cvdm.normalisation import Normalisation, Pixels, sampled
+from cvdm.optics import psf_radius, residual_map
 from cvdm.planes import Workspace
 from cvdm.region import Region
 
@@ -29,6 +31,9 @@ than some 2.5 times what the model has seen, its answer would be made up."""
 
 CHANNELS = {"reconstruction": "mean", "uncertainty_std": "std", "lower": "lower", "upper": "upper"}
 """Of a reply in their order, and which quantity of an estimate each of them is."""
+SCHEDULE_MAP, RESIDUAL = "schedule_map", "residual"
+"""Further channels of a reply, for who asks for them: `Reconstruction.schedule_map`, and what
+`cvdm.optics.residual_map` says of the mean, where the model's forward model is known."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,40 @@ class Posterior:
     moments: Moments
     """Collected."""
 
-    def channels(self) -> dict[str, Pixels]:
-        """As `Estimate.channels`, worked out for the part that is asked for; that may raise ImageError."""
-        return {name: _Channel(self, name) for name in CHANNELS}
+    def channels(self, maps: Sequence[str] = ()) -> dict[str, Pixels]:
+        """As `Estimate.channels`, worked out for the part that is asked for; that may raise ImageError.
+
+        maps: more of them, out of `maps_of` the checkpoint.
+        """
+        return {name: _Channel(self, name) for name in (*CHANNELS, *maps)}
+
+    @torch.inference_mode()
+    def channel(self, name: str, region: Region) -> np.ndarray:
+        """A part (h, w) of one channel, float32. Raises ImageError."""
+        if name == SCHEDULE_MAP:
+            return self.view.schedule_map(region)
+        if name == RESIDUAL:
+            return self._residual(region)
+        return self.estimate(region).channels()[name]
+
+    def _residual(self, region: Region) -> np.ndarray:
+        """Worked out with so much around the region that its cut does not show."""
+        optics = self.checkpoint.record.forward_model
+        assert optics is not None, "see maps_of"
+        height, width = self.view.shape
+        around = 2 * psf_radius(optics.psf_sigma_px)  # it is blurred twice
+        wide = Region(
+            max(region.top - around, 0),
+            min(region.bottom + around, height),
+            max(region.left - around, 0),
+            min(region.right + around, width),
+        )
+        mean, _ = self.moments.mean_and_std(wide)
+        image = np.asarray(self.view.pixels[wide.slices], np.float64)
+        found = residual_map(mean, image, optics)
+        top, left = region.top - wide.top, region.left - wide.left
+        inside = found[top : top + region.bottom - region.top, left : left + region.right - region.left]
+        return inside.astype(np.float32)
 
     def estimate(self, region: Region | None = None) -> Estimate:
         """Of the whole image, or of a region (h, w). Raises ImageError."""
@@ -132,7 +168,12 @@ class _Channel:
     def __getitem__(self, index: tuple[slice, slice], /) -> np.ndarray:
         rows, columns = (part.indices(length) for part, length in zip(index, self.shape, strict=True))
         assert rows[2] == columns[2] == 1, index
-        return self.posterior.estimate(Region(*rows[:2], *columns[:2])).channels()[self.name]
+        return self.posterior.channel(self.name, Region(*rows[:2], *columns[:2]))
+
+
+def maps_of(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The maps that a reply of this model may have beside its channels."""
+    return (SCHEDULE_MAP,) if checkpoint.record.forward_model is None else (SCHEDULE_MAP, RESIDUAL)
 
 
 def require_familiar(normalisation: Normalisation, pixels: Pixels) -> None:

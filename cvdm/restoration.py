@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,10 +35,10 @@ MOST_PIXELS = 2**36
 """Of one image; the disk is a closer bound."""
 PIXELS_IN_MEMORY = 2**23
 """Up to which an image is restored in memory, where it takes some 100 bytes per pixel."""
-DISK_BYTES = 130
-"""Per pixel of the plane that is restored, in files, with its result."""
-RESTORED_BYTES = 32
-"""Per pixel of every other plane: restored, and in the result."""
+DISK_BYTES = 114
+"""Per pixel of the plane that is restored, in files, without its result."""
+RESULT_BYTES = 4
+"""Per pixel of a channel of the result; of a stack it is there twice, by plane and in the result."""
 SEEDS = 2**63
 
 
@@ -49,15 +49,17 @@ def restore_file(
     sampling: SamplingConfig,
     *,
     annotations: Mapping[str, str],
+    maps: Sequence[str] = (),
     progress: Progress | None = None,
     folder: Path | None = None,
 ) -> None:
     """Restore an image, or every plane of a stack, and write an OME-TIFF that keeps what the file says.
 
-    The result has reconstruction, uncertainty and bounds as channels, of each channel of the input. Plane n
-    of a stack, in the file's order, is drawn with `sampling.seed` + n, and is what that plane alone with that
-    seed comes to. folder: where the work is kept while it lasts, whatever the image's size; beside the
-    result, and for a stack or a large image only, when it is None. Raises ImageError, StorageError.
+    The result has reconstruction, uncertainty, bounds and `maps` (out of `cvdm.posterior.maps_of`) as
+    channels, of each channel of the input. Plane n of a stack, in the file's order, is drawn with
+    `sampling.seed` + n, and is what that plane alone with that seed comes to. folder: where the work is kept
+    while it lasts, whatever the image's size; beside the result, and for a stack or a large image only, when
+    it is None. Raises ImageError, StorageError.
     """
     if target.exists() and source.exists() and target.samefile(source):
         raise ImageError("an output other than the input", str(target), "Choose another -o.")
@@ -65,12 +67,13 @@ def restore_file(
         if folder is None and stack.plane_count == 1 and prod(stack.shape) <= PIXELS_IN_MEMORY:
             pixels = stack.plane(0).pixels
             posterior = posterior_of(checkpoint, pixels, sampling=sampling, progress=progress)
-            _write([posterior.channels()], target, stack, annotations)
+            _write([posterior.channels(maps)], target, stack, annotations)
             return
         folder = folder or target.with_name(f".{target.name}.cvdm")
-        work = _Work(checkpoint, stack, sampling, folder, _identity(checkpoint, source, sampling), progress)
+        identity = _identity(checkpoint, source, sampling, maps)
+        work = _Work(checkpoint, stack, sampling, maps, folder, identity, progress)
         try:
-            require_room(folder, stack.shape)
+            require_room(folder, stack.shape, maps)
             _write(work.restored(), target, stack, annotations)
         except ImageError:  # another attempt would come to the same
             shutil.rmtree(folder)
@@ -92,12 +95,13 @@ class _Work:
         checkpoint: Checkpoint,
         stack: Stack,
         sampling: SamplingConfig,
+        maps: Sequence[str],
         folder: Path,
         identity: str,
         progress: Progress | None,
     ) -> None:
         self._checkpoint, self._stack, self._sampling = checkpoint, stack, sampling
-        self._identity, self._progress = identity, progress
+        self._maps, self._identity, self._progress = maps, identity, progress
         self._folder = Folder(folder, identity)
         self._shape = (stack.shape[-2], stack.shape[-1])
 
@@ -105,30 +109,31 @@ class _Work:
         """The channels of the result at every place along T and Z."""
         stack = self._stack
         if stack.plane_count == 1:
-            return [self._posterior(0, self._folder).channels()]
+            return [self._posterior(0, self._folder).channels(self._maps)]
         planes = [self._kept(position) for position in range(stack.plane_count)]
         labels = channel_labels(stack)
         found: dict[tuple[int, int], dict[str, Pixels]] = {}
-        for position, maps in enumerate(planes):
+        for position, channels in enumerate(planes):
             index = stack.index(position)
             label = labels[index.get("C", 0)]
             place = found.setdefault((index.get("T", 0), index.get("Z", 0)), {})
-            place |= {_result_name(label, name): pixels for name, pixels in maps.items()}
+            place |= {_result_name(label, name): pixels for name, pixels in channels.items()}
         return [found[place] for place in sorted(found)]
 
     def _kept(self, position: int) -> dict[str, Pixels]:
-        """The maps of a plane, in a file that stays until all planes are there."""
+        """The channels of a plane, in a file that stays until all planes are there."""
         height, width = self._shape
+        names = (*CHANNELS, *self._maps)
 
         def fill(write: Write, scratch: Path) -> None:
             workspace = Folder(self._folder.path / "plane", repr((self._identity, position)))
-            maps = self._posterior(position, workspace).channels().values()
-            for at, pixels in enumerate(maps):
+            posterior = self._posterior(position, workspace)
+            for at, pixels in enumerate(posterior.channels(self._maps).values()):
                 for region in bands(height, width):
                     write(_lowered(region, at * height), pixels[region.slices])
 
-        maps = self._folder.image(f"plane-{position}", (len(CHANNELS) * height, width), fill)
-        return {name: _Part(maps, at * height, self._shape) for at, name in enumerate(CHANNELS)}
+        kept = self._folder.image(f"plane-{position}", (len(names) * height, width), fill)
+        return {name: _Part(kept, at * height, self._shape) for at, name in enumerate(names)}
 
     def _posterior(self, position: int, workspace: Folder) -> Posterior:
         stored = workspace.image("input", self._shape, partial(self._stack.copy_plane, position))
@@ -196,38 +201,42 @@ def _write(
 ) -> None:
     lengths = dict(zip(stack.axes, stack.shape, strict=True))
     extent = {axis: lengths[axis] for axis in "TZ" if axis in lengths}
-    metadata = result_metadata(metadata_of(stack), len(channel_labels(stack)))
+    labels = channel_labels(stack)
+    metadata = result_metadata(metadata_of(stack), len(labels), len(planes[0]) // len(labels))
     write_ome_tiff(target, planes, extent=extent, metadata=metadata, annotations=annotations)
 
 
-def result_metadata(metadata: Metadata, channels: int) -> Metadata:
-    """What a file with so many channels says of itself, for the channels of its result."""
+def result_metadata(metadata: Metadata, channels: int, each: int) -> Metadata:
+    """What a file with so many channels says of itself, for its result, which has `each` for each of them."""
 
-    def each(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
+    def repeated(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
         known = values if len(values) == channels else ()
-        return tuple(value for value in known for _ in CHANNELS)
+        return tuple(value for value in known for _ in range(each))
 
     return replace(
-        metadata, wavelengths_nm=each(metadata.wavelengths_nm), emission_nm=each(metadata.emission_nm)
+        metadata,
+        wavelengths_nm=repeated(metadata.wavelengths_nm),
+        emission_nm=repeated(metadata.emission_nm),
     )
 
 
-def _identity(checkpoint: Checkpoint, source: Path, sampling: SamplingConfig) -> str:
-    """Names everything on which the draws depend."""
+def _identity(checkpoint: Checkpoint, source: Path, sampling: SamplingConfig, maps: Sequence[str]) -> str:
+    """Names everything on which the files of the work depend."""
     weights = hashlib.sha256()
     for name, values in sorted(checkpoint.model.state_dict().items()):
         weights.update(name.encode())
         weights.update(values.cpu().numpy().tobytes())
-    return repr((content_digest(source), weights.hexdigest(), checkpoint.normalisation, sampling))
+    model = (weights.hexdigest(), checkpoint.normalisation, checkpoint.record.forward_model)
+    return repr((content_digest(source), model, sampling, tuple(maps)))
 
 
-def require_room(folder: Path, shape: tuple[int, ...]) -> None:
+def require_room(folder: Path, shape: tuple[int, ...], maps: Sequence[str] = ()) -> None:
     """Refuse at once what would fail after hours. What is there of an earlier attempt counts as room.
 
     Raises StorageError.
     """
     taken = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    needed, free = disk_bytes(shape), shutil.disk_usage(folder).free + taken
+    needed, free = disk_bytes(shape, maps), shutil.disk_usage(folder).free + taken
     if needed > free:
         raise StorageError(
             f"{needed / 2**30:.1f} GiB of disk space beside the result while an image of "
@@ -237,7 +246,7 @@ def require_room(folder: Path, shape: tuple[int, ...]) -> None:
         )
 
 
-def disk_bytes(shape: tuple[int, ...]) -> int:
+def disk_bytes(shape: tuple[int, ...], maps: Sequence[str] = ()) -> int:
     """What restoring an image or stack of that shape takes on disk while it lasts, its result included."""
-    plane = shape[-2] * shape[-1]
-    return plane * DISK_BYTES + (prod(shape) - plane) * RESTORED_BYTES
+    plane, result = shape[-2] * shape[-1], RESULT_BYTES * (len(CHANNELS) + len(maps))
+    return plane * (DISK_BYTES + result) + (prod(shape) - plane) * 2 * result

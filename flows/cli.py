@@ -240,6 +240,7 @@ def reconstruct(
     samples: Annotated[int | None, typer.Option(min=2, help="Posterior draws.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoiser evaluations per draw.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws.")] = None,
+    maps: Annotated[str | None, typer.Option(help="Also write these: schedule_map, residual.")] = None,
 ) -> Answer:
     """Restore images and write reconstruction, uncertainty and calibrated bounds of each.
 
@@ -251,7 +252,7 @@ def reconstruct(
 
     if (checkpoint is None) == (task is None and server is None):
         raise typer.BadParameter("Give one of --task, --checkpoint and --server (which may have a --task).")
-    errands, draws = errands_for(images, output), Draws(samples, steps, seed)
+    errands, draws = errands_for(images, output), Draws(samples, steps, seed, maps)
     if checkpoint is not None:
         outcome = restore_by_checkpoint(errands, checkpoint, draws, settings=settings)
     elif server is not None:

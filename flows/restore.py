@@ -14,7 +14,7 @@ from threading import Event
 from typing import Any
 
 from cvdm.config import SamplingConfig
-from cvdm.errors import CvdmError, ImageError
+from cvdm.errors import ConfigError, CvdmError, ImageError
 from cvdm.images import read_annotations
 from flows.batch import Errand, Outcome, Way, carry_out
 from flows.progress import progress_bar
@@ -37,6 +37,8 @@ class Draws:
     samples: int | None = None
     steps: int | None = None
     seed: int | None = None
+    maps: str | None = None
+    """Channels beside those of every result, separated by commas."""
 
     def applied_to(self, default: SamplingConfig) -> SamplingConfig:
         """The model's own sampling with these choices in it."""
@@ -62,6 +64,7 @@ def restore_by_checkpoint(
     has one. Raises CvdmError where no image could be restored.
     """
     from cvdm.checkpoint import load_checkpoint, verify_golden
+    from cvdm.posterior import maps_of
     from cvdm.restoration import restore_file
     from flows.job import chosen_device
 
@@ -69,19 +72,27 @@ def restore_by_checkpoint(
     checkpoint = load_checkpoint(directory, device=device)
     verify_golden(directory, checkpoint)
     sampling = draws.applied_to(checkpoint.recipe.sampling)
+    maps = _possible_maps(draws, maps_of(checkpoint))
     one = len(errands) == 1
 
     def restore(errand: Errand, stopped: Event) -> dict[str, str]:
         made = {
             **checkpoint.annotations(sampling),
             **(origin or {}),
+            **({"maps": ", ".join(maps)} if maps else {}),
             "input_sha256": sha256_of(errand.source),
         }
         if not _is_there(errand.target, made):
             with progress_bar("reconstruct", "tile") if one else nullcontext(_unseen) as show:
                 progress = partial(_ended_by, stopped, show)
                 restore_file(
-                    checkpoint, errand.source, errand.target, sampling, annotations=made, progress=progress
+                    checkpoint,
+                    errand.source,
+                    errand.target,
+                    sampling,
+                    annotations=made,
+                    maps=maps,
+                    progress=progress,
                 )
         return made
 
@@ -139,6 +150,18 @@ def _by_jobs(client: Client, choices: Mapping[str, str | int | None]) -> Way:
         return {name: str(found[name]) for name in ("task", "version", "run_id", "samples", "steps", "seed")}
 
     return restore
+
+
+def _possible_maps(draws: Draws, possible: Sequence[str]) -> tuple[str, ...]:
+    """Raises ConfigError for maps that a model cannot make."""
+    wanted = {name.strip() for name in (draws.maps or "").split(",") if name.strip()}
+    if impossible := wanted - set(possible):
+        raise ConfigError(
+            f"maps that this model can make: {', '.join(possible)}",
+            ", ".join(sorted(impossible)),
+            "Leave it out; a residual needs a dataset card that states the forward model.",
+        )
+    return tuple(name for name in possible if name in wanted)
 
 
 def sha256_of(path: Path) -> str:

@@ -58,7 +58,7 @@ class Restored:
     """An answer."""
 
     channels: Mapping[str, np.ndarray]
-    """reconstruction, uncertainty_std, lower, upper: (H, W) float32 in the input's units."""
+    """reconstruction, uncertainty_std, lower, upper: (H, W) float32 in the input's units; and the maps."""
     provenance: Mapping[str, str]
     """Model, version, data, sampling, and whether the interval is calibrated for it."""
 
@@ -79,8 +79,9 @@ class Client:
     def reconstruct(self, picture: Picture, **choices: Any) -> Restored:
         """Restore one image at once.
 
-        choices: task, version (a number, "champion", "previous"), samples, steps, seed; None leaves it to the
-        service. Raises ServiceRefusal, ImageError.
+        choices: task, version (a number, "champion", "previous"), samples, steps, seed, maps (further
+        channels, out of schedule_map and residual); None leaves it to the service. Raises ServiceRefusal,
+        ImageError.
         """
         with _opened([picture]) as files:
             reply = self._asked("POST", "/reconstruct", files=files, data=_form(choices))
@@ -239,7 +240,10 @@ def _as_tiff(pixels: np.ndarray) -> BinaryIO:
 
 
 def _form(choices: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in choices.items() if value is not None}
+    given = {name: value for name, value in choices.items() if value is not None}
+    return {
+        name: str(value) if isinstance(value, str | int) else ",".join(value) for name, value in given.items()
+    }
 
 
 def _channel_names(tif: tifffile.TiffFile) -> list[str]:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from cvdm.config import SamplingConfig
 from cvdm.field_of_view import Progress
 from cvdm.images import read_image, write_ome_tiff
-from cvdm.posterior import reconstruct
+from cvdm.posterior import maps_of, posterior_of
 from cvdm.restoration import result_metadata
 from cvdm.suitability import Doubt, doubts_of_file, doubts_of_plane
 from service.loading import Resident
-from service.schema import Order, Provenance
+from service.schema import Order, Provenance, require_maps
 from service.streams import plain
 
 
@@ -28,7 +29,7 @@ class Answer:
     """A finished reply."""
 
     file: BinaryIO
-    """The OME-TIFF, at its beginning; float32 channels reconstruction, uncertainty_std, lower, upper."""
+    """The OME-TIFF, at its beginning; reconstruction, uncertainty_std, lower, upper, and maps."""
     size: int
     """Its bytes."""
     provenance: Provenance
@@ -50,13 +51,16 @@ def check_image(file: BinaryIO, max_pixels: int) -> int:
 def restore(
     resident: Resident, file: BinaryIO, order: Order, max_pixels: int, strict: bool, progress: Progress
 ) -> Answer:
-    """Restore the uploaded image with one model. Raises ImageError; `progress` may raise to cancel.
+    """Restore the uploaded image with one model.
+
+    Raises ImageError, ParameterError; `progress` may raise to cancel.
 
     strict: refuse an image about which there are doubts.
     The file is decoded here and not when it arrived, so that requests wait on disk and not in memory.
     """
-    image = read_image(plain(file), max_pixels=max_pixels)
     checkpoint, label = resident.checkpoint, "the image"
+    require_maps(order, maps_of(checkpoint), resident.version.label)
+    image = read_image(plain(file), max_pixels=max_pixels)
     doubts = (
         *doubts_of_file(checkpoint, image.metadata, label),
         *doubts_of_plane(checkpoint, image.pixels, image.full_range, label),
@@ -64,13 +68,14 @@ def restore(
     if strict and doubts:
         raise doubts[0].as_error()
     sampling = order.sampling(resident.checkpoint.recipe.sampling)
-    result = reconstruct(resident.checkpoint, image.pixels, sampling=sampling, progress=progress)
-    provenance = provenance_of(resident, sampling, sha256_of(file))
+    posterior = posterior_of(checkpoint, image.pixels, sampling=sampling, progress=progress)
+    channels = posterior.channels(order.maps)
+    provenance = provenance_of(resident, sampling, sha256_of(file), order.maps)
     reply = tempfile.TemporaryFile(prefix="cvdm-")  # noqa: SIM115 - lives until the client has read it
     write_ome_tiff(
         plain(reply),
-        [result.channels()],
-        metadata=result_metadata(image.metadata, 1),
+        [channels],
+        metadata=result_metadata(image.metadata, 1, len(channels)),
         annotations=provenance.annotations(),
     )
     size = reply.seek(0, os.SEEK_END)
@@ -78,7 +83,9 @@ def restore(
     return Answer(reply, size, provenance, doubts)
 
 
-def provenance_of(resident: Resident, sampling: SamplingConfig, input_sha256: str) -> Provenance:
+def provenance_of(
+    resident: Resident, sampling: SamplingConfig, input_sha256: str, maps: Sequence[str] = ()
+) -> Provenance:
     """What made an answer."""
     version = resident.version
     return Provenance(
@@ -87,6 +94,7 @@ def provenance_of(resident: Resident, sampling: SamplingConfig, input_sha256: st
         run_id=version.run_id,
         reconstruction=resident.checkpoint.annotations(sampling),
         input_sha256=input_sha256,
+        maps=tuple(maps),
     )
 
 

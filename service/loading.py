@@ -51,6 +51,11 @@ class Version:
         return MODEL_PREFIX + self.task
 
     @property
+    def label(self) -> str:
+        """For people."""
+        return f"version {self.number} of {self.task}"
+
+    @property
     def key(self) -> tuple[str, int, str]:
         """What makes two sightings the same model, even if somebody rebuilt the registry."""
         return (self.task, self.number, self.run_id)

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from cvdm.config import SamplingConfig
 from service.errors import ParameterError
 
-FIELDS = ("task", "version", "samples", "steps", "seed")
+FIELDS = ("task", "version", "samples", "steps", "seed", "maps")
 """Optional form fields beside the file `image`."""
 CHAMPION, PREVIOUS = "champion", "previous"
 """The registry's aliases that may stand for a version."""
+MAPS = ("schedule_map", "residual")
+"""What may be asked for beside the channels of every answer, in their order (`cvdm.posterior.maps_of`)."""
 LARGEST_SEED = 2**63 - 1
 FEWEST_SAMPLES = 2
 
@@ -35,6 +37,8 @@ class Order:
     samples: int | None = None
     steps: int | None = None
     seed: int | None = None
+    maps: tuple[str, ...] = ()
+    """Channels beside those that every answer has."""
 
     def sampling(self, default: SamplingConfig) -> SamplingConfig:
         """The model's own sampling with this order's choices in it."""
@@ -62,7 +66,18 @@ def read_order(fields: Mapping[str, str], limits: Limits) -> Order:
         samples=_optional("samples", given, FEWEST_SAMPLES, limits.max_samples),
         steps=_optional("steps", given, 1, limits.max_steps),
         seed=_optional("seed", given, 0, LARGEST_SEED),
+        maps=_maps(given.get("maps", "")),
     )
+
+
+def require_maps(order: Order, possible: tuple[str, ...], model: str) -> None:
+    """Raise ParameterError where a model cannot make a map that is asked for."""
+    if impossible := [name for name in order.maps if name not in possible]:
+        raise ParameterError(
+            f"maps that {model} can make: {', '.join(possible)}",
+            ", ".join(shown(name) for name in impossible),
+            "Leave it out; a residual needs a dataset card that states the forward model.",
+        )
 
 
 def shown(text: str) -> str:
@@ -74,6 +89,17 @@ def _version(text: str) -> int | str | None:
     if text == CHAMPION:
         return None
     return text if text == PREVIOUS else integer("version", text, 1, 2**31 - 1)
+
+
+def _maps(text: str) -> tuple[str, ...]:
+    names = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    if unknown := [name for name in names if name not in MAPS]:
+        raise ParameterError(
+            f"maps out of {', '.join(MAPS)}, separated by commas",
+            ", ".join(shown(name) for name in unknown[:3]),
+            "Correct the spelling or leave maps out.",
+        )
+    return tuple(name for name in MAPS if name in names)
 
 
 def _optional(name: str, given: Mapping[str, str], least: int, most: int) -> int | None:
@@ -103,6 +129,8 @@ class Provenance:
     """`Checkpoint.annotations`: task, data, code, sampling, and whether the interval is calibrated for it."""
     input_sha256: str
     """Of the file as it was uploaded."""
+    maps: tuple[str, ...] = ()
+    """Channels that were asked for beside those of every answer."""
 
     def annotations(self) -> dict[str, str]:
         """For the OME metadata of the reply."""
@@ -112,6 +140,7 @@ class Provenance:
             "run_id": self.run_id,
             "input_sha256": self.input_sha256,
         }
+        own |= {"maps": ", ".join(self.maps)} if self.maps else {}
         return own | dict(self.reconstruction)
 
     def headers(self) -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from cvdm.checkpoint import Checkpoint
 from cvdm.errors import ImageError
 from cvdm.images import MAX_PIXELS, read_annotations
-from cvdm.posterior import require_familiar
+from cvdm.posterior import maps_of, require_familiar
 from cvdm.reading import Plane, read_stack
 from cvdm.restoration import disk_bytes, evaluations_of, require_room
 from cvdm.suitability import doubts_of_file, doubts_of_plane, gathered
@@ -34,12 +34,14 @@ from service.jobs.views import Views
 from service.loading import Resident
 from service.metrics import Metrics
 from service.residents import Residents
-from service.schema import Limits, Order, read_order
+from service.schema import Limits, Order, read_order, require_maps
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 LISTED = 50
 """Jobs in one list."""
+LISTED_IMAGES = 20
+"""Images of each job in a list of jobs; the job itself tells all."""
 LONGEST_KEY = 200
 
 
@@ -102,6 +104,7 @@ class JobDesk:
                 return known, False
             self._require_quota(caller, len(images))
             resident = await self._residents.get(order.task, order.version)
+            require_maps(order, maps_of(resident.checkpoint), resident.version.label)
             items = [
                 await loop.run_in_executor(
                     self._intake, self._examined, id, number, image.name, digest, resident, order
@@ -144,7 +147,7 @@ class JobDesk:
     def jobs(self, caller: Caller) -> list[dict[str, Any]]:
         """What GET /jobs tells: the newest first; to an operator, those of everybody."""
         owner = None if caller.is_operator else caller.name
-        return [self._described(job) for job in self._table.of_owner(owner, most=LISTED)]
+        return [self._described(job, LISTED_IMAGES) for job in self._table.of_owner(owner, most=LISTED)]
 
     def item(self, caller: Caller, id: str, number: int) -> Item:
         """One image of a job. Raises UnknownJobError."""
@@ -259,13 +262,13 @@ class JobDesk:
                     doubts += doubts_of_plane(checkpoint, plane.pixels, stack.full_range, label)
             axes, shape = stack.axes, stack.shape
             total = evaluations_of(checkpoint, stack, sampling)
-        require_room(path.parent, shape)
+        require_room(path.parent, shape, order.maps)
         found = gathered(doubts)
         if found and self._settings.refuse_doubtful:
             raise found[0].as_error()
         return NewItem(name, digest, axes, shape, total, tuple(doubt.as_dict() for doubt in found))
 
-    def _described(self, job: Job) -> dict[str, Any]:
+    def _described(self, job: Job, most_images: int | None = None) -> dict[str, Any]:
         done = sum(self.runner.done(item) for item in job.items)
         total = sum(item.total for item in job.items)
         left = None if job.state in ENDED else self.runner.seconds_left(job)
@@ -281,7 +284,8 @@ class JobDesk:
             "images_ahead": waiting.index(job.id) if job.id in waiting else 0,
             "seconds_left": None if left is None else round(left, 1),
             "estimate": self._estimated(job),
-            "images": [self._described_item(item) for item in job.items],
+            "image_count": len(job.items),
+            "images": [self._described_item(item) for item in job.items[:most_images]],
             "links": {
                 "self": f"/jobs/{job.id}",
                 "events": f"/jobs/{job.id}/events",
@@ -294,7 +298,7 @@ class JobDesk:
         seconds = self.runner.seconds(job)
         return {
             "seconds": None if seconds is None else round(seconds, 1),
-            "disk_mib": round(sum(disk_bytes(item.shape) for item in job.items) / 2**20, 1),
+            "disk_mib": round(sum(disk_bytes(item.shape, item.maps) for item in job.items) / 2**20, 1),
             "evaluations": sum(item.total for item in job.items),
         }
 
@@ -348,7 +352,13 @@ def _request(resident: Resident, order: Order) -> Request:
     """What is asked for, with everything that was left open filled in."""
     sampling, version = order.sampling(resident.checkpoint.recipe.sampling), resident.version
     return Request(
-        version.task, version.number, version.run_id, sampling.samples, sampling.steps, sampling.seed
+        version.task,
+        version.number,
+        version.run_id,
+        sampling.samples,
+        sampling.steps,
+        sampling.seed,
+        order.maps,
     )
 
 

@@ -225,7 +225,8 @@ class Runner:
             self._archive.input(item.job, item.number),
             result,
             sampling,
-            annotations=provenance_of(resident, sampling, item.sha256).annotations(),
+            annotations=provenance_of(resident, sampling, item.sha256, item.maps).annotations(),
+            maps=item.maps,
             progress=report,
             folder=self._archive.work(item.job, item.number),
         )

@@ -53,9 +53,12 @@ CREATE TABLE paces (
     work REAL NOT NULL,
     measured REAL NOT NULL
 );
-CREATE VIEW images AS SELECT items.*, owner, created AS entered FROM items JOIN jobs ON job = id;
 CREATE INDEX items_by_state ON items (state);
 CREATE INDEX jobs_by_owner ON jobs (owner, created);
+"""
+IMAGES = """
+CREATE TEMP VIEW images AS SELECT items.*, owner, created AS entered,
+    coalesce(json_extract(request, '$.maps'), '[]') AS maps FROM items JOIN jobs ON job = id
 """
 
 
@@ -69,6 +72,8 @@ class Request:
     samples: int
     steps: int
     seed: int
+    maps: tuple[str, ...] = ()
+    """Channels of the results beside those that all have."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ class Item:
     """When the job was; seconds since 1970, like the following."""
     began: float | None
     ended: float | None
+    maps: tuple[str, ...]
+    """As of its job's request."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,7 @@ class Table:
                 for statement in SCHEMA.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(IMAGES)
 
     def add(
         self,
@@ -296,7 +304,8 @@ class Table:
 
     def _job(self, row: sqlite3.Row) -> Job:
         items = self._read("SELECT * FROM images WHERE job = ? ORDER BY number", row["id"])
-        request = Request(**json.loads(row["request"]))
+        asked = json.loads(row["request"])
+        request = Request(**asked | {"maps": tuple(asked.get("maps", ()))})
         return Job(row["id"], row["owner"], request, row["created"], tuple(_item(item) for item in items))
 
     def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:
@@ -317,7 +326,7 @@ class Table:
 
 def _item(row: sqlite3.Row) -> Item:
     values = dict(row)
-    for name in ("shape", "warnings"):
+    for name in ("shape", "warnings", "maps"):
         values[name] = tuple(json.loads(values[name]))
     values["error"] = None if values["error"] is None else json.loads(values["error"])
     return Item(**values)

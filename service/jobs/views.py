@@ -32,7 +32,6 @@ from service.jobs.table import Item
 TILE = 512
 SAMPLED = 4
 INPUT = "input"
-LAYERS = (INPUT, *CHANNELS)
 WINDOW_PERCENTILES = 0.5, 99.8
 """Between which values of the input a picture goes from black to white."""
 PREVIEW_PIXELS = 1024
@@ -108,7 +107,7 @@ class Views:
                 "z_step_um": stack.z_step_um,
                 "tile": TILE,
                 "levels": levels(height, width),
-                "layers": list(LAYERS) if item.state == "done" else [INPUT],
+                "layers": [INPUT, *(_result_layers(item) if item.state == "done" else ())],
             }
 
     def _pixels(self, item: Item, place: Place) -> Pixels:
@@ -121,18 +120,19 @@ class Views:
                 )
         if place.layer == INPUT:
             return self._input(item, place)
-        if place.layer not in LAYERS:
+        layers = _result_layers(item)
+        if place.layer not in layers:
             raise ParameterError(
-                f"a layer out of {', '.join(LAYERS)}", repr(place.layer[:40]), "Correct its name."
+                f"a layer out of {', '.join((INPUT, *layers))}", repr(place.layer[:40]), "Correct its name."
             )
         if item.state != "done":
             raise UnfinishedError("a restored image", f"one that is {item.state}", "Wait for its end.")
         result = tifffile.memmap(self._archive.result(item.job, item.number), mode="r")
         height, width = item.shape[-2:]
         maps = result.reshape(
-            lengths.get("T", 1), lengths.get("Z", 1), lengths.get("C", 1), len(CHANNELS), height, width
+            lengths.get("T", 1), lengths.get("Z", 1), lengths.get("C", 1), len(layers), height, width
         )
-        return maps[place.t, place.z, place.c, LAYERS.index(place.layer) - 1]
+        return maps[place.t, place.z, place.c, layers.index(place.layer)]
 
     def _input(self, item: Item, place: Place) -> FileImage:
         index = {"T": place.t, "Z": place.z, "C": place.c}
@@ -164,6 +164,11 @@ class Views:
         shared = pixels if spread else self._pixels(item, Place(INPUT, place.t, place.z, place.c))
         low, high = (float(value) for value in np.percentile(sampled(shared), WINDOW_PERCENTILES))
         return (0.0 if spread else low, high)
+
+
+def _result_layers(item: Item) -> tuple[str, ...]:
+    """What the result of an image has for each channel of it."""
+    return (*CHANNELS, *item.maps)
 
 
 def levels(height: int, width: int) -> int:

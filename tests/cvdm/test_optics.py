@@ -19,6 +19,7 @@ from cvdm.optics import (
     blur,
     forward_residual,
     gaussian_psf,
+    residual_map,
     richardson_lucy,
     simulate_widefield,
 )
@@ -121,6 +122,8 @@ def test_the_truth_explains_its_image_and_nothing_else_does(target):
         "shift": np.roll(target, 1, axis=0),
         "blur": blur(target, 2),
     }
+    seen = residual_map(target, image, MODEL)
+    assert abs(seen.mean()) < 0.1 and np.mean(np.abs(seen) < 1.96) == pytest.approx(0.95, abs=0.02)
     residuals = {name: forward_residual(candidate, image, MODEL) for name, candidate in wrong.items()}
     assert min(residuals.values()) > 1.3, residuals
 

@@ -11,12 +11,15 @@ from cvdm import restoration
 from cvdm.config import SamplingConfig
 from cvdm.errors import ImageError, StorageError
 from cvdm.images import read_annotations
-from cvdm.posterior import reconstruct
+from cvdm.optics import ForwardModel, residual_map
+from cvdm.posterior import maps_of, posterior_of, reconstruct
 from cvdm.reading import read_stack
 from cvdm.restoration import evaluations_of, restore_file
 
 SAMPLING = SamplingConfig(samples=2, steps=2, seed=4, tile=32)
 SHAPE = (130, 90)
+
+OPTICS = ForwardModel(psf_sigma_px=1.5, photons=80, full_scale=200, read_noise=1.5, offset=100, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +203,38 @@ def test_a_stack_is_restored_plane_by_plane(checkpoint, stack, tmp_path):
     with read_stack(stack, max_pixels=10**6) as opened:
         assert done == [(at, evaluations_of(checkpoint, opened, SAMPLING)) for at in range(1, len(done) + 1)]
     assert done[-1][0] == done[-1][1] and not (tmp_path / ".out.ome.tif.cvdm").exists()
+
+
+def test_maps_that_are_asked_for_come_with_every_plane(stack, tmp_path):
+    """Behind the channels of every result, each what the plane alone has."""
+    plain = make_checkpoint()
+    checkpoint = replace(plain, record=replace(plain.record, forward_model=OPTICS))
+    assert maps_of(plain) == ("schedule_map",) and maps_of(checkpoint) == ("schedule_map", "residual")
+    target = tmp_path / "out.ome.tif"
+    restore_file(checkpoint, stack, target, SAMPLING, annotations={}, maps=maps_of(checkpoint))
+    with read_stack(target, max_pixels=10**6) as result:
+        assert result.channel_names[4:6] == ("nuclei schedule_map", "nuclei residual")
+        assert result.emission_nm == (461.0,) * 6 + (None,) * 6
+        found = result.pixels
+    for position, plane in enumerate(tifffile.imread(stack).reshape(6, 40, 48)):
+        alone = reconstruct(checkpoint, plane, sampling=replace(SAMPLING, seed=4 + position))
+        channel, z = divmod(position, 3)
+        np.testing.assert_array_equal(found[z, 6 * channel], alone.mean)
+        np.testing.assert_array_equal(found[z, 6 * channel + 4], alone.schedule_map)
+        residual = residual_map(alone.mean, plane, OPTICS)
+        np.testing.assert_allclose(found[z, 6 * channel + 5], residual, rtol=1e-3, atol=1e-3)
+
+
+def test_a_residual_does_not_show_where_it_was_cut(pixels, tmp_path, monkeypatch, through_files):
+    """Worked out in bands of a few rows it is the residual of the whole image."""
+    plain = make_checkpoint()
+    checkpoint = replace(plain, record=replace(plain.record, forward_model=OPTICS))
+    posterior = posterior_of(checkpoint, pixels, sampling=SAMPLING)
+    residual = posterior.channels(["residual"])["residual"]
+    whole = residual[0:130, 0:90]
+    parts = [residual[top : top + 13, 0:90] for top in range(0, 130, 13)]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-5)
+    np.testing.assert_allclose(residual[50:60, 20:40], whole[50:60, 20:40], atol=1e-5)
 
 
 @pytest.mark.parametrize("at", [0.2, 0.5, 0.9])

@@ -14,6 +14,7 @@ from service_world import acquired, tiff_bytes
 from cvdm.errors import ImageError
 from cvdm.images import read_annotations
 from cvdm.posterior import reconstruct
+from service.errors import ParameterError
 from service.inference import check_image, restore
 from service.loading import Resident, Version
 from service.schema import Order
@@ -42,6 +43,17 @@ def test_channels_are_what_the_model_gives(resident):
     assert channels.dtype == np.float32
     np.testing.assert_array_equal(channels, [direct.mean, direct.std, direct.lower, direct.upper])
     assert (channels[2] <= channels[0]).all() and (channels[0] <= channels[3]).all()
+
+
+def test_a_map_is_one_more_channel(resident):
+    """The schedule map as the model gives it; a residual only where the model knows its optics."""
+    image = acquired(40)
+    answer = run(resident, image, Order(maps=("schedule_map",)))
+    direct = reconstruct(resident.checkpoint, tifffile.imread(io.BytesIO(image)).astype(np.float32))
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(answer.file.read()))[4], direct.schedule_map)
+    assert answer.headers()["x-cvdm-maps"] == "schedule_map"
+    with pytest.raises(ParameterError, match="forward model"):
+        run(resident, image, Order(maps=("residual",)))
 
 
 def test_doubts_are_told_or_refused(resident):

@@ -7,12 +7,14 @@ import re
 import numpy as np
 import pytest
 import tifffile
+from matplotlib import colormaps
 from playwright import sync_api
 from specimens import cells, noisy
 
 SECONDS = 60_000
 """For what the service has to work on, in milliseconds."""
 SHAPE = (2, 3, 60, 80)
+viridis = colormaps["viridis"]
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,50 @@ def test_what_is_seen_is_the_image_in_its_window(tab, stack):
     tab.keyboard.press("Tab")
     painted(tab)
     assert pixel(tab, 40, 30) == [0, 0, 4]  # the darkest of inferno
+
+
+def test_maps_that_were_asked_for_can_be_laid_over(tab, tmp_path):
+    """The schedule map from 0 to 1 in its colours, and its value under the cursor."""
+    path = tmp_path / "plane.tif"
+    tifffile.imwrite(path, np.round(cells(np.random.default_rng(2), 80)[:60]).astype(np.uint8))
+    tab.evaluate("document.querySelector('#order-form details').open = true")
+    tab.check("#map-schedule_map")
+    card = restored(tab, path, samples=2, steps=2)
+    with tab.expect_download() as download:
+        card.get_by_role("button", name="Look").click()
+        tab.wait_for_selector("#canvas[data-painted]")
+        tab.click("#download")
+    result = tifffile.imread(download.value.path())
+    assert result.shape == (5, 60, 80)
+    assert tab.locator("#over option").all_inner_texts() == ["Standard deviation", "Schedule map"]
+    tab.select_option("#over", "schedule_map")
+    slide(tab, "split", 0)
+    slide(tab, "opacity", 100)
+    tab.select_option("#map", "viridis")
+    painted(tab)
+    assert (tab.inner_text("#scale-low"), tab.inner_text("#scale-high")) == ("0", "1")
+    time = float(result[4, 30, 40])
+    assert pixel(tab, 40, 30) == pytest.approx([int(255 * part) for part in viridis(time)[:3]], abs=3)
+    tab.focus("#canvas")
+    tab.keyboard.press("ArrowRight")
+    sync_api.expect(tab.locator("#readout")).to_contain_text("schedule map")
+    shown = re.search(r"schedule map (\S+)", tab.inner_text("#readout"))
+    assert float(shown.group(1)) == pytest.approx(result[4, 30, 41], rel=1e-3)
+
+
+def test_of_a_large_job_the_first_images_are_listed(tab, tmp_path):
+    """The rest comes for who asks; each image once, in their order."""
+    image = np.round(cells(np.random.default_rng(3), 32)).astype(np.uint8)
+    paths = [tmp_path / f"field-{number:02}.tif" for number in range(22)]
+    for path in paths:
+        tifffile.imwrite(path, image)
+    card = restored(tab, paths, samples=2, steps=2)
+    assert card.locator(".images li").count() == 20
+    card.get_by_role("button", name="Show 2 more").click()
+    sync_api.expect(card.locator(".images li")).to_have_count(22)
+    names = card.locator(".images .name").all_inner_texts()
+    assert [name.split()[0] for name in names] == [path.name for path in paths]
+    card.get_by_role("button", name="Remove").click()
 
 
 def test_a_job_can_be_cancelled_and_removed(tab, stack):

@@ -217,7 +217,7 @@ def test_previous_is_the_version_that_the_alias_names(registry):
 
 
 def test_the_model_unused_for_longest_makes_room(registry):
-    """A version is loaded once for everybody; with room for two, the third evicts whoever was idle longest."""
+    """A version is loaded once for everybody; with room for two, a third evicts whoever was idle longest."""
 
     async def scenario():
         models = residents(registry)

@@ -127,6 +127,30 @@ def test_what_is_not_there_is_refused(service, done, path, wanted, said):
     assert reply.status_code == 422 and said in reply.json()["expected"]
 
 
+def test_maps_that_were_asked_for_are_layers_too(service, stack):
+    """Named in the job and in the layout, and their tiles are the result's own channels."""
+    reply = service.enter(tiff_bytes(stack[0, 0]), samples="2", steps="2", maps="schedule_map")
+    assert reply.status_code == 202, reply.text
+    assert reply.json()["maps"] == ["schedule_map"]
+    path = f"/jobs/{reply.json()['id']}/images/0"
+    assert service.wait_for(reply.json()["id"], "done", "failed")["state"] == "done"
+    assert service.client.get(f"{path}/view").json()["layers"] == ["input", *CHANNELS, "schedule_map"]
+    result = service.client.get(f"{path}/result")
+    assert result.headers["x-cvdm-maps"] == "schedule_map"
+    channels = tifffile.imread(io.BytesIO(result.content))
+    found = values(service, path, layer="schedule_map")
+    np.testing.assert_array_equal(found, channels[4])
+    assert 0 <= found.min() < found.max() <= 1
+
+
+@pytest.mark.parametrize(("maps", "said"), [("residual", "forward model"), ("colours", "schedule_map")])
+def test_maps_that_cannot_be_made_are_refused_at_once(service, stack, maps, said):
+    """An unknown name, and a residual of a model without a forward model."""
+    reply = service.enter(tiff_bytes(stack[0, 0]), maps=maps)
+    assert reply.status_code in (400, 422) and said in reply.text
+    assert service.client.get("/jobs").json()["jobs"] == []
+
+
 def test_an_input_can_be_seen_before_its_result(service, stack):
     """A result that is not there yet is 409, another one's image 404."""
     id = service.enter(tiff_bytes(stack[0, 0]), samples="64", steps="200").json()["id"]

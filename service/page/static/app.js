@@ -8,7 +8,8 @@ const BUSY = 700; // milliseconds between two looks at jobs while one is at work
 const IDLE = 4000;
 const element = (id) => document.getElementById(id);
 const viewer = new Viewer(problem);
-const list = new JobList(element("jobs"), { look, cancel, remove });
+const list = new JobList(element("jobs"), { look, cancel, remove, all });
+const whole = new Set(); // ids of jobs of which every image is shown; the list has the first ones only
 let models = [];
 let next = 0;
 
@@ -99,6 +100,7 @@ async function upload(files) {
   if (!files.length) return;
   element("problem").hidden = true;
   const fields = Object.fromEntries(["task", "version", "samples", "steps", "seed"].map((id) => [id, element(id).value]));
+  fields.maps = ["schedule_map", "residual"].filter((map) => element(`map-${map}`).checked).join(",");
   const bar = element("upload-bar");
   bar.value = 0;
   element("upload").hidden = false;
@@ -121,7 +123,8 @@ async function refresh() {
   clearTimeout(next);
   let wait = IDLE;
   try {
-    const { jobs } = await ask("/jobs");
+    let { jobs } = await ask("/jobs");
+    jobs = await Promise.all(jobs.map((job) => (whole.has(job.id) ? entire(job) : job)));
     list.show(jobs);
     element("no-jobs").hidden = jobs.length > 0;
     if (unfinished(jobs)) wait = BUSY;
@@ -142,6 +145,18 @@ async function cancel(id) {
 
 async function remove(id) {
   await attempt(() => ask(`/jobs/${id}`, { method: "DELETE" }));
+  whole.delete(id);
+  await refresh();
+}
+
+/** A job of the list with all its images, unless it was removed meanwhile. */
+async function entire(job) {
+  return ask(`/jobs/${job.id}`).catch(() => job);
+}
+
+/** From now on show all images of a job. */
+async function all(id) {
+  whole.add(id);
   await refresh();
 }
 

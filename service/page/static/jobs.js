@@ -9,7 +9,7 @@ export const unfinished = (jobs) => jobs.some((job) => !ENDED.has(job.state));
 export class JobList {
   /**
    * @param {HTMLElement} list
-   * @param {{look: Function, cancel: Function, remove: Function}} does what the buttons do
+   * @param {{look: Function, cancel: Function, remove: Function, all: Function}} does what the buttons do
    */
   constructor(list, does) {
     this.list = list;
@@ -52,15 +52,16 @@ export class JobList {
       bar: make("progress", { max: 100 }),
       told: make("p"),
       end: make("button", { type: "button", className: "quiet" }),
-      images: job.images.map(() => make("li")),
+      images: [],
+      list: make("ul", { className: "images" }),
+      more: make("button", { type: "button", className: "quiet" }),
     };
+    known.more.addEventListener("click", () => this.does.all(job.id));
     known.bar.setAttribute("aria-label", "Progress");
     known.end.addEventListener("click", () => (known.ended ? this.does.remove(job.id) : this.does.cancel(job.id)));
     const head = make("div", { className: "row" });
     head.append(known.state, known.when, make("span", { className: "spring" }), known.end);
-    const images = make("ul", { className: "images" });
-    images.append(...known.images);
-    card.append(head, known.bar, known.told, images);
+    card.append(head, known.bar, known.told, known.list, known.more);
     this.shown.set(job.id, known);
     return known;
   }
@@ -73,7 +74,13 @@ export class JobList {
     known.bar.value = job.percent;
     known.end.textContent = known.ended ? "Remove" : "Cancel";
     known.told.textContent = told(job);
-    job.images.forEach((image, at) => this.image(known.images[at], job, image));
+    for (const image of job.images) {
+      if (!known.images[image.number]) known.list.append((known.images[image.number] = make("li")));
+      this.image(known.images[image.number], job, image);
+    }
+    const hidden = job.image_count - known.images.length;
+    known.more.hidden = hidden === 0;
+    known.more.textContent = `Show ${hidden} more`;
   }
 
   image(item, job, image) {

@@ -6,6 +6,12 @@ import { Tiles, painted, spread } from "./tiles.js";
 const WINDOW = [0.005, 0.998];
 const LARGEST_SCALE = 32;
 const READ_PAUSE = 120; // milliseconds that the cursor rests before values are fetched
+/** What can be laid over the reconstruction; residuals are positive and negative. */
+const OVERLAYS = [
+  { layer: "uncertainty_std", words: "Standard deviation" },
+  { layer: "schedule_map", words: "Schedule map", high: 1 },
+  { layer: "residual", words: "Residual", high: 4, signed: true },
+];
 const element = (id) => document.getElementById(id);
 
 export class Viewer {
@@ -30,6 +36,7 @@ export class Viewer {
     this.cursor = null;
     this.windows = null;
     this.top = null;
+    this.overlays();
     this.tiles = new Tiles(image, view, () => this.draw(), this.failed);
     element("nothing").hidden = true;
     element("stage").hidden = false;
@@ -43,6 +50,10 @@ export class Viewer {
     const { canvas } = this;
     new ResizeObserver(() => this.resized()).observe(canvas);
     for (const id of ["split", "opacity", "map"]) element(id).addEventListener("input", () => this.draw());
+    element("over").addEventListener("change", () => {
+      this.top = null;
+      this.draw();
+    });
     for (const id of ["low", "high"]) {
       element(id).addEventListener("change", () => {
         this.windows = [Number(element("low").value), Number(element("high").value)];
@@ -170,6 +181,22 @@ export class Viewer {
     element("axes").replaceChildren(...sliders);
   }
 
+  /** What may be laid over this image. */
+  overlays() {
+    const there = OVERLAYS.filter(({ layer }) => this.view.layers.includes(layer));
+    element("over").replaceChildren(...there.map(({ layer, words }) => new Option(words, layer)));
+    element("over-row").hidden = there.length < 2;
+  }
+
+  get over() {
+    return OVERLAYS.find(({ layer }) => layer === element("over").value) ?? OVERLAYS[0];
+  }
+
+  /** Where the colours begin; those of a signed layer are centred on 0. */
+  bottom() {
+    return this.over.signed ? -this.top : 0;
+  }
+
   layer(name) {
     return { layer: name, ...this.place };
   }
@@ -191,9 +218,9 @@ export class Viewer {
     const last = view.levels - 1;
     const whole = this.tiles.get(this.layer("input"), last, 0, 0);
     this.tiles.get(this.layer("reconstruction"), last, 0, 0);
-    const std = this.tiles.get(this.layer("uncertainty_std"), last, 0, 0);
+    const over = this.tiles.get(this.layer(this.over.layer), last, 0, 0);
     if (whole && !this.windows) this.windows = spread(whole, ...WINDOW);
-    if (std && this.top === null) this.top = spread(std, 0, WINDOW[1])[1];
+    if (over && this.top === null) this.top = this.over.high ?? spread(over, 0, WINDOW[1])[1];
     if (!this.windows) return;
     this.told();
     const line = (canvas.clientWidth * element("split").value) / 100;
@@ -204,7 +231,7 @@ export class Viewer {
       if (opacity > 0 && this.top !== null) {
         const map = element("map").value;
         context.globalAlpha = opacity;
-        this.plane(context, "uncertainty_std", 0, this.top, COLOURS[map], map);
+        this.plane(context, this.over.layer, this.bottom(), this.top, COLOURS[map], map);
         context.globalAlpha = 1;
       }
     });
@@ -299,6 +326,7 @@ export class Viewer {
     bar.putImageData(picture, 0, 0);
     if (this.top === null) return;
     set("top", this.top);
+    element("scale-low").textContent = number(this.bottom());
     element("scale-high").textContent = number(this.top);
   }
 
@@ -312,6 +340,15 @@ export class Viewer {
     this.draw();
     clearTimeout(this.reading);
     this.reading = setTimeout(() => this.read(), READ_PAUSE);
+  }
+
+  /** The cursor's values of layers that only some results have. */
+  others(at) {
+    return OVERLAYS.slice(1)
+      .filter(({ layer }) => this.view.layers.includes(layer))
+      .map(({ layer, words }) => [words, at(layer)])
+      .map(([words, value]) => (value === null ? "" : `, ${words.toLowerCase()} ${number(value)}`))
+      .join("");
   }
 
   read() {
@@ -328,7 +365,7 @@ export class Viewer {
     const where = size ? `, ${number(x * size.x)} and ${number(y * size.y)} µm` : "";
     element("readout").textContent =
       `Column ${x}, row ${y}${where}: input ${number(input)}, reconstruction ${number(mean)}, ` +
-      `interval ${number(lower)} to ${number(upper)}, standard deviation ${number(std)}`;
+      `interval ${number(lower)} to ${number(upper)}, standard deviation ${number(std)}${this.others(at)}`;
   }
 }
 
