@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -52,6 +52,7 @@ def restore_file(
     maps: Sequence[str] = (),
     progress: Progress | None = None,
     folder: Path | None = None,
+    seen: Callable[[Posterior], None] | None = None,
 ) -> None:
     """Restore an image, or every plane of a stack, and write an OME-TIFF that keeps what the file says.
 
@@ -59,7 +60,8 @@ def restore_file(
     channels, of each channel of the input. Plane n of a stack, in the file's order, is drawn with
     `sampling.seed` + n, and is what that plane alone with that seed comes to. folder: where the work is kept
     while it lasts, whatever the image's size; beside the result, and for a stack or a large image only, when
-    it is None. Raises ImageError, StorageError.
+    it is None. seen: called with the posterior of the first plane, unless an earlier attempt had restored it.
+    Raises ImageError, StorageError.
     """
     if target.exists() and source.exists() and target.samefile(source):
         raise ImageError("an output other than the input", str(target), "Choose another -o.")
@@ -67,11 +69,13 @@ def restore_file(
         if folder is None and stack.plane_count == 1 and prod(stack.shape) <= PIXELS_IN_MEMORY:
             pixels = stack.plane(0).pixels
             posterior = posterior_of(checkpoint, pixels, sampling=sampling, progress=progress)
+            if seen is not None:
+                seen(posterior)
             _write([posterior.channels(maps)], target, stack, annotations)
             return
         folder = folder or target.with_name(f".{target.name}.cvdm")
         identity = _identity(checkpoint, source, sampling, maps)
-        work = _Work(checkpoint, stack, sampling, maps, folder, identity, progress)
+        work = _Work(checkpoint, stack, sampling, maps, folder, identity, progress, seen)
         try:
             require_room(folder, stack.shape, maps)
             _write(work.restored(), target, stack, annotations)
@@ -99,9 +103,11 @@ class _Work:
         folder: Path,
         identity: str,
         progress: Progress | None,
+        seen: Callable[[Posterior], None] | None,
     ) -> None:
         self._checkpoint, self._stack, self._sampling = checkpoint, stack, sampling
         self._maps, self._identity, self._progress = maps, identity, progress
+        self._seen = seen
         self._folder = Folder(folder, identity)
         self._shape = (stack.shape[-2], stack.shape[-1])
 
@@ -139,13 +145,16 @@ class _Work:
         stored = workspace.image("input", self._shape, partial(self._stack.copy_plane, position))
         seed = (self._sampling.seed + position) % SEEDS
         with _named(self._stack, position):
-            return posterior_of(
+            posterior = posterior_of(
                 self._checkpoint,
                 stored,
                 sampling=replace(self._sampling, seed=seed),
                 workspace=workspace,
                 progress=None if self._progress is None else partial(self._report, position),
             )
+            if self._seen is not None and position == 0:
+                self._seen(posterior)
+            return posterior
 
     def _report(self, position: int, done: int, total: int) -> None:
         assert self._progress is not None

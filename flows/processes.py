@@ -155,7 +155,9 @@ def service_server(settings: Settings, port: int, *, name: str = "service", alon
         *(sys.executable, "-m", "bentoml", "serve", "service.service:CvdmService"),
         *("--host", settings.host, "--port", str(port)),
     )
-    extra = {"CVDM_JOBS_DIR": "", "CVDM_KEYS_FILE": ""} if alone else {}
+    extra = {"CVDM_SIGNALS_DIR": str(settings.signals_dir)}
+    if alone:
+        extra = dict.fromkeys(("CVDM_JOBS_DIR", "CVDM_KEYS_FILE", "CVDM_SIGNALS_DIR"), "")
     return _server(settings, name, command, port, SERVICE_LIVES, "CVDM_SERVICE_PORT", extra)
 
 

@@ -134,6 +134,11 @@ class Settings(BaseSettings):
         """Where the decisions of this machine are kept; see flows/audit.py."""
         return self.mlruns_dir / "audit.jsonl"
 
+    @property
+    def signals_dir(self) -> Path:
+        """Where signals of drift wait for a retraining; see flows/triggers/signals.py."""
+        return self.mlruns_dir / "signals"
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: dict[str, Any]) -> dict[str, Any]:

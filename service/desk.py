@@ -29,6 +29,7 @@ from service.residents import Residents
 from service.schema import Limits, read_order
 from service.settings import Settings
 from service.upload import Upload, read_upload
+from service.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
 OPENAPI = Path(__file__).with_name("openapi.yaml")
@@ -43,6 +44,8 @@ class Desk:
         self._settings = settings
         self._device = device
         self._limits = Limits(settings.max_samples, settings.max_steps)
+        self.watcher: Watcher | None = None
+        """Who looks at what was restored, once jobs are open, in whose folder it writes down what it sees."""
         self._intake = ThreadPoolExecutor(1, thread_name_prefix="intake")  # one decoded image at a time
 
     async def reconstruct(self, request: Request) -> Answer:
@@ -112,6 +115,8 @@ class Desk:
         seconds = time.monotonic() - started
         version = resident.version
         self.metrics.restored(version.task, version.number, seconds)
+        if self.watcher is not None and self.residents.is_champion(version):
+            self.watcher.look(version, caller.name, answer.sample)
         log.info(
             "restored %d bytes with %s %d in %.2f s", answer.size, version.model, version.number, seconds
         )

@@ -22,6 +22,7 @@ from cvdm.suitability import Doubt, doubts_of_file, doubts_of_plane
 from service.loading import Resident
 from service.schema import Order, Provenance, require_maps
 from service.streams import plain
+from service.watching.observation import Sample, sample_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Answer:
     provenance: Provenance
     doubts: tuple[Doubt, ...]
     """What speaks against the image, which was restored nevertheless."""
+    sample: Sample
+    """What is looked at of it, for signs of drift."""
 
     def headers(self) -> dict[str, str]:
         """For the HTTP reply."""
@@ -80,7 +83,7 @@ def restore(
     )
     size = reply.seek(0, os.SEEK_END)
     reply.seek(0)
-    return Answer(reply, size, provenance, doubts)
+    return Answer(reply, size, provenance, doubts, sample_of(posterior))
 
 
 def provenance_of(

@@ -17,8 +17,10 @@ import torch
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from service.residents import Swap
+from service.watching.drift import Judgement
 
 ANSWER_SECONDS = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+WIDTHS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1)
 SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 3600)
 
 
@@ -83,6 +85,32 @@ class Metrics:
             buckets=SECONDS,
         )
 
+        self._width = Histogram(
+            "cvdm_interval_width",
+            "Mean width of an image's calibrated interval, as a share of the model's intensity range",
+            ("task",),
+            registry=registry,
+            buckets=WIDTHS,
+        )
+        self._drift = self._gauge(
+            "cvdm_drift_effect",
+            "Cliff's delta of the last window of sittings against those before it",
+            registry,
+            ("task", "feature"),
+        )
+        self._windows = Counter(
+            "cvdm_drift_windows",
+            "Windows of sittings that were compared, by whether something had shifted",
+            ("task", "shifted"),
+            registry=registry,
+        )
+        self._signals = Counter(
+            "cvdm_drift_signals",
+            "Signals of drift that were left for a retraining",
+            ("task",),
+            registry=registry,
+        )
+
     @staticmethod
     def _gauge(name: str, help: str, registry: CollectorRegistry, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(name, help, labels, registry=registry, multiprocess_mode="mostrecent")
@@ -115,6 +143,17 @@ class Metrics:
 
     def failed(self, reason: str) -> None:
         self._failed.labels(reason).inc()
+
+    def interval(self, task: str, width: float) -> None:
+        self._width.labels(task).observe(width)
+
+    def judged(self, judgement: Judgement) -> None:
+        """What became of a window of sittings."""
+        self._windows.labels(judgement.task, str(bool(judgement.shifted)).lower()).inc()
+        self._signals.labels(judgement.task).inc(judgement.signalled)
+        for one in judgement.features:
+            if one.effect is not None:
+                self._drift.labels(judgement.task, one.feature).set(one.effect)
 
     def swapped(self, swap: Swap) -> None:
         self._swaps.labels(swap.version.task).inc()

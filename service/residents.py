@@ -108,6 +108,11 @@ class Residents:
         version = self._find(task, wanted) or self._no_version(task, wanted)
         return await self._shelf.model(version)
 
+    def is_champion(self, version: Version) -> bool:
+        """Whether a version answers when none is named."""
+        champion = self._shelf.champions.get(version.task)
+        return champion is not None and champion.key == version.key
+
     def card(self, task: str, number: int) -> str:
         """A version's model card, Markdown. Raises UnknownTaskError, UnknownVersionError."""
         task = self._task_named(task)

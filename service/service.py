@@ -137,6 +137,7 @@ class CvdmService:
                 log.error("no jobs yet: %s", error)
                 APP.state.jobs = error
                 await asyncio.sleep(JOBS_PAUSE_SECONDS)
+        self._desk.watcher = self._jobs.watcher
         await self._jobs.runner.run()
 
     async def _measure(self) -> None:

@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     """Most images of one user that wait or are worked on."""
     import_dir: Path | None = None
     """Folder whose images jobs may name instead of uploading them; whoever has a key may read all of it."""
+    signals_dir: Path | None = None
+    """Folder where a retraining looks for signals of drift; images are watched where there is `jobs_dir`."""
+    drift_cooldown_hours: float = Field(default=168.0, ge=0)
+    """After a signal of drift of a task, how long there is no other one."""
     job_hours: float = Field(default=168.0, gt=0)
     """How long results are kept."""
     cache_dir: Path = Field(default_factory=default_cache)
@@ -80,7 +84,7 @@ class Settings(BaseSettings):
             else value
         )
 
-    @field_validator("jobs_dir", "keys_file", "import_dir", mode="before")
+    @field_validator("jobs_dir", "keys_file", "import_dir", "signals_dir", mode="before")
     @classmethod
     def _none(cls, value: Any) -> Any:
         return value or None

@@ -11,7 +11,7 @@ that differ only jointly.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import comb
 
@@ -50,6 +50,28 @@ class FeatureShift:
         if not self.effect:
             return "neither"
         return "higher" if self.effect > 0 else "lower"
+
+    def summary(self) -> str:
+        """For people, of a feature that has values on both sides."""
+        return (
+            f"{self.feature} {self.direction}: {self.current_median:.3g}, was {self.reference_median:.3g} "
+            f"(effect {self.effect:+.2f}, q = {self.q_value:.3g})"
+        )
+
+
+LEVEL = 0.05
+"""Expected share of false alarms among the features that are called shifted."""
+EFFECT = 0.5
+"""Cliff's delta from which a difference matters: three quarters of new fields above the typical old one."""
+
+
+def shifted(features: Iterable[FeatureShift], level: float = LEVEL) -> tuple[FeatureShift, ...]:
+    """Features whose difference is neither chance nor small."""
+    return tuple(
+        one
+        for one in features
+        if one.q_value is not None and one.q_value <= level and abs(one.effect or 0.0) >= EFFECT
+    )
 
 
 def distribution_shift(

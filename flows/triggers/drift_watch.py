@@ -9,9 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cvdm.drift_signal import Signal, write_signal
 from flows.console import say
 from flows.settings import Settings
-from flows.triggers.signals import signal_of, write_signal
 from flows.validate import drift_of
 from flows.validation import ValidationReport
 from flows.validation.drift import Drift
@@ -34,7 +34,8 @@ def watch_for_drift(settings: Settings, report: ValidationReport, refused: Colle
     except RegistryError as error:
         say(f"Not compared with the champion's data: {error}")
         return None
-    signal = None if drift is None else signal_of(report.card.task, drift, datetime.now(UTC))
-    if signal is not None:
-        write_signal(settings, signal)
+    if drift is not None and drift.shifted:
+        now = datetime.now(UTC)
+        signal = Signal.of(report.card.task, "validation", now, drift.shifted, drift.summary())
+        write_signal(settings.signals_dir, signal)
     return drift

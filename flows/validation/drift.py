@@ -14,13 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from cvdm.inspection.shift import FeatureShift, distribution_shift
+from cvdm.inspection.shift import LEVEL, FeatureShift, distribution_shift, shifted
 from flows.validation.features import SIDES, PairFeatures
 
-LEVEL = 0.05
-"""Expected share of false alarms among the features that are called shifted."""
-EFFECT = 0.5
-"""Cliff's delta from which a difference matters: three quarters of new fields above the typical old one."""
 OF_IMAGE = ("background", "span", "noise", "snr_db", "focus_db", "signal_share", "saturated", "grey_levels")
 OF_PAIR = ("snr_gain_db", "shift_px", "gain", "curvature")
 
@@ -37,11 +33,7 @@ class Drift:
     @property
     def shifted(self) -> tuple[FeatureShift, ...]:
         """Features whose difference is neither chance nor small."""
-        return tuple(
-            one
-            for one in self.features
-            if one.q_value is not None and one.q_value <= LEVEL and abs(one.effect or 0.0) >= EFFECT
-        )
+        return shifted(self.features)
 
     @property
     def can_tell(self) -> bool:
@@ -71,11 +63,7 @@ class Drift:
             return f"{head}; too few to tell"
         if not self.shifted:
             return f"{head}; no feature shifted"
-        lines = [
-            f"  {one.feature} {one.direction}: {one.current_median:.3g}, was {one.reference_median:.3g} "
-            f"(effect {one.effect:+.2f}, q = {one.q_value:.3g})"
-            for one in self.shifted
-        ]
+        lines = [f"  {one.summary()}" for one in self.shifted]
         return "\n".join([f"{head}; {len(self.shifted)} features shifted", *lines])
 
 

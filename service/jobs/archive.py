@@ -1,6 +1,7 @@
 """The files of jobs: one folder a job, one folder an image in it.
 
     jobs.db                 the table
+    watching.db             what was seen of restored images (service/watching/)
     files/JOB/NUMBER/       of one image:
       input                 as it was uploaded; an unpacked folder, or a link to where it lies
       work/                 while it is restored

@@ -36,6 +36,9 @@ from service.metrics import Metrics
 from service.residents import Residents
 from service.schema import Limits, Order, read_order, require_maps
 from service.settings import Settings
+from service.watching.drift import DriftWatch
+from service.watching.sittings import Sittings
+from service.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
 LISTED = 50
@@ -71,8 +74,9 @@ class JobDesk:
         archive: Archive,
         runner: Runner,
         residents: Residents,
+        watcher: Watcher,
     ) -> None:
-        self.runner = runner
+        self.runner, self.watcher = runner, watcher
         self.views = Views(archive)
         self._settings, self._table, self._archive, self._residents = settings, table, archive, residents
         self._limits = Limits(settings.max_samples, settings.max_steps)
@@ -133,6 +137,7 @@ class JobDesk:
         self._intake.shutdown(wait=False, cancel_futures=True)
         self.views.close()
         await self.runner.drain()
+        self.watcher.close()
         self._table.close()
         self._archive.close()
 
@@ -328,15 +333,20 @@ def open_jobs(
     if interrupted := table.requeue():
         log.info("%d images of jobs were interrupted and go on", interrupted)
     archive.tidy(table.ids())
+    drift = DriftWatch(
+        Sittings(archive.root / "watching.db"), settings.signals_dir, settings.drift_cooldown_hours * 3600
+    )
+    watcher = Watcher(drift, metrics)
     runner = Runner(
         table,
         archive,
         residents,
         device,
+        watcher=watcher,
         kept_seconds=settings.job_hours * 3600,
         on_end=lambda item, state: metrics.job_image_ended(state),
     )
-    return JobDesk(settings, table, archive, runner, residents)
+    return JobDesk(settings, table, archive, runner, residents, watcher)
 
 
 def _require_familiar(checkpoint: Checkpoint, plane: Plane, label: str) -> None:

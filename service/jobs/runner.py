@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cvdm.errors import CvdmError
+from cvdm.posterior import Posterior
 from cvdm.restoration import restore_file
 from service.device import Device, Progress, StoppedError
 from service.device import Job as Piece
@@ -27,6 +28,8 @@ from service.jobs.table import Item, Job, State, Table
 from service.loading import Resident
 from service.residents import Residents
 from service.schema import Order
+from service.watching.observation import sample_of
+from service.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
 AT_DEVICE = 2
@@ -61,11 +64,12 @@ class Runner:
         residents: Residents,
         device: Device,
         *,
+        watcher: Watcher,
         kept_seconds: float,
         on_end: Callable[[Item, State], None] = lambda item, state: None,
     ) -> None:
         self._table, self._archive, self._residents, self._device = table, archive, residents, device
-        self._kept_seconds = kept_seconds
+        self._watcher, self._kept_seconds = watcher, kept_seconds
         self._on_end = on_end
         self._running: dict[tuple[str, int], _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -229,10 +233,15 @@ class Runner:
             maps=item.maps,
             progress=report,
             folder=self._archive.work(item.job, item.number),
+            seen=partial(self._seen, resident, item),
         )
         if running.piece is not None and running.piece.seconds > 0 and item.done < item.total:
             share = (item.total - item.done) / item.total
             self._table.learn_pace(job.request.run_id, running.piece.seconds, job.work(item) * share)
+
+    def _seen(self, resident: Resident, item: Item, posterior: Posterior) -> None:
+        if self._residents.is_champion(resident.version):
+            self._watcher.look(resident.version, item.owner, sample_of(posterior))
 
     def _remember(self, running: _Running) -> None:
         """Keep for a while how long an image has had the device."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from drift_rows import rows
 
+from cvdm.drift_signal import Shift, Signal, write_signal
 from cvdm.errors import ConfigError
 from flows.device_lock import BusyError, device_lock, holder
 from flows.registry import Registry
@@ -26,7 +27,7 @@ from flows.triggers.drift_watch import watch_for_drift
 from flows.triggers.pending import LATEST_BEGIN, TriggerStore
 from flows.triggers.poll import Poll
 from flows.triggers.rules import Cause, State, decide_trigger, joined
-from flows.triggers.signals import Shift, Signal, read_signals, signals_folder, write_signal
+from flows.triggers.signals import read_signals
 from flows.validation import load_validation_policy, validate_dataset
 
 TASK = "test-cells"
@@ -197,7 +198,7 @@ def test_a_look_at_the_lock_tells_who_holds_it(tmp_path):
 
 def test_a_signal_is_answered_when_its_retraining_begins(settings, store):
     """Not when it is noticed, nor when the retraining is started."""
-    path = write_signal(settings, SIGNAL)
+    path = write_signal(settings.signals_dir, SIGNAL)
     outcome = trigger(settings, TASK, now=NOW)
     assert outcome.ticket and outcome.decision.kinds == "drift" and path.exists()
     begin(settings, TASK, "drift", outcome.ticket)
@@ -209,7 +210,7 @@ def test_a_newer_signal_takes_the_place_of_an_older_one_of_its_origin(settings):
     later = replace(SIGNAL, at=(NOW + timedelta(hours=1)).isoformat())
     other = replace(SIGNAL, origin="validation")
     for signal in (SIGNAL, other, later):
-        write_signal(settings, signal)
+        write_signal(settings.signals_dir, signal)
     assert list(read_signals(settings).values()) == [other, later]
 
 
@@ -254,8 +255,8 @@ def test_an_ingest_of_noisier_fields_leaves_a_signal(settings, tiny_checkpoint_d
 )
 def test_what_is_no_signal_is_set_aside_and_harms_nothing(settings, capsys, spoil):
     """With a word about it; the good one beside it is read."""
-    write_signal(settings, SIGNAL)
-    bad = signals_folder(settings) / f"{TASK}-bad.json"
+    write_signal(settings.signals_dir, SIGNAL)
+    bad = settings.signals_dir / f"{TASK}-bad.json"
     bad.write_text(spoil if isinstance(spoil, str) else json.dumps({**asdict(SIGNAL), **spoil}))
     assert list(read_signals(settings).values()) == [SIGNAL]
     assert (bad.parent / "malformed" / bad.name).is_file() and bad.name in capsys.readouterr().err
@@ -266,7 +267,7 @@ def test_drift_without_new_pairs_is_told_to_people_and_asked_once(settings, stor
     monkeypatch.setenv("CVDM_ALERTS", f"file://{tmp_path}/alerts.jsonl")
     asked = []
     monkeypatch.setattr(desk, "_repeats", lambda *arguments: asked.append(1) or "version 3")
-    write_signal(settings, SIGNAL)
+    write_signal(settings.signals_dir, SIGNAL)
     poll = Poll(Settings.read(triggers="drift"))
     for _ in range(3):
         assert poll.look(NOW).starts == ()

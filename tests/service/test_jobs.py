@@ -49,6 +49,9 @@ class FakeResidents:
             raise self.failure
         return self.resident
 
+    def is_champion(self, version):
+        return version.key == self.resident.version.key
+
 
 @pytest.fixture
 def residents(tiny_checkpoint):
@@ -72,6 +75,7 @@ class Service:
 
     async def _open(self, device, metrics):
         jobs = open_jobs(self.settings.jobs_dir, self.settings, self.residents, device, metrics)
+        self.desk.watcher = jobs.watcher
         self.running = asyncio.create_task(jobs.runner.run())
         return jobs
 
