@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cvdm.errors import ConfigError, StorageError
-from flows.registry import Registry, Version
+from flows.registry import CHAMPION, Registry, Version
 from flows.settings import Settings
+from flows.shadow import ShadowSummary, shadow_summary
 from flows.usage import KWH
 
 SHOWN = ("psnr_fit", "ssim_fit", "crps", "coverage")
@@ -29,9 +31,9 @@ def known_task(task: str, registry: Registry, settings: Settings) -> str:
     return task
 
 
-def catalogue(registry: Registry, tasks: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Every version of some tasks, newest first, with its test metrics."""
-    return [entry for task in tasks for entry in _entries(registry, task)]
+def catalogue(registry: Registry, tasks: tuple[str, ...], settings: Settings) -> list[dict[str, Any]]:
+    """Every version of some tasks, newest first, with its test metrics, and with what a service saw of it."""
+    return [entry for task in tasks for entry in _entries(registry, task, settings)]
 
 
 def catalogue_table(entries: list[dict[str, Any]]) -> str:
@@ -47,6 +49,8 @@ def catalogue_table(entries: list[dict[str, Any]]) -> str:
         lines.append(
             f"{entry['task']:24} {entry['version']:>7}  {alias:10} {verdict:10} {cells}  {entry['created']}"
         )
+    seen = [entry for entry in entries if entry["shadow"] is not None]
+    lines += [f"{entry['task']} version {entry['version']}: {entry['shadow']['words']}" for entry in seen]
     return "\n".join(lines)
 
 
@@ -83,13 +87,24 @@ def kwh_by_promotion(versions: Sequence[Version], spent: Sequence[tuple[int, flo
     return found
 
 
-def _entries(registry: Registry, task: str) -> list[dict[str, Any]]:
+def _entries(registry: Registry, task: str, settings: Settings) -> list[dict[str, Any]]:
     versions = registry.models.versions(task)
+    champion = next((one for one in versions if CHAMPION in one.aliases), None)
     promoted = kwh_by_promotion(versions, registry.runs.spent(task, KWH))
-    return [_entry(registry, version, promoted.get(version.number)) for version in versions]
+    return [
+        _entry(registry, version, promoted.get(version.number), _seen(version, champion, settings))
+        for version in versions
+    ]
 
 
-def _entry(registry: Registry, version: Version, kwh_to_promotion: float | None) -> dict[str, Any]:
+def _seen(version: Version, champion: Version | None, settings: Settings) -> ShadowSummary | None:
+    """What a service saw of a version in the champion's shadow."""
+    return None if champion is None else shadow_summary(settings.jobs_dir, champion.run_id, version.run_id)
+
+
+def _entry(
+    registry: Registry, version: Version, kwh_to_promotion: float | None, shadow: ShadowSummary | None
+) -> dict[str, Any]:
     metrics = registry.runs.metrics(version.run_id) if version.run_id else {}
     return {
         "task": version.task,
@@ -106,6 +121,7 @@ def _entry(registry: Registry, version: Version, kwh_to_promotion: float | None)
         "git_commit": version.tags.get("git_commit"),
         "kwh": metrics.get(KWH),
         "kwh_to_promotion": kwh_to_promotion,
+        "shadow": None if shadow is None else {**asdict(shadow), "words": shadow.words()},
         "metrics": {
             name.removeprefix(TEST_METRICS): value
             for name, value in sorted(metrics.items())

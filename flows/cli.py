@@ -161,7 +161,7 @@ def models(
 
     registry = Registry.open(settings)
     tasks = (known_task(task, registry, settings),) if task else registry.models.tasks()
-    entries = catalogue(registry, tasks)
+    entries = catalogue(registry, tasks, settings)
     return Answer({"versions": entries}, catalogue_table(entries))
 
 

@@ -22,6 +22,7 @@ from flows.gate import Background, strata_of
 from flows.job import Job
 from flows.progress import progress_bar
 from flows.registry import Registry
+from flows.shadow import ShadowSummary, shadow_summary
 from flows.start import learned_fields
 from flows.train import Candidate
 
@@ -94,7 +95,14 @@ def _background(job: Job, registry: Registry, candidate: Candidate, champion: in
         learned=None if learned is None else frozenset(learned),
         learned_by_champion=None if by_champion is None else frozenset(by_champion),
         strata=strata_of(job.dataset.split("test")),
+        shadow=None if champion is None else _shadow(registry, job, champion, candidate),
     )
+
+
+def _shadow(registry: Registry, job: Job, champion: int, candidate: Candidate) -> ShadowSummary | None:
+    """What the service saw of the candidate in the champion's shadow, if it did."""
+    run_id = registry.models.version(job.task, champion).run_id
+    return shadow_summary(job.settings.jobs_dir, run_id, candidate.run.run_id)
 
 
 def incumbent(task: str, registry: Registry, candidate: int) -> int | None:

@@ -36,6 +36,8 @@ class Urgency(IntEnum):
     REQUEST = 1
     """Somebody waits for the answer with an open connection."""
     JOB = 2
+    SHADOW = 3
+    """Nobody waits for it: it has the device while nothing else wants it."""
 
 
 Order = tuple[float, ...]
@@ -113,8 +115,8 @@ class Device:
     """Who has the device and who waits for it. Use it from one event loop."""
 
     def __init__(self, *, max_waiting: int) -> None:
-        # As many threads as can have begun: of replays and of requests never more than one each.
-        self._threads = ThreadPoolExecutor(MOST_BEGUN_JOBS + 2, thread_name_prefix="device")
+        # As many threads as can have begun: of replays, requests and shadows never more than one each.
+        self._threads = ThreadPoolExecutor(MOST_BEGUN_JOBS + 3, thread_name_prefix="device")
         self._lock = threading.Lock()
         self._current: _Piece | None = None
         self._waiting: list[_Piece] = []
@@ -172,6 +174,10 @@ class Device:
         """
         return self._submit(Future(), work, lambda seconds: (Urgency.JOB, *order(seconds)))
 
+    def submit_shadow(self, work: Work[Result]) -> Job[Result]:
+        """Queue what has time; one at a time. Raises StoppingError."""
+        return self._submit(Future(), work, lambda seconds: (Urgency.SHADOW,))
+
     def close(self) -> None:
         """End what runs at its next report of progress and drop what waits."""
         self._closing = True
@@ -197,7 +203,9 @@ class Device:
         """Who gets the device next. With the lock."""
         begun = [piece for piece in (*self._waiting, self._current) if piece is not None and piece.begun]
         full = sum(piece.rank[0][0] == Urgency.JOB for piece in begun) >= MOST_BEGUN_JOBS
-        able = [piece for piece in self._waiting if piece.begun or not full or piece.rank[0][0] < Urgency.JOB]
+        able = [
+            piece for piece in self._waiting if piece.begun or not full or piece.rank[0][0] != Urgency.JOB
+        ]
         return min(able, key=lambda piece: piece.rank, default=None)
 
     def _hand_over(self) -> None:

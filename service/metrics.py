@@ -111,6 +111,10 @@ class Metrics:
             registry=registry,
         )
 
+        self._shadow = Counter(
+            "cvdm_shadow_images", "Images that a challenger restored too", ("task",), registry=registry
+        )
+
     @staticmethod
     def _gauge(name: str, help: str, registry: CollectorRegistry, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(name, help, labels, registry=registry, multiprocess_mode="mostrecent")
@@ -154,6 +158,9 @@ class Metrics:
         for one in judgement.features:
             if one.effect is not None:
                 self._drift.labels(judgement.task, one.feature).set(one.effect)
+
+    def shadowed(self, task: str) -> None:
+        self._shadow.labels(task).inc()
 
     def swapped(self, swap: Swap) -> None:
         self._swaps.labels(swap.version.task).inc()

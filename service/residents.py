@@ -18,10 +18,12 @@ from typing import Any
 from cvdm.errors import CvdmError
 from service.errors import NoModelError, ParameterError, RegistryError, UnknownTaskError, UnknownVersionError
 from service.loading import Catalogue, Registry, Resident, Version
-from service.schema import CHAMPION, shown
+from service.schema import CHALLENGER, CHAMPION, shown
 from service.shelf import Shelf
 
 log = logging.getLogger(__name__)
+UNDECIDED = "undecided"
+"""The gate's word on a version that it could neither promote nor reject."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,17 @@ class Residents:
         """Whether a version answers when none is named."""
         champion = self._shelf.champions.get(version.task)
         return champion is not None and champion.key == version.key
+
+    def challenger(self, task: str) -> Version | None:
+        """The version that would be champion: the alias's, else the newest one if it is undecided."""
+        champion = self._shelf.champions.get(task)
+        known = self._known(task)
+        named = next((version for version in known if CHALLENGER in version.aliases), None)
+        if named is None and known and known[0].verdict == UNDECIDED:
+            named = known[0]
+        if named is None or champion is None or named.key == champion.key:
+            return None
+        return named
 
     def card(self, task: str, number: int) -> str:
         """A version's model card, Markdown. Raises UnknownTaskError, UnknownVersionError."""

@@ -13,6 +13,8 @@ FIELDS = ("task", "version", "samples", "steps", "seed", "maps")
 """Optional form fields beside the file `image`."""
 CHAMPION, PREVIOUS = "champion", "previous"
 """The registry's aliases that may stand for a version."""
+CHALLENGER = "challenger"
+"""The registry's alias of a version that restores in the champion's shadow."""
 MAPS = ("schedule_map", "residual")
 """What may be asked for beside the channels of every answer, in their order (`cvdm.posterior.maps_of`)."""
 LARGEST_SEED = 2**63 - 1

@@ -19,11 +19,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import bentoml
+from bentoml._internal.server.http import traffic
 
 from cvdm.errors import ConfigError, CvdmError
 from service.doorkeeper import Doorkeeper
 from service.routes import build_app
-from service.settings import LONGEST_TIMEOUT, Settings
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.jobs.desk import JobDesk
@@ -50,10 +51,21 @@ for _name, _value in QUIET_DEFAULTS.items():  # on import, because BentoML repor
     os.environ.setdefault(_name, _value)
 
 
+def _untimed(app: Any, timeout: float) -> Any:
+    """In the place of BentoML's TimeoutMiddleware; our own limits are in `service.desk`.
+
+    That of BentoML 1.4 never takes its timer back, so each request stays in memory, with everything that it
+    refers to, until the timeout is over; and no service can be without one.
+    """
+    return app
+
+
+traffic.TimeoutMiddleware = _untimed  # type: ignore[assignment,misc]
+
+
 @bentoml.service(
     name="cvdm",
     workers=1,
-    traffic={"timeout": LONGEST_TIMEOUT},
     http={"host": "127.0.0.1", "port": 3000},
     # BentoML's own count by raw path: every id, and every path that a stranger tries, would stay in memory.
     metrics={"enabled": False},

@@ -11,9 +11,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cvdm.errors import ConfigError
 
-LONGEST_TIMEOUT = 3600
-"""Seconds after which BentoML itself gives up on a request; our own timeout lies below it."""
-
 
 def default_cache() -> Path:
     """The user's cache folder, by the XDG convention."""
@@ -50,7 +47,7 @@ class Settings(BaseSettings):
     """Most sampling steps that a request may ask for."""
     max_waiting: int = Field(default=32, ge=0)
     """Requests that may wait for the device; one more is told to come back later."""
-    timeout_seconds: float = Field(default=900.0, gt=0, lt=LONGEST_TIMEOUT)
+    timeout_seconds: float = Field(default=900.0, gt=0)
     """Longest time from an accepted upload to its answer, waiting included."""
     model_memory_mib: int = Field(default=2048, ge=1)
     """MiB of weights that stay in memory; beyond, the model unused for longest makes room."""
@@ -70,6 +67,8 @@ class Settings(BaseSettings):
     """Folder where a retraining looks for signals of drift; images are watched where there is `jobs_dir`."""
     drift_cooldown_hours: float = Field(default=168.0, ge=0)
     """After a signal of drift of a task, how long there is no other one."""
+    shadow_share: float = Field(default=0.0, ge=0, le=1)
+    """Of the images of jobs, how many a challenger restores too while the device is idle."""
     job_hours: float = Field(default=168.0, gt=0)
     """How long results are kept."""
     cache_dir: Path = Field(default_factory=default_cache)

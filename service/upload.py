@@ -1,13 +1,14 @@
 """Reading a multipart upload with a hard limit, before anything is decoded.
 
 Starlette's parser spools a file beyond 1 MB to the temporary folder. The limit is held twice: against the
-declared length before the first byte is read, and against what really comes. Not covered: how long it takes,
-which is the caller's to bound.
+declared length before the first byte is read, and against what really comes. A sender that drips is cut off,
+because it holds a place that others wait for; how long a whole upload may take is the caller's to bound.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -17,7 +18,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from service.errors import BodyError, MediaTypeError, ParameterError, UploadTooLargeError
+from service.errors import (
+    BodyError,
+    MediaTypeError,
+    ParameterError,
+    UploadTimeError,
+    UploadTooLargeError,
+)
 from service.schema import shown
 
 FORM_BYTES = 64 * 1024
@@ -27,6 +34,8 @@ FIELDS = 20
 PATH = "path"
 """Form field of an image that is not uploaded; may come as often as images may."""
 DRAIN_SECONDS = 5.0
+GRACE_SECONDS, SLOWEST = 20.0, 1024
+"""An upload may lag so long behind a sender of so many bytes per second."""
 EXAMPLE = "Send it like `curl -F image=@INPUT.tif -o OUTPUT.tif URL/reconstruct`."
 
 
@@ -53,7 +62,7 @@ class Upload:
 async def read_upload(request: Request, limit: int, *, most_images: int = 1) -> Upload:
     """Receive a form; limit: bytes of all files together.
 
-    Raises MediaTypeError, UploadTooLargeError, BodyError, ParameterError.
+    Raises MediaTypeError, UploadTooLargeError, UploadTimeError, BodyError, ParameterError.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
@@ -96,12 +105,21 @@ def _checked(form: FormData, limit: int) -> Upload:
 
 
 def _counted(receive: Receive, limit: int) -> Receive:
-    """`receive` that raises as soon as more came than may come."""
-    seen = 0
+    """`receive` that raises as soon as more came than may come, or too little in its time."""
+    seen, began = 0, time.monotonic()
 
     async def counted() -> Message:
         nonlocal seen
-        message = await receive()
+        late = began + GRACE_SECONDS + seen / SLOWEST - time.monotonic()
+        try:
+            async with asyncio.timeout(late):
+                message = await receive()
+        except TimeoutError as error:
+            raise UploadTimeError(
+                f"an upload of at least {SLOWEST} bytes per second",
+                f"{seen} bytes in {time.monotonic() - began:.0f} s",
+                "Send it over a faster connection.",
+            ) from error
         seen += len(message.get("body", b""))
         if seen > limit + FORM_BYTES:
             raise _too_large(limit)

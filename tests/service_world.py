@@ -111,6 +111,8 @@ class Service:
     store: Store
     log: Path
     before: dict[str, httpx.Response] = field(default_factory=dict)
+    supervisor: int | None = None
+    """Id of the process that started the worker."""
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(self.url + path, timeout=30, **options)

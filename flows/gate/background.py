@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flows.shadow import ShadowSummary
+
 Strata = Mapping[str, Mapping[str, str]]
 """By kind of stratum, for instance `session`, the label of every field."""
 
@@ -20,3 +22,5 @@ class Background:
     learned_by_champion: frozenset[str] | None = frozenset()
     """The same of the champion."""
     strata: Strata = field(default_factory=dict)
+    shadow: ShadowSummary | None = None
+    """How the candidate did beside the champion on users' images; None where it never ran in its shadow."""

@@ -32,6 +32,7 @@ def decide(
         *merits.against_baselines(candidate, policy),
     ]
     relative = against_champion(candidate, champion, policy, background) if champion and enough.passed else []
+    relative += merits.on_users_images(background, policy) if relative else []
     tests = absolute + relative
     if any(test.passed is False for test in tests):
         return _concluded("reject", tests)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cvdm.evaluation import Evaluation
 from flows.gate.background import Background
-from flows.gate.outcome import GateTest
+from flows.gate.outcome import VERSUS_CHAMPION, GateTest
 from flows.gate.policy import GatePolicy
 from flows.gate.quantities import CRPS, PSNR, SSIM, Quantity
 
@@ -118,6 +118,24 @@ def _against_baseline(
     demand = "above 0" if least == 0 else f"at least {least:.3g}"
     detail = f"{quantity.label} against {name}: {quantity.shown(gain)} on average, needs {demand}"
     return GateTest(f"{metric} vs {name}", bool(passed), gain, least, detail)
+
+
+def on_users_images(background: Background, policy: GatePolicy) -> list[GateTest]:
+    """As sure as the champion of what users send; open where it is not, no word where nobody looked."""
+    seen = background.shadow
+    if seen is None:
+        return []
+    worst = max(seen.width_change - policy.width_margin, (seen.residual_change or 0) - policy.residual_margin)
+    return [
+        GateTest(
+            f"users' images{VERSUS_CHAMPION}",
+            True if worst <= 0 else None,
+            seen.width_change,
+            policy.width_margin,
+            seen.words(),
+            binding=seen.sittings >= policy.min_sittings,
+        )
+    ]
 
 
 def some(names: list[str]) -> str:

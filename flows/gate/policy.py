@@ -49,11 +49,13 @@ class GatePolicy:
     """Share by which the forward-model residual may be larger than the champion's."""
     stratum_margin: float = 0.05
     """Share by which the mean CRPS of a stratum may be larger than the champion's."""
+    min_sittings: int = 4
+    """Sittings of users below which what a service saw of the candidate is shown, but decides nothing."""
     min_stratum_fields: int = 4
     """Fields of a stratum below which it is shown, but decides nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("min_fields", "max_looks", "min_stratum_fields"):
+        for name in ("min_fields", "max_looks", "min_sittings", "min_stratum_fields"):
             _require(getattr(self, name) >= 1, f"gate.{name} of at least 1", getattr(self, name))
         _require(0 < self.alpha < 0.5, "gate.alpha between 0 and 0.5", self.alpha)
         low, high = self.coverage_low, self.coverage_high

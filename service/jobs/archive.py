@@ -2,6 +2,7 @@
 
     jobs.db                 the table
     watching.db             what was seen of restored images (service/watching/)
+    shadow.jsonl            how a challenger would have done on them
     files/JOB/NUMBER/       of one image:
       input                 as it was uploaded; an unpacked folder, or a link to where it lies
       work/                 while it is restored

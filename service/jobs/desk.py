@@ -37,6 +37,7 @@ from service.residents import Residents
 from service.schema import Limits, Order, read_order, require_maps
 from service.settings import Settings
 from service.watching.drift import DriftWatch
+from service.watching.shadow import Shadow
 from service.watching.sittings import Sittings
 from service.watching.watcher import Watcher
 
@@ -337,12 +338,14 @@ def open_jobs(
         Sittings(archive.root / "watching.db"), settings.signals_dir, settings.drift_cooldown_hours * 3600
     )
     watcher = Watcher(drift, metrics)
+    shadow = Shadow(settings.shadow_share, residents, device, archive.root / "shadow.jsonl", metrics.shadowed)
     runner = Runner(
         table,
         archive,
         residents,
         device,
         watcher=watcher,
+        shadow=shadow,
         kept_seconds=settings.job_hours * 3600,
         on_end=lambda item, state: metrics.job_image_ended(state),
     )

@@ -28,7 +28,8 @@ from service.jobs.table import Item, Job, State, Table
 from service.loading import Resident
 from service.residents import Residents
 from service.schema import Order
-from service.watching.observation import sample_of
+from service.watching.observation import Sample, sample_of
+from service.watching.shadow import Shadow
 from service.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class _Running:
     done: int
     piece: Piece[None] | None = None
     cancelled: bool = False
+    sample: Sample | None = None
+    """Of what a champion restored."""
 
 
 class Runner:
@@ -65,11 +68,12 @@ class Runner:
         device: Device,
         *,
         watcher: Watcher,
+        shadow: Shadow,
         kept_seconds: float,
         on_end: Callable[[Item, State], None] = lambda item, state: None,
     ) -> None:
         self._table, self._archive, self._residents, self._device = table, archive, residents, device
-        self._watcher, self._kept_seconds = watcher, kept_seconds
+        self._watcher, self._shadow, self._kept_seconds = watcher, shadow, kept_seconds
         self._on_end = on_end
         self._running: dict[tuple[str, int], _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,6 +147,7 @@ class Runner:
         """After the device is closed: wait until no image's files are touched any more."""
         self._closing.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._shadow.close()
 
     def _feed(self) -> None:
         busy: defaultdict[str, int] = defaultdict(int)
@@ -202,6 +207,8 @@ class Runner:
         work = partial(self._work, job, item, resident, running)
         running.piece = self._device.submit_job(work, partial(self._order, running.owner))
         await running.piece.done
+        if running.sample is not None:
+            self._shadow.consider(resident, item.owner, item.sha256, running.sample.pixels)
 
     def _work(self, job: Job, item: Item, resident: Resident, running: _Running, progress: Progress) -> None:
         """In a thread of the device: restore one image, or go on with it."""
@@ -233,15 +240,16 @@ class Runner:
             maps=item.maps,
             progress=report,
             folder=self._archive.work(item.job, item.number),
-            seen=partial(self._seen, resident, item),
+            seen=partial(self._seen, resident, item, running),
         )
         if running.piece is not None and running.piece.seconds > 0 and item.done < item.total:
             share = (item.total - item.done) / item.total
             self._table.learn_pace(job.request.run_id, running.piece.seconds, job.work(item) * share)
 
-    def _seen(self, resident: Resident, item: Item, posterior: Posterior) -> None:
+    def _seen(self, resident: Resident, item: Item, running: _Running, posterior: Posterior) -> None:
         if self._residents.is_champion(resident.version):
-            self._watcher.look(resident.version, item.owner, sample_of(posterior))
+            running.sample = sample_of(posterior)
+            self._watcher.look(resident.version, item.owner, running.sample)
 
     def _remember(self, running: _Running) -> None:
         """Keep for a while how long an image has had the device."""

@@ -12,6 +12,7 @@ from gate_scores import evaluation
 
 from cvdm.errors import ConfigError
 from flows.gate import Background, GatePolicy, decide, load_policy
+from flows.shadow import ShadowSummary, shadow_summary
 from flows.sign_flip import sign_flip_p
 
 POLICY = GatePolicy()
@@ -249,3 +250,54 @@ def test_too_many_looks_decide_nothing():
     assert decision.verdict == "undecided"
     assert decision.reasons[0].startswith("candidate 11 of at most 10") and "rotate" in decision.reasons[0]
     assert decide(evaluation(coverage=0.5), evaluation(), POLICY, beyond).verdict == "reject"
+
+
+def shadowed(**changes):
+    """A gate's background with what a service saw of the candidate."""
+    seen = ShadowSummary(images=40, sittings=6, width_change=-0.1, difference=0.01, residual_change=None)
+    return Background(shadow=replace(seen, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "promote"),
+        ({"width_change": 0.09}, "promote"),
+        ({"width_change": 0.3}, "undecided"),
+        ({"residual_change": 0.3}, "undecided"),
+        ({"width_change": 0.3, "sittings": 3}, "promote"),  # too few to hold anything up
+    ],
+)
+def test_what_a_service_saw_in_the_shadow_counts(changes, verdict):
+    """A candidate that is better on test fields, but less sure of what users send, waits for a person."""
+    ours, theirs = evaluation(fields=5, crps=0.009, psnr=38.5, spread=0.1), evaluation(fields=5, spread=0.1)
+    decision = decide(ours, theirs, POLICY, shadowed(**changes))
+    assert decision.verdict == verdict
+    (test,) = [one for one in decision.tests if one.name.startswith("users' images")]
+    assert "40 images of users" in test.detail
+    if verdict == "undecided":
+        assert decision.reasons == (test.detail,)
+
+
+def test_shadow_lines_are_summed_up_by_sitting(tmp_path):
+    """A hundred images of one day weigh as one sitting; other versions and a torn last line do not count."""
+    line = {
+        "at": "2026-01-01T10:00:00+00:00",
+        "champion_run": "a",
+        "challenger_run": "b",
+        "owner": "ann",
+        "champion_width": 0.1,
+        "challenger_width": 0.2,
+        "difference": 0.05,
+        "champion_residual": 1.0,
+        "challenger_residual": 1.5,
+    }
+    others = [line | {"at": f"2026-01-0{day}T10:00:00+00:00", "challenger_width": 0.09} for day in (2, 3)]
+    rows = [line] * 100 + others + [line | {"challenger_run": "c"}]
+    text = "".join(json.dumps(row) + "\n" for row in rows) + json.dumps(line)[:30]
+    (tmp_path / "shadow.jsonl").write_text(text)
+    found = shadow_summary(tmp_path, "a", "b")
+    assert (found.images, found.sittings) == (102, 3)
+    assert found.width_change == pytest.approx(-0.1) and found.residual_change == pytest.approx(0.5)
+    assert "10% narrower" in found.words() and "+50%" in found.words()
+    assert shadow_summary(tmp_path, "a", "x") is None and shadow_summary(tmp_path / "none", "a", "b") is None

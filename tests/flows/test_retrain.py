@@ -249,7 +249,7 @@ def test_energy_is_on_the_run_and_a_second_judgement_adds_to_it(story):
     values = [entry.value for entry in sorted(history, key=lambda entry: entry.timestamp)]
     assert len(values) >= 3
     assert values == sorted(values) and values[0] > 0
-    entries = catalogue(story.registry, (TASK,))
+    entries = catalogue(story.registry, (TASK,), story.settings)
     assert entries[0]["kwh"] == values[-1]
 
 

@@ -38,6 +38,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, checkpoints: Callable[...,
         running.before["/reconstruct"] = running.reconstruct(acquired())
         store.register(checkpoints(seed=0), champion=True)
         running.wait_for_champion(1)
+        running.supervisor = process.pid
         yield running
     finally:
         process.send_signal(signal.SIGTERM)

@@ -43,11 +43,17 @@ class FakeResidents:
     def __init__(self, resident):
         self.resident = resident
         self.failure = None
+        self.challenging = None
 
     async def get(self, task, wanted):
         if self.failure is not None:
             raise self.failure
+        if self.challenging is not None and wanted == self.challenging.version.number:
+            return self.challenging
         return self.resident
+
+    def challenger(self, task):
+        return None if self.challenging is None else self.challenging.version
 
     def is_champion(self, version):
         return version.key == self.resident.version.key

@@ -255,6 +255,31 @@ def test_a_champion_that_made_room_still_answers(registry):
     asyncio.run(scenario())
 
 
+def test_who_challenges_the_champion(registry):
+    """The version of the alias, else the newest one if the gate was undecided about it."""
+
+    async def scenario():
+        models = residents(registry)
+        registry.promote(2)
+        await models.refresh()
+        assert models.challenger(TASK) is None
+        registry.versions[1] = replace(registry.versions[1], verdict="undecided")
+        await models.refresh()
+        assert models.challenger(TASK) is None, "an old version has had its chance"
+        registry.versions[4] = replace(registry.versions[4], verdict="undecided")
+        await models.refresh()
+        assert models.challenger(TASK).number == 4
+        registry.versions[3] = replace(registry.versions[3], aliases=("challenger",))
+        await models.refresh()
+        assert models.challenger(TASK).number == 3
+        registry.versions[3] = replace(registry.versions[3], aliases=())
+        registry.promote(4)
+        await models.refresh()
+        assert models.challenger(TASK) is None
+
+    asyncio.run(scenario())
+
+
 def test_a_model_larger_than_the_budget_serves_alone(registry):
     """A budget below one model bounds how many stay, and refuses none."""
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import tifffile
 from service_world import TASK, acquired, corrupt_golden, tiff_bytes
@@ -369,3 +370,20 @@ def assert_refusal(reply, status, error):
     assert all(content[part] for part in ("expected", "actual", "remedy"))
     assert "Traceback" not in reply.text
     return reply
+
+
+def test_requests_leave_nothing_in_memory(service):
+    """Thousands of requests with kilobytes of headers each: when answered, they are gone."""
+    (worker,) = [
+        process
+        for process in psutil.Process(service.supervisor).children(recursive=True)
+        if process.memory_info().rss > 200 * 2**20
+    ]
+    padding, count = "x" * 6000, 3000
+    with httpx.Client(base_url=service.url, headers={"x-padding": padding}) as client:
+        for _ in range(300):
+            client.get("/models").raise_for_status()
+        before = worker.memory_info().rss
+        for _ in range(count):
+            client.get("/livez").raise_for_status()
+    assert worker.memory_info().rss - before < count * len(padding) / 2
