@@ -22,7 +22,10 @@ import numpy as np
 import tifffile
 import torch
 
+from cvdm.checkpoint import load_checkpoint
+from cvdm.config import SamplingConfig
 from cvdm.images import read_image
+from cvdm.restoration import memory_bytes
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DATA = CHECKOUT / "data" / "fmd-confocal-nuclei"
@@ -50,9 +53,13 @@ def main() -> int:
             write_repeated(folder / "image.tif", edge)
             found[edge] = restored(folder, checkpoint, [str(choice) for choice in choices])
             check(folder / "out.tif", edge)
+        model, edge = load_checkpoint(checkpoint), options.edge
+        sampling = SamplingConfig(samples=options.samples, steps=options.steps, tile=options.tile)
+        estimated = memory_bytes(model, (edge, edge), sampling) / 2**20
     alone, whole = found[64].mib, found[options.edge].mib
     seconds = found[options.edge].seconds
     print(f"peak memory {whole:.0f} MiB, {whole - alone:.0f} MiB beyond the {alone:.0f} of program and model")
+    print(f"(the service's estimate: {estimated:.0f} MiB);", end=" ")
     print(f"{found[options.edge].disk_gib:.1f} GiB on disk meanwhile; {seconds:.0f} s,", end=" ")
     print(f"{seconds / options.edge**2 * 1e6:.2f} s per megapixel")
     return 0 if whole - alone < MOST_MIB else 1

@@ -32,6 +32,9 @@ BORDER = 16
 """Pixels of mirrored surroundings on each side, so that the image's edge is not the network's edge."""
 PIXELS_AT_ONCE = 2**19
 """Draws of small images are sampled together up to this many pixels."""
+EVALUATION_BYTES, STRIP_BYTES = 40, 48
+"""Memory per pixel of an evaluation and feature of the denoiser's first level, and per pixel of a strip of
+tiles with its border; as measured (benchmarks/large_image.py), for small images three times that."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) evaluations of a tile; an exception raised inside cancels."""
@@ -269,6 +272,18 @@ def evaluations(model: CVDM, shape: tuple[int, int], sampling: SamplingConfig) -
     padded = _padded(shape, model.stride)
     sweeps = 1 + len(_batches(sampling.samples, padded)) * sampling.steps
     return sweeps * _tiling(model, sampling).count(*padded)
+
+
+def working_bytes(model: CVDM, features: int, shape: tuple[int, int], sampling: SamplingConfig) -> int:
+    """About how much memory it takes at most to restore an image (H, W) through files, beyond the model.
+
+    features: of the denoiser's first level.
+    """
+    padded = _padded(shape, model.stride)
+    tiling = _tiling(model, sampling)
+    rows, columns = (max(one.last - one.first for one in tiling.windows(length)) for length in padded)
+    draws = max(len(batch) for batch in _batches(sampling.samples, padded))
+    return rows * columns * draws * features * EVALUATION_BYTES + rows * padded[1] * STRIP_BYTES
 
 
 def _tiling(model: CVDM, sampling: SamplingConfig) -> Tiling:

@@ -21,7 +21,7 @@ import numpy as np
 from cvdm.checkpoint import Checkpoint
 from cvdm.config import SamplingConfig
 from cvdm.errors import ImageError, StorageError
-from cvdm.field_of_view import Progress, evaluations
+from cvdm.field_of_view import Progress, evaluations, working_bytes
 from cvdm.images import write_ome_tiff
 from cvdm.normalisation import Pixels
 from cvdm.planes import FileImage, Folder, Write
@@ -89,6 +89,12 @@ def evaluations_of(checkpoint: Checkpoint, stack: Stack, sampling: SamplingConfi
     """How many evaluations of a tile it takes to restore a file."""
     *_, height, width = stack.shape
     return stack.plane_count * evaluations(checkpoint.model, (height, width), sampling)
+
+
+def memory_bytes(checkpoint: Checkpoint, shape: tuple[int, ...], sampling: SamplingConfig) -> int:
+    """About how much memory it takes at most to restore an image or stack of that shape, beyond the model."""
+    features = checkpoint.recipe.model.denoiser.width
+    return working_bytes(checkpoint.model, features, (shape[-2], shape[-1]), sampling)
 
 
 class _Work:

@@ -121,7 +121,7 @@ def restore_by_service(
 
     Raises CvdmError where no image could be restored.
     """
-    choices = {"task": task, "version": version, **asdict(draws)}
+    choices: dict[str, Any] = {"task": task, "version": version, **asdict(draws)}
     with Client(url, key=os.environ.get(KEY)) as client:
         return carry_out(errands, _by_jobs(client, choices), at_once=AT_ONCE)
 
@@ -132,7 +132,7 @@ def restore_at_once(source: Path, target: Path, url: str, fields: Mapping[str, s
         return client.reconstruct_file(source, target, **fields)
 
 
-def _by_jobs(client: Client, choices: Mapping[str, str | int | None]) -> Way:
+def _by_jobs(client: Client, choices: Mapping[str, Any]) -> Way:
     chosen = hashlib.sha256(repr(sorted(choices.items())).encode()).hexdigest()
 
     def restore(errand: Errand, stopped: Event) -> dict[str, str]:

@@ -10,6 +10,10 @@
     job.wait(print)
     job.save(0, "a.ome.tif")
 
+    job = client.submit([stack], axes="ZYX")
+    job.wait()
+    job.load(0).channels["reconstruction"]
+
 Needs neither PyTorch nor a model. A service that does not answer is asked again for a while where asking
 twice does no harm, so that a job is waited for through a restart of its service.
 """
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -43,7 +48,8 @@ PREFIX = "x-cvdm-"
 ENDED = ("done", "failed", "cancelled")
 
 Picture = np.ndarray | Path | str
-"""Pixels (H, W) in the detector's units, or a file that the service reads."""
+"""Pixels in the detector's units, or a file that the service reads."""
+AXES = "TCZYX"
 
 
 class ServiceRefusal(CvdmError):
@@ -58,7 +64,9 @@ class Restored:
     """An answer."""
 
     channels: Mapping[str, np.ndarray]
-    """reconstruction, uncertainty_std, lower, upper: (H, W) float32 in the input's units; and the maps."""
+    """reconstruction, uncertainty_std, lower, upper, and the maps that were asked for: float32 in the input's
+    units, (H, W) or for a stack (T, Z, H, W) without axes of length one. Of an input with channels, each has
+    them all, by `CHANNEL reconstruction` and so on."""
     provenance: Mapping[str, str]
     """Model, version, data, sampling, and whether the interval is calibrated for it."""
 
@@ -85,11 +93,7 @@ class Client:
         """
         with _opened([picture]) as files:
             reply = self._asked("POST", "/reconstruct", files=files, data=_form(choices))
-        content = io.BytesIO(reply.content)
-        with tifffile.TiffFile(content) as tif:
-            pixels, names = tif.asarray(), _channel_names(tif)
-        content.seek(0)
-        return Restored(dict(zip(names, pixels, strict=True)), read_annotations(content))
+        return _restored(io.BytesIO(reply.content))
 
     def reconstruct_file(self, source: Path, target: Path, **choices: Any) -> dict[str, str]:
         """Restore one file to an OME-TIFF at once; returns its provenance.
@@ -106,14 +110,16 @@ class Client:
             if name.startswith(PREFIX)
         }
 
-    def submit(self, pictures: Sequence[Picture], *, key: str | None = None, **choices: Any) -> RemoteJob:
-        """Have images restored as a job.
+    def submit(
+        self, pictures: Sequence[Picture], *, key: str | None = None, axes: str | None = None, **choices: Any
+    ) -> RemoteJob:
+        """Have images and stacks restored as a job.
 
-        key: of your own choice; sent again with the same images it is the same job. choices: as of
-        `reconstruct`. Raises ServiceRefusal, ImageError.
+        key: of your own choice; sent again with the same images it is the same job. axes: of arrays of more
+        than two, e.g. "ZYX" or "TCZYX". choices: as of `reconstruct`. Raises ServiceRefusal, ImageError.
         """
         headers = {} if key is None else {"idempotency-key": key}
-        with _opened(pictures) as files:
+        with _opened(pictures, axes) as files:
             reply = self._asked("POST", "/jobs", files=files, data=_form(choices), headers=headers)
         return RemoteJob(self, reply.json()["id"])
 
@@ -202,6 +208,14 @@ class RemoteJob:
         """Download the result of one of its images, counted from 0. Raises ServiceRefusal, StorageError."""
         self.client.save(f"/jobs/{self.id}/images/{number}/result", Path(target))
 
+    def load(self, number: int) -> Restored:
+        """The result of one of its images, counted from 0, in memory. Raises ServiceRefusal, StorageError."""
+        with tempfile.TemporaryDirectory(prefix="cvdm-client-") as folder:
+            path = Path(folder) / "result.ome.tif"
+            self.save(number, path)
+            with path.open("rb") as file:
+                return _restored(file)
+
     def cancel(self) -> None:
         """End it. Raises ServiceRefusal."""
         self.client._patiently("POST", f"/jobs/{self.id}/cancel")
@@ -212,13 +226,15 @@ class RemoteJob:
 
 
 @contextmanager
-def _opened(pictures: Sequence[Picture]) -> Iterator[list[tuple[str, tuple[str, BinaryIO]]]]:
+def _opened(
+    pictures: Sequence[Picture], axes: str | None = None
+) -> Iterator[list[tuple[str, tuple[str, BinaryIO]]]]:
     """As form files."""
     with ExitStack() as exits:
         files = []
         for picture in pictures:
             if isinstance(picture, np.ndarray):
-                files.append(("image", ("array.tif", _as_tiff(picture))))
+                files.append(("image", ("array.tif", _as_tiff(picture, axes))))
                 continue
             path = Path(picture)
             try:
@@ -230,13 +246,37 @@ def _opened(pictures: Sequence[Picture]) -> Iterator[list[tuple[str, tuple[str, 
         yield files
 
 
-def _as_tiff(pixels: np.ndarray) -> BinaryIO:
-    if pixels.ndim != 2:
-        raise ImageError("one plane of pixels (H, W)", f"an array of shape {pixels.shape}", "Send one plane.")
+def _as_tiff(pixels: np.ndarray, axes: str | None) -> BinaryIO:
     content = io.BytesIO()
-    tifffile.imwrite(content, pixels, photometric="minisblack", metadata=None)
+    if pixels.ndim == 2:
+        tifffile.imwrite(content, pixels, photometric="minisblack", metadata=None)
+    else:
+        order = _order_of(pixels, axes)
+        named = "".join(AXES[at] for at in sorted(AXES.index(axis) for axis in order))
+        moved = np.transpose(pixels, [order.index(axis) for axis in named])
+        tifffile.imwrite(content, moved, photometric="minisblack", ome=True, metadata={"axes": named})
     content.seek(0)
     return content
+
+
+def _order_of(pixels: np.ndarray, axes: str | None) -> str:
+    """The axes, if they name an array's. Raises ImageError."""
+    named = axes or ""
+    if len(named) == pixels.ndim == len(set(named)) and set("YX") <= set(named) <= set(AXES):
+        return named
+    raise ImageError(
+        f"one plane of pixels (H, W), or an array whose axes are named, out of {AXES}",
+        f"an array of shape {pixels.shape} with the axes {axes!r}",
+        'Name them, e.g. submit([stack], axes="ZYX").',
+    )
+
+
+def _restored(content: BinaryIO) -> Restored:
+    with tifffile.TiffFile(content) as tif:
+        series = tif.series[0]
+        pixels, names = np.moveaxis(series.asarray(), series.axes.index("C"), 0), _channel_names(tif)
+    content.seek(0)
+    return Restored(dict(zip(names, pixels, strict=True)), read_annotations(content))
 
 
 def _form(choices: Mapping[str, Any]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from cvdm.errors import ImageError
 from cvdm.images import MAX_PIXELS, read_annotations
 from cvdm.posterior import maps_of, require_familiar
 from cvdm.reading import Plane, read_stack
-from cvdm.restoration import disk_bytes, evaluations_of, require_room
+from cvdm.restoration import disk_bytes, evaluations_of, memory_bytes, require_room
 from cvdm.suitability import doubts_of_file, doubts_of_plane, gathered
 from service.device import Device
 from service.doorkeeper import Caller
@@ -119,7 +119,7 @@ class JobDesk:
             pixels = sum(prod(item.shape) for item in items)
             await asyncio.to_thread(caller.spend, images=len(items), pixels=pixels)
             self._archive.accept(id)
-            request = _request(resident, order)
+            request = _request(resident, order, items)
             try:
                 self._table.add(id, owner, request, items, key=key, fingerprint=fingerprint)
             except sqlite3.IntegrityError:  # the same key came twice at the same time
@@ -285,7 +285,7 @@ class JobDesk:
             "owner": job.owner,
             "created": _moment(job.created),
             "ended": _moment(job.ended),
-            **vars(job.request),
+            **{name: value for name, value in vars(job.request).items() if name != "memory_bytes"},
             "percent": round(100 * done / total, 1),
             "images_ahead": waiting.index(job.id) if job.id in waiting else 0,
             "seconds_left": None if left is None else round(left, 1),
@@ -301,10 +301,11 @@ class JobDesk:
 
     def _estimated(self, job: Job) -> dict[str, Any]:
         """What a job costs on a device of its own; seconds are None before anything was ever restored."""
-        seconds = self.runner.seconds(job)
+        seconds, memory = self.runner.seconds(job), job.request.memory_bytes
         return {
             "seconds": None if seconds is None else round(seconds, 1),
             "disk_mib": round(sum(disk_bytes(item.shape, item.maps) for item in job.items) / 2**20, 1),
+            "memory_mib": None if memory is None else round(memory / 2**20, 1),
             "evaluations": sum(item.total for item in job.items),
         }
 
@@ -361,9 +362,10 @@ def _require_familiar(checkpoint: Checkpoint, plane: Plane, label: str) -> None:
         raise ImageError(error.expected, f"{label}{place}: {error.actual}", error.remedy) from error
 
 
-def _request(resident: Resident, order: Order) -> Request:
+def _request(resident: Resident, order: Order, items: Sequence[NewItem]) -> Request:
     """What is asked for, with everything that was left open filled in."""
     sampling, version = order.sampling(resident.checkpoint.recipe.sampling), resident.version
+    memory = max(memory_bytes(resident.checkpoint, item.shape, sampling) for item in items)
     return Request(
         version.task,
         version.number,
@@ -372,6 +374,7 @@ def _request(resident: Resident, order: Order) -> Request:
         sampling.steps,
         sampling.seed,
         order.maps,
+        memory,
     )
 
 

@@ -74,6 +74,8 @@ class Request:
     seed: int
     maps: tuple[str, ...] = ()
     """Channels of the results beside those that all have."""
+    memory_bytes: int | None = None
+    """About how much the largest image takes; None of a job that an earlier release accepted."""
 
 
 @dataclass(frozen=True)

@@ -268,6 +268,25 @@ def test_the_client_asks_for_arrays_and_for_jobs(service, tmp_path):
             client.reconstruct(np.zeros((2, 8, 8)))
 
 
+def test_the_client_takes_and_gives_stacks(service):
+    """An array in whatever order of axes comes back plane by plane, each as if sent alone with its seed."""
+    planes = np.stack([tifffile.imread(io.BytesIO(acquired(40, seed=n))) for n in range(6)])
+    stack = planes.reshape(2, 3, 40, 40)  # C, Z
+    with Client(service.url) as client:
+        job = client.submit([np.moveaxis(stack, 0, -1)], axes="ZYXC", task=TASK, version=1, seed=4)
+        assert job.wait()["images"][0]["axes"] == "CZYX"
+        restored = job.load(0)
+        alone = client.reconstruct(stack[1, 2], task=TASK, version=1, seed=4 + 5)
+        assert restored.provenance["seed"] == "4"
+        for name in ("reconstruction", "upper"):
+            found = restored.channels[f"channel 1 {name}"]
+            assert found.shape == (3, 40, 40)
+            np.testing.assert_array_equal(found[2], alone.channels[name])
+        for axes in (None, "ZY", "ZYQ", "ZZX"):
+            with pytest.raises(ImageError, match="axes"):
+                client.submit([planes], axes=axes)
+
+
 def test_a_folder_is_restored_by_the_service(service, tmp_path, capsys):
     """As jobs; the same command again asks for nothing twice."""
     folder, out = tmp_path / "in", tmp_path / "out"

@@ -208,6 +208,7 @@ def test_the_first_job_has_no_estimate_and_the_second_one_has(residents, stack, 
 def told_in(service, stack):
     first = service.enter(tiff_bytes(stack[0, 0]), samples="2", steps="2").json()
     assert first["estimate"]["seconds"] is None and first["estimate"]["disk_mib"] > 0
+    assert first["estimate"]["memory_mib"] > 0
     service.wait_for(first["id"], "done")
     volume = tiff_bytes(stack[0], ome=True, metadata={"axes": "ZYX"})
     second = service.enter(volume, samples="2", steps="4").json()
