@@ -385,7 +385,7 @@ def _fingerprint(digests: Sequence[str], fields: Mapping[str, str]) -> str:
 def _result_name(item: Item) -> str:
     """The input's name for its result."""
     stem = Path(item.name).name
-    for ending in (".zip", ".zarr", ".tiff", ".tif", ".mrc", ".ome"):
+    for ending in (".zip", ".zarr", ".tiff", ".tif", ".mrc", ".czi", ".nd2", ".lif", ".ome"):
         stem = stem.removesuffix(ending)
     return f"{stem or 'image'}.ome.tif"
 

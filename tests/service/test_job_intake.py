@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 from service_world import acquired, tiff_bytes
+from specimens import cells, noisy
 
 from cvdm.errors import ImageError
+from cvdm.reading import read_stack
 from service.jobs.intake import unpack
 
 from .test_jobs import Service, residents  # noqa: F401 - a fixture
@@ -177,3 +179,28 @@ def test_an_archive_that_is_no_image_is_refused_by_its_name(service):
     reply = service.client.post("/jobs", files=files)
     assert reply.status_code == 422 and "notes.zip" in reply.json()["actual"]
     assert list((service.settings.jobs_dir / "incoming").iterdir()) == []
+
+
+def test_a_makers_format_is_restored_as_a_job(residents, tmp_path):  # noqa: F811
+    """A CZI that is uploaded under whatever name keeps its channels, planes and sizes."""
+    writer = pytest.importorskip("pylibCZIrw.czi", reason="the extra vendors is not installed")
+    pytest.importorskip("bioio_czi", reason="the extra vendors is not installed")
+    path = tmp_path / "embryo.czi"
+    rng = np.random.default_rng(2)
+    planes = np.round([[noisy(cells(rng, 40), rng) for _ in range(2)] for _ in range(2)]).astype(np.uint16)
+    with writer.create_czi(str(path)) as file:
+        for channel, z in np.ndindex(2, 2):
+            file.write(planes[channel, z][..., None].copy(), plane={"C": channel, "Z": z, "T": 0})
+        scales = {"scale_x": 1e-7, "scale_y": 1e-7, "scale_z": 5e-7}
+        file.write_metadata("embryo", channel_names={0: "DAPI", 1: "GFP"}, **scales)
+    with Service(residents, tmp_path / "jobs") as service:
+        files = [("image", ("embryo.czi", path.read_bytes()))]
+        reply = service.client.post("/jobs", files=files, data={"samples": "2", "steps": "2"})
+        assert reply.status_code == 202, reply.text
+        job = service.wait_for(reply.json()["id"], "done", "failed")
+        assert job["state"] == "done" and job["images"][0]["axes"] == "CZYX"
+        result = service.client.get(f"/jobs/{job['id']}/result")
+        assert "embryo.ome.tif" in result.headers["content-disposition"]
+    with read_stack(io.BytesIO(result.content), max_pixels=10**6) as stack:
+        assert stack.shape == (2, 8, 40, 40) and stack.channel_names[4] == "GFP reconstruction"
+        assert stack.pixel_size_um == pytest.approx((0.1, 0.1)) and stack.z_step_um == pytest.approx(0.5)
