@@ -112,7 +112,7 @@ def crops(count: int) -> list[bytes]:
 
 def overhead_and_health(report: Report, root: Path, quick: bool) -> None:
     """In turns, so that whatever else the machine does strikes both."""
-    images, rounds = crops(3 if quick else 8), 1 if quick else 3
+    images, rounds = crops(2 if quick else 8), 1 if quick else 3
     checkpoint = load_checkpoint(root / BASE / "checkpoint")
     store = Store(root)
     store.register(root / BASE / "checkpoint", task=BASE, champion=True)
@@ -140,7 +140,7 @@ def overhead_and_health(report: Report, root: Path, quick: bool) -> None:
         report.tell(
             "health", f"p99 {worst:.1f} ms of {len(latencies)} looks under load", worst <= REACH["health"]
         )
-        cancel(report, running, images[0])
+        cancel(report, running, images[0], 1 if quick else 5)
 
 
 def ask(running: Service, image: bytes) -> None:
@@ -171,10 +171,10 @@ def probed(running: Service, latencies: list[float]) -> Any:
         prober.join()
 
 
-def cancel(report: Report, running: Service, image: bytes) -> None:
+def cancel(report: Report, running: Service, image: bytes, times: int) -> None:
     """Seconds from asking to the end, and what one evaluation takes."""
     waits, evaluation = [], 0.0
-    for _ in range(5):
+    for _ in range(times):
         job = enter(running, image, {"task": BASE, "samples": 64, "steps": 100})
         running.wait_for(lambda job=job: described(running, job)["percent"] > 0, 60)
         began, before = time.perf_counter(), evaluations(running)
@@ -287,13 +287,13 @@ def load(report: Report, root: Path, seconds: float) -> None:
     report.tell("load", text, sound)
 
 
-def kills(report: Report, root: Path, count: int) -> None:
-    """Every process goes on with what the one before it left."""
+def kills(report: Report, root: Path, count: int, small: int = 19) -> None:
+    """One long job and `small` short ones. Every process goes on with what the one before it left."""
     store, rng = Store(root), random.Random(5)  # noqa: S311 - repeatable, not secret
     store.register(checkpoint_dir(root / "killed"), champion=True)
     orders: list[tuple[bytes, dict[str, Any]]] = [
-        (acquired(200), {"samples": 16, "steps": 20 + 2 * count}),
-        *((acquired(40 + n), {"seed": n}) for n in range(19)),
+        (acquired(200), {"samples": 16, "steps": small + 2 * count}),
+        *((acquired(40 + n), {"seed": n}) for n in range(small)),
     ]
     ids: dict[int, str] = {}
     doubled = 0
@@ -350,7 +350,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--only", choices=("overhead", "load", "kills"), help="a part of it")
     options = parser.parse_args()
-    seconds, deaths = (20.0, 2) if options.quick else (60 * options.minutes, options.kills)
+    seconds, deaths = (12.0, 1) if options.quick else (60 * options.minutes, options.kills)
     report = Report()
     print(
         f"{platform.platform()}, {os.cpu_count()} CPUs, PyTorch {torch.__version__}, "
@@ -359,7 +359,7 @@ def main() -> int:
     parts: dict[str, Callable[[Path], None]] = {
         "overhead": lambda root: overhead_and_health(report, root, options.quick),
         "load": lambda root: load(report, root, seconds),
-        "kills": lambda root: kills(report, root, deaths),
+        "kills": lambda root: kills(report, root, deaths, 4 if options.quick else 19),
     }
     for name, part in parts.items():
         if options.only in (None, name):

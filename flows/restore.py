@@ -16,6 +16,7 @@ from typing import Any
 from cvdm.config import SamplingConfig
 from cvdm.errors import ConfigError, CvdmError, ImageError
 from cvdm.images import read_annotations
+from cvdm.storage import content_digest
 from flows.batch import Errand, Outcome, Way, carry_out
 from flows.progress import progress_bar
 from flows.servers import waiting_line
@@ -167,8 +168,7 @@ def _possible_maps(draws: Draws, possible: Sequence[str]) -> tuple[str, ...]:
 def sha256_of(path: Path) -> str:
     """Of a file, hexadecimal. Raises ImageError."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return content_digest(path)
     except OSError as error:
         raise ImageError(
             "an image file that can be read", f"{path}: {error.strerror}", "Check the path."

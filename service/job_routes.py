@@ -53,7 +53,7 @@ def job_routes() -> list[Route]:
 
 async def enter(request: Request) -> Response:
     """POST /jobs."""
-    from service.jobs.desk import Placed, Uploaded
+    from service.jobs.arrival import Placed, Uploaded
 
     desk = jobs_of(request)
     upload = await request.app.state.desk.received_job(request)

@@ -10,26 +10,21 @@ import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from cvdm.checkpoint import Checkpoint
-from cvdm.errors import ImageError
-from cvdm.images import MAX_PIXELS, read_annotations
-from cvdm.posterior import maps_of, require_familiar
-from cvdm.reading import Plane, read_stack
-from cvdm.restoration import disk_bytes, evaluations_of, memory_bytes, require_room
-from cvdm.suitability import doubts_of_file, doubts_of_plane, gathered
+from cvdm.images import read_annotations
+from cvdm.posterior import maps_of
+from cvdm.restoration import memory_bytes
 from service.device import Device
 from service.doorkeeper import Caller
 from service.errors import ParameterError, QuotaError, UnfinishedError, UnknownJobError
 from service.jobs.archive import Archive
-from service.jobs.intake import inside, is_zip, unpack
+from service.jobs.arrival import Arrival, Placed, Uploaded
 from service.jobs.runner import Runner
 from service.jobs.table import ENDED, Item, Job, NewItem, Request, Table
+from service.jobs.telling import Telling, moment
 from service.jobs.views import Views
 from service.loading import Resident
 from service.metrics import Metrics
@@ -49,22 +44,6 @@ LISTED_IMAGES = 20
 LONGEST_KEY = 200
 
 
-@dataclass(frozen=True)
-class Uploaded:
-    """One file of a form."""
-
-    name: str
-    content: BinaryIO
-
-
-@dataclass(frozen=True)
-class Placed:
-    """An image on the service's machine."""
-
-    name: str
-    """Its path in the operator's folder."""
-
-
 class JobDesk:
     """One per process that has a folder for jobs."""
 
@@ -79,6 +58,7 @@ class JobDesk:
     ) -> None:
         self.runner, self.watcher = runner, watcher
         self.views = Views(archive)
+        self._telling = Telling(table, runner)
         self._settings, self._table, self._archive, self._residents = settings, table, archive, residents
         self._limits = Limits(settings.max_samples, settings.max_steps)
         # Of its own: a request for a small image does not wait until a large one is copied.
@@ -99,9 +79,10 @@ class JobDesk:
                 "Choose another.",
             )
         id, loop = secrets.token_urlsafe(12), asyncio.get_running_loop()
+        arrival = Arrival(self._settings, self._archive, id)
         try:
             digests = [
-                await loop.run_in_executor(self._intake, self._received, id, number, image)
+                await loop.run_in_executor(self._intake, arrival.received, number, image)
                 for number, image in enumerate(images)
             ]
             fingerprint = _fingerprint(digests, fields)
@@ -112,7 +93,7 @@ class JobDesk:
             require_maps(order, maps_of(resident.checkpoint), resident.version.label)
             items = [
                 await loop.run_in_executor(
-                    self._intake, self._examined, id, number, image.name, digest, resident, order
+                    self._intake, arrival.examined, number, image.name, digest, resident, order
                 )
                 for number, (image, digest) in enumerate(zip(images, digests, strict=True))
             ]
@@ -148,12 +129,12 @@ class JobDesk:
 
     def describe(self, caller: Caller, id: str) -> dict[str, Any]:
         """What GET /jobs/ID tells. Raises UnknownJobError."""
-        return self._described(self._job(caller, id))
+        return self._telling.job(self._job(caller, id))
 
     def jobs(self, caller: Caller) -> list[dict[str, Any]]:
         """What GET /jobs tells: the newest first; to an operator, those of everybody."""
         owner = None if caller.is_operator else caller.name
-        return [self._described(job, LISTED_IMAGES) for job in self._table.of_owner(owner, most=LISTED)]
+        return [self._telling.job(job, LISTED_IMAGES) for job in self._table.of_owner(owner, most=LISTED)]
 
     def item(self, caller: Caller, id: str, number: int) -> Item:
         """One image of a job. Raises UnknownJobError."""
@@ -179,7 +160,7 @@ class JobDesk:
                 if item.state == "done"
             ]
 
-        return {"id": id, "created": _moment(job.created), "images": await asyncio.to_thread(told)}
+        return {"id": id, "created": moment(job.created), "images": await asyncio.to_thread(told)}
 
     def result(self, caller: Caller, id: str, number: int) -> tuple[Path, str]:
         """The file of a restored image, and a name for it. Raises UnknownJobError, UnfinishedError."""
@@ -228,7 +209,7 @@ class JobDesk:
                 f"others than those of job {job.id}",
                 "Use a new key for each new job.",
             )
-        return self._described(job)
+        return self._telling.job(job)
 
     def _require_quota(self, caller: Caller, more: int) -> None:
         own, most = caller.most_images, self._settings.max_job_images
@@ -240,90 +221,6 @@ class JobDesk:
                 f"{now} and {more} more",
                 "Wait until some are done, or cancel some.",
             )
-
-    def _received(self, id: str, number: int, image: Uploaded | Placed) -> str:
-        """Bring an image into the archive; returns its digest. Raises CvdmError."""
-        if isinstance(image, Placed):
-            return self._archive.link(id, number, inside(self._settings.import_dir, image.name))
-        digest = self._archive.receive(id, number, image.content)
-        received = self._archive.received(id, number)
-        if is_zip(received):
-            packed = received.rename(received.with_name("packed"))
-            unpack(packed, received, self._settings.max_job_upload_bytes, image.name[:100] or "the archive")
-            packed.unlink()
-        return digest
-
-    def _examined(
-        self, id: str, number: int, name: str, digest: str, resident: Resident, order: Order
-    ) -> NewItem:
-        """Refuse at once what could not be restored later. Raises ImageError, StorageError."""
-        path, checkpoint = self._archive.received(id, number), resident.checkpoint
-        sampling = order.sampling(checkpoint.recipe.sampling)
-        most, label = self._settings.max_job_pixels, name[:100] or "an image"
-        with read_stack(path, max_pixels=most, label=label) as stack:
-            doubts = doubts_of_file(checkpoint, stack, label)
-            if prod(stack.shape) <= min(self._settings.max_pixels, MAX_PIXELS):
-                for plane in stack.planes():
-                    _require_familiar(checkpoint, plane, label)
-                    doubts += doubts_of_plane(checkpoint, plane.pixels, stack.full_range, label)
-            axes, shape = stack.axes, stack.shape
-            total = evaluations_of(checkpoint, stack, sampling)
-        require_room(path.parent, shape, order.maps)
-        found = gathered(doubts)
-        if found and self._settings.refuse_doubtful:
-            raise found[0].as_error()
-        return NewItem(name, digest, axes, shape, total, tuple(doubt.as_dict() for doubt in found))
-
-    def _described(self, job: Job, most_images: int | None = None) -> dict[str, Any]:
-        done = sum(self.runner.done(item) for item in job.items)
-        total = sum(item.total for item in job.items)
-        left = None if job.state in ENDED else self.runner.seconds_left(job)
-        waiting = [item.job for item in self._table.unfinished()] if job.state == "queued" else []
-        return {
-            "id": job.id,
-            "state": job.state,
-            "owner": job.owner,
-            "created": _moment(job.created),
-            "ended": _moment(job.ended),
-            **{name: value for name, value in vars(job.request).items() if name != "memory_bytes"},
-            "percent": round(100 * done / total, 1),
-            "images_ahead": waiting.index(job.id) if job.id in waiting else 0,
-            "seconds_left": None if left is None else round(left, 1),
-            "estimate": self._estimated(job),
-            "image_count": len(job.items),
-            "images": [self._described_item(item) for item in job.items[:most_images]],
-            "links": {
-                "self": f"/jobs/{job.id}",
-                "events": f"/jobs/{job.id}/events",
-                "cancel": f"/jobs/{job.id}/cancel",
-            },
-        }
-
-    def _estimated(self, job: Job) -> dict[str, Any]:
-        """What a job costs on a device of its own; seconds are None before anything was ever restored."""
-        seconds, memory = self.runner.seconds(job), job.request.memory_bytes
-        return {
-            "seconds": None if seconds is None else round(seconds, 1),
-            "disk_mib": round(sum(disk_bytes(item.shape, item.maps) for item in job.items) / 2**20, 1),
-            "memory_mib": None if memory is None else round(memory / 2**20, 1),
-            "evaluations": sum(item.total for item in job.items),
-        }
-
-    def _described_item(self, item: Item) -> dict[str, Any]:
-        return {
-            "number": item.number,
-            "name": item.name,
-            "axes": item.axes,
-            "shape": item.shape,
-            "warnings": item.warnings,
-            "state": item.state,
-            "percent": round(100 * self.runner.done(item) / item.total, 1),
-            "seconds": round(item.seconds, 2),
-            "began": _moment(item.began),
-            "ended": _moment(item.ended),
-            "error": item.error,
-            "result": f"/jobs/{item.job}/images/{item.number}/result" if item.state == "done" else None,
-        }
 
 
 def open_jobs(
@@ -353,15 +250,6 @@ def open_jobs(
     return JobDesk(settings, table, archive, runner, residents, watcher)
 
 
-def _require_familiar(checkpoint: Checkpoint, plane: Plane, label: str) -> None:
-    """Raise ImageError, with the plane's place, when its intensities are not the model's."""
-    try:
-        require_familiar(checkpoint.normalisation, plane.pixels)
-    except ImageError as error:
-        place = "".join(f", {axis}={at}" for axis, at in plane.index.items())
-        raise ImageError(error.expected, f"{label}{place}: {error.actual}", error.remedy) from error
-
-
 def _request(resident: Resident, order: Order, items: Sequence[NewItem]) -> Request:
     """What is asked for, with everything that was left open filled in."""
     sampling, version = order.sampling(resident.checkpoint.recipe.sampling), resident.version
@@ -388,7 +276,3 @@ def _result_name(item: Item) -> str:
     for ending in (".zip", ".zarr", ".tiff", ".tif", ".mrc", ".czi", ".nd2", ".lif", ".ome"):
         stem = stem.removesuffix(ending)
     return f"{stem or 'image'}.ome.tif"
-
-
-def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -24,8 +24,8 @@ def is_zip(path: Path) -> bool:
         return file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
 
 
-def unpack(archive: Path, target: Path, most_bytes: int, label: str) -> None:
-    """Unpack a zipped OME-Zarr folder; one folder at its top is left out.
+def unpack(archive: Path, target: Path, most_bytes: int, label: str) -> int:
+    """Unpack a zipped OME-Zarr folder; one folder at its top is left out. Returns what is left of most_bytes.
 
     most_bytes: of all files together, whatever their headers claim. Only plain files and folders inside the
     archive are made. Raises ImageError, StorageError.
@@ -39,6 +39,7 @@ def unpack(archive: Path, target: Path, most_bytes: int, label: str) -> None:
             for entry in entries:
                 path = target.joinpath(*PurePosixPath(entry.filename).parts[len(top) :])
                 left = _write(packed, entry, path, left, label)
+            return left
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ImageError(
             "an intact ZIP archive", f"{label}, which is damaged ({error})", "Pack the folder again."
@@ -116,5 +117,7 @@ def _write(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, left: in
 
 def _too_large(label: str) -> ImageError:
     return ImageError(
-        "an archive that unpacked is no larger than an upload may be", f"{label} with more", "Crop the image."
+        "archives that unpacked are together no larger than an upload may be",
+        f"{label} with more",
+        "Crop the image.",
     )

@@ -170,6 +170,19 @@ def test_planted_archives_are_refused(tmp_path, kind):
     assert sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) <= 1_000_000
 
 
+def test_many_archives_unpack_to_no_more_than_one_may(residents, tmp_path):  # noqa: F811
+    """Each within the bound of an upload, all together beyond it: refused, and nothing of them stays."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("0/c", bytes(400_000))
+    with Service(residents, tmp_path / "jobs", max_job_upload_bytes=1_000_000) as service:
+        files = [("image", (f"{number}.zip", buffer.getvalue())) for number in range(3)]
+        reply = service.client.post("/jobs", files=files)
+        assert reply.status_code == 422 and "together" in reply.json()["expected"]
+        assert "2.zip" in reply.json()["actual"]
+    assert not any(path.is_file() for path in (tmp_path / "jobs" / "incoming").rglob("*"))
+
+
 def test_an_archive_that_is_no_image_is_refused_by_its_name(service):
     """And nothing of it stays."""
     buffer = io.BytesIO()

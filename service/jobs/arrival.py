@@ -1,0 +1,85 @@
+"""Images of a job on their way in: brought into the archive, unpacked, and refused while that is cheap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import BinaryIO
+
+from cvdm.checkpoint import Checkpoint
+from cvdm.errors import ImageError
+from cvdm.images import MAX_PIXELS
+from cvdm.posterior import require_familiar
+from cvdm.reading import Plane, read_stack
+from cvdm.restoration import evaluations_of, require_room
+from cvdm.suitability import doubts_of_file, doubts_of_plane, gathered
+from service.jobs.archive import Archive
+from service.jobs.intake import inside, is_zip, unpack
+from service.jobs.table import NewItem
+from service.loading import Resident
+from service.schema import Order
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """One file of a form."""
+
+    name: str
+    content: BinaryIO
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An image on the service's machine."""
+
+    name: str
+    """Its path in the operator's folder."""
+
+
+class Arrival:
+    """The images of one job to be. Calls block; one thread at a time."""
+
+    def __init__(self, settings: Settings, archive: Archive, id: str) -> None:
+        self._settings, self._archive, self._id = settings, archive, id
+        self._room = settings.max_job_upload_bytes  # for what archives unpack to, all together
+
+    def received(self, number: int, image: Uploaded | Placed) -> str:
+        """Bring an image into the archive; returns its digest. Raises CvdmError."""
+        if isinstance(image, Placed):
+            return self._archive.link(self._id, number, inside(self._settings.import_dir, image.name))
+        digest = self._archive.receive(self._id, number, image.content)
+        received = self._archive.received(self._id, number)
+        if is_zip(received):
+            packed = received.rename(received.with_name("packed"))
+            self._room = unpack(packed, received, self._room, image.name[:100] or "the archive")
+            packed.unlink()
+        return digest
+
+    def examined(self, number: int, name: str, digest: str, resident: Resident, order: Order) -> NewItem:
+        """Refuse at once what could not be restored later. Raises ImageError, StorageError."""
+        path, checkpoint = self._archive.received(self._id, number), resident.checkpoint
+        sampling = order.sampling(checkpoint.recipe.sampling)
+        most, label = self._settings.max_job_pixels, name[:100] or "an image"
+        with read_stack(path, max_pixels=most, label=label) as stack:
+            doubts = doubts_of_file(checkpoint, stack, label)
+            if prod(stack.shape) <= min(self._settings.max_pixels, MAX_PIXELS):
+                for plane in stack.planes():
+                    _require_familiar(checkpoint, plane, label)
+                    doubts += doubts_of_plane(checkpoint, plane.pixels, stack.full_range, label)
+            axes, shape = stack.axes, stack.shape
+            total = evaluations_of(checkpoint, stack, sampling)
+        require_room(path.parent, shape, order.maps)
+        found = gathered(doubts)
+        if found and self._settings.refuse_doubtful:
+            raise found[0].as_error()
+        return NewItem(name, digest, axes, shape, total, tuple(doubt.as_dict() for doubt in found))
+
+
+def _require_familiar(checkpoint: Checkpoint, plane: Plane, label: str) -> None:
+    """Raise ImageError, with the plane's place, when its intensities are not the model's."""
+    try:
+        require_familiar(checkpoint.normalisation, plane.pixels)
+    except ImageError as error:
+        place = "".join(f", {axis}={at}" for axis, at in plane.index.items())
+        raise ImageError(error.expected, f"{label}{place}: {error.actual}", error.remedy) from error
