@@ -23,6 +23,7 @@ import numpy as np
 from cvdm.errors import CvdmError
 from cvdm.optics import forward_residual
 from cvdm.posterior import Reconstruction, reconstruct
+from cvdm.storage import replacing
 from service.device import Device, Progress, StoppedError
 from service.errors import StoppingError
 from service.loading import Resident, Version
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 SIDE = 512
 """Pixels along a side of what is restored."""
 DIGITS = 8
+MOST_BYTES = 16 * 2**20
+"""Of the record; beyond, its older half goes."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,10 @@ class Shadow:
             log.exception("%s could not be compared with the champion", named.label)
 
     def _write(self, comparison: Comparison) -> None:
+        if self._record.is_file() and self._record.stat().st_size > MOST_BYTES:
+            lines = self._record.read_text(encoding="utf-8").splitlines(keepends=True)
+            with replacing(self._record) as temporary:
+                temporary.write_text("".join(lines[len(lines) // 2 :]), encoding="utf-8")
         with self._record.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(comparison), allow_nan=False) + "\n")
 

@@ -68,6 +68,21 @@ def test_without_a_share_or_a_challenger_nothing_is_compared(challenged, residen
         assert not (tmp_path / name / RECORD).exists()
 
 
+def test_the_record_does_not_grow_for_ever(challenged, tmp_path, monkeypatch):
+    """Beyond its bound the older half goes, line by line."""
+    monkeypatch.setattr("service.watching.shadow.MOST_BYTES", 1000)
+    (tmp_path / "jobs").mkdir()
+    old = [json.dumps({"at": str(number), "champion_run": "old"}) for number in range(100)]
+    (tmp_path / "jobs" / RECORD).write_text("\n".join(old) + "\n")
+    with Service(challenged, tmp_path / "jobs", shadow_share=1.0) as service:
+        service.wait_for(service.enter(acquired(40)).json()["id"], "done")
+        deadline = time.monotonic() + 30
+        while (lines := (tmp_path / "jobs" / RECORD).read_text().splitlines())[-1] == old[-1]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert lines[:-1] == old[50:] and json.loads(lines[-1])["challenger"] == 2
+
+
 def test_a_share_is_a_share(residents, tmp_path):  # noqa: F811
     """A third of many images, the same ones each time."""
 

@@ -346,9 +346,7 @@ export class Viewer {
   others(at) {
     return OVERLAYS.slice(1)
       .filter(({ layer }) => this.view.layers.includes(layer))
-      .map(({ layer, words }) => [words, at(layer)])
-      .map(([words, value]) => (value === null ? "" : `, ${words.toLowerCase()} ${number(value)}`))
-      .join("");
+      .map(({ layer, words }) => [words.toLowerCase(), at(layer)]);
   }
 
   read() {
@@ -356,7 +354,8 @@ export class Viewer {
     const [x, y] = this.cursor;
     const at = (layer) => this.tiles.value(this.layer(layer), x, y);
     const [input, mean, std, lower, upper] = ["input", "reconstruction", "uncertainty_std", "lower", "upper"].map(at);
-    if ([input, mean, std, lower, upper].includes(null)) {
+    const others = this.others(at);
+    if ([input, mean, std, lower, upper, ...others.map(([, value]) => value)].includes(null)) {
       clearTimeout(this.reading);
       this.reading = setTimeout(() => this.read(), READ_PAUSE);
       return;
@@ -365,7 +364,8 @@ export class Viewer {
     const where = size ? `, ${number(x * size.x)} and ${number(y * size.y)} µm` : "";
     element("readout").textContent =
       `Column ${x}, row ${y}${where}: input ${number(input)}, reconstruction ${number(mean)}, ` +
-      `interval ${number(lower)} to ${number(upper)}, standard deviation ${number(std)}${this.others(at)}`;
+      `interval ${number(lower)} to ${number(upper)}, standard deviation ${number(std)}` +
+      others.map(([words, value]) => `, ${words} ${number(value)}`).join("");
   }
 }
 
