@@ -19,8 +19,9 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse
 
-from service.errors import ForbiddenError, ServiceError, UnauthorizedError
+from service.errors import ForbiddenError, ServiceError, UnauthorizedError, UnknownPathError
 from service.keys import Call, Key, Keys
+from service.schema import shown
 from service.settings import Settings
 
 Scope = MutableMapping[str, Any]
@@ -80,6 +81,13 @@ class Doorkeeper:
         self._settled = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].isprintable():
+            # BentoML's mount takes no line break for a part of a path, and would answer in other words.
+            nowhere = UnknownPathError(
+                "a path of printable characters", shown(scope["path"]), "See GET /openapi.json."
+            )
+            await JSONResponse(nowhere.as_dict(), nowhere.status)(scope, receive, send)
+            return
         if scope["type"] != "http" or _is_open(scope["path"]):
             await self._app(scope, receive, send)
             return

@@ -64,6 +64,8 @@ def test_what_is_nowhere_is_said_in_the_same_words(service):
     """A path that there is not, a method that there is not, and the way to the page."""
     reply = service.get("/nowhere")
     assert reply.status_code == 404 and reply.json()["actual"] == "'/nowhere'"
+    reply = service.get("/models/a%0Ab/1/card")
+    assert reply.status_code == 404 and reply.json()["actual"] == r"'/models/a\nb/1/card'"
     assert httpx.put(f"{service.url}/jobs").status_code == 405
     assert httpx.delete(f"{service.url}/nowhere").status_code == 404
     for path in ("/", "/ui"):
