@@ -110,3 +110,21 @@ def test_what_ended_long_ago_is_found_and_removed(table):
     assert table.ended_before(time.time() - 10) == []
     table.remove("a")
     assert table.ids() == {"b", "c"} and len(table.unfinished()) == 3
+
+
+def test_the_jobs_of_an_earlier_release_are_taken_over(tmp_path):
+    """Its table had a view without maps, and its requests said nothing of maps and memory."""
+    table = Table(tmp_path / "jobs.db")
+    table.add("a", "ann", REQUEST, ITEMS[:1], key=None, fingerprint="f")
+    table.close()
+    with sqlite3.connect(tmp_path / "jobs.db") as earlier:
+        earlier.execute(
+            "CREATE VIEW images AS SELECT items.*, owner, created AS entered FROM items JOIN jobs ON job = id"
+        )
+        earlier.execute("UPDATE jobs SET request = json_remove(request, '$.maps', '$.memory_bytes')")
+    earlier.close()
+    table = Table(tmp_path / "jobs.db")
+    job = table.get("a")
+    assert job.request == REQUEST and job.request.memory_bytes is None
+    assert [item.maps for item in table.unfinished()] == [()]
+    table.close()
