@@ -15,7 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from cvdm.errors import CvdmError
+from service.doorkeeper import caller_of
 from service.errors import ServiceError, status_of
+from service.logs import FACTS, REQUEST_ID
 
 log = logging.getLogger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -31,6 +33,7 @@ def guarded(endpoint: Endpoint) -> Endpoint:
 
     async def guarded(request: Request) -> Response:
         request_id, began = secrets.token_hex(8), time.perf_counter()
+        REQUEST_ID.set(request_id)
         try:
             response = await endpoint(request)
         except ClientDisconnect:
@@ -38,18 +41,21 @@ def guarded(endpoint: Endpoint) -> Endpoint:
             response = Response(status_code=CLIENT_GONE)
         except CvdmError as error:
             request.app.state.desk.metrics.failed(type(error).__name__)
-            log.info("%s refused: %s", request_id, error)
+            log.info("refused: %s", error)
             response = _refusal(error, request_id)
         except Exception:  # any: the last line of defence between a bug and a client
             request.app.state.desk.metrics.failed("Unexpected")
-            log.exception("%s failed", request_id)
+            log.exception("failed")
             response = _unexpected(request_id)
         response.headers[ID_HEADER] = request_id
         state = request.app.state
         path = state.paths.get(request.scope["endpoint"], UNKNOWN)
         # A method is whatever a client writes; those of the routes are few.
         method = request.method if path != UNKNOWN else UNKNOWN
-        state.desk.metrics.answered(method, path, response.status_code, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        state.desk.metrics.answered(method, path, response.status_code, seconds)
+        facts = {"method": method, "path": path, "status": response.status_code, "seconds": round(seconds, 4)}
+        log.info("answered", extra={FACTS: facts | {"who": caller_of(request.scope).name}})
         return response
 
     return guarded

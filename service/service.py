@@ -1,7 +1,7 @@
 """The BentoML service: `bentoml serve service.service:CvdmService`.
 
 BentoML owns the process: one worker, /livez (always while the process lives), /readyz (only with a verified
-model), access log, start and stop. What the service answers is in `routes` and behind it.
+model), start and stop. What the service answers is in `routes` and behind it.
 
 Only light modules are imported here: BentoML's supervising process imports this file too and must not pay
 seconds and memory for torch and MLflow; the worker imports them when it makes its instance.
@@ -23,6 +23,7 @@ from bentoml._internal.server.http import traffic
 
 from cvdm.errors import ConfigError, CvdmError
 from service.doorkeeper import Doorkeeper
+from service.logs import write_json_lines
 from service.routes import build_app
 from service.settings import Settings
 
@@ -69,6 +70,7 @@ traffic.TimeoutMiddleware = _untimed  # type: ignore[assignment,misc]
     http={"host": "127.0.0.1", "port": 3000},
     # BentoML's own count by raw path: every id, and every path that a stranger tries, would stay in memory.
     metrics={"enabled": False},
+    logging={"access": {"enabled": False}},  # ours has the request's id, who asked, and no path of a client's
 )
 @bentoml.asgi_app(APP, path="/")
 class CvdmService:
@@ -92,7 +94,7 @@ class CvdmService:
         from service.residents import Residents
         from service.shelf import Shelf
 
-        log.setLevel(logging.INFO)
+        write_json_lines()
         settings = Settings.read()
         self._device, self._metrics = Device(max_waiting=settings.max_waiting), Metrics()
         device, metrics = self._device, self._metrics

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+import logging
 import threading
 import time
 
@@ -15,6 +18,7 @@ from cvdm.errors import CheckpointError, StorageError
 from service.desk import Desk
 from service.device import Device
 from service.loading import Resident, Version
+from service.logs import JsonLines
 from service.metrics import Metrics
 from service.routes import build_app
 from service.settings import Settings
@@ -81,15 +85,24 @@ def ask_long(client, size=24):
     )
 
 
-def test_a_bug_is_a_500_whose_details_stay_in_the_log(client, residents, caplog):
+def test_a_bug_is_a_500_whose_details_stay_in_the_log(client, residents):
     """The client learns a request id; the log has the traceback under the same id."""
     residents.failure = RuntimeError("inner detail")
-    reply = client.post("/reconstruct", files={"image": acquired(32)})
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(JsonLines())
+    logging.getLogger("service").addHandler(handler)
+    try:
+        reply = client.post("/reconstruct", files={"image": acquired(32)})
+    finally:
+        logging.getLogger("service").removeHandler(handler)
     assert reply.status_code == 500
     assert "inner detail" not in reply.text and "Traceback" not in reply.text
     request_id = reply.json()["request_id"]
     assert reply.headers["x-request-id"] == request_id and request_id in reply.json()["remedy"]
-    assert any(request_id in record.message and record.exc_info for record in caplog.records)
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    (failed,) = [line for line in lines if line.get("request_id") == request_id and line["level"] == "error"]
+    assert "inner detail" in failed["traceback"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import socket
 import threading
@@ -21,6 +22,7 @@ from cvdm.images import read_annotations
 from flows.batch import errands_for
 from flows.restore import Draws, restore_by_service
 from service.client import Client, ServiceRefusal
+from service.doorkeeper import EVERYBODY
 from service.keys import Keys, Quota
 
 LONG = {"samples": 64, "steps": 200}
@@ -359,10 +361,16 @@ def test_metrics_show_what_was_done(service):
 
 
 def test_the_log_holds_no_image_name_and_no_traceback(service):
-    """Refusals are logged in one line each; what a client sent stays out of the log."""
-    service.reconstruct(b"no image at all")
+    """Refusals and answers are one JSON object each, by the request's id; what a client sent stays out."""
+    id = service.reconstruct(b"no image at all").headers["x-request-id"]
     log = service.log.read_text()
-    assert "refused" in log and "in.tif" not in log and "Traceback" not in log
+    assert "in.tif" not in log and "Traceback" not in log
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    refused, answered = [line for line in lines if line.get("request_id") == id]
+    assert refused["message"].startswith("refused: Expected") and refused["level"] == "info"
+    assert answered["message"] == "answered" and answered["seconds"] > 0
+    facts = [answered[name] for name in ("method", "path", "status", "who")]
+    assert facts == ["POST", "/reconstruct", 422, EVERYBODY]
 
 
 class Waiting:
