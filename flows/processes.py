@@ -178,7 +178,7 @@ def addresses(settings: Settings, *, models: bool = True) -> tuple[Address, ...]
     note = "page at /ui; POST /reconstruct, /jobs; GET /models"
     if models:
         ready = answers(f"{service}{SERVICE_READY}")
-        note += "; ready" if ready else "; no model yet: `cvdm retrain --task TASK`"
+        note += "; ready" if ready else "; no model loaded yet: champions follow, `cvdm retrain` makes one"
     return (
         Address("MLflow", tracking, "runs, metrics, models"),
         Address("Prefect", prefect, "flow runs; when it retrains: `cvdm schedule list`"),
