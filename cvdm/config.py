@@ -13,7 +13,7 @@ from cvdm.errors import ConfigError
 from cvdm.normalisation import NORMALISATIONS
 
 SCHEDULES = ("pinned", "separable", "linear", "cosine", "log-snr-linear")
-SOLVERS = ("dpm-solver++", "ancestral")
+SOLVERS = ("angular-euler", "dpm-solver++", "ancestral")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class SamplingConfig:
     """Denoiser evaluations per draw."""
     seed: int = 0
     """Noise is a function of (seed, draw, step, absolute pixel position) and of nothing else."""
-    solver: str = "dpm-solver++"
+    solver: str = "angular-euler"
     """One of `SOLVERS`."""
     tile: int = 512
     """Edge of the square that one network evaluation restores, in pixels, without its halo."""

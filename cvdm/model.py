@@ -91,6 +91,6 @@ def signal_from_velocity(v: Tensor, z_t: Tensor, point: SchedulePoint) -> Tensor
     return point.gamma.sqrt() * z_t - point.noise_power.sqrt() * v
 
 
-def noise_from_velocity(v: Tensor, z_t: Tensor, point: SchedulePoint) -> Tensor:
-    """eps_hat = sqrt(1 - gamma) z_t + sqrt(gamma) v_hat."""
-    return point.noise_power.sqrt() * z_t + point.gamma.sqrt() * v
+def velocity_between(z: Tensor, eps: Tensor, point: SchedulePoint) -> Tensor:
+    """v = sqrt(gamma) eps - sqrt(1 - gamma) z."""
+    return point.gamma.sqrt() * eps - point.noise_power.sqrt() * z

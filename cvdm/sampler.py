@@ -1,6 +1,6 @@
 """From noise to a draw of the residual z, step by step, each pixel for itself.
 
-Both solvers walk the schedule at equally spaced times t = 1 ... 0, so the learned schedule decides where
+All solvers walk the schedule at equally spaced times t = 1 ... 0, so the learned schedule decides where
 the effort goes, pixel by pixel. What a step needs of a pixel's surroundings is in the signal z_hat that the
 networks see; the rest is pixelwise, so a solver knows neither tiles nor images and can be handed any part of
 one. What it keeps from step to step is its state, whose first channel is z.
@@ -78,5 +78,26 @@ class DpmSolver:
         return torch.cat([z, signal, width.expand_as(z)], dim=1)
 
 
-SOLVERS: dict[str, Solver] = {"ancestral": Ancestral(), "dpm-solver++": DpmSolver()}
+class AngularEuler:
+    """Euler's method on the probability-flow ODE in the angle a, tan^2 a = (1 - gamma) / gamma, per pixel.
+
+    In the angle the ODE is dz/da = v (Lu & Song 2024, arXiv 2410.11081, "TrigFlow"). The residual is
+    standardised, so where an observation leaves a pixel open, z is about standard normal and v about zero: the
+    path is straight and a few steps follow it. Solvers that hold z_hat or eps_hat over a step instead lose a
+    part of the spread with each step: five of DPM-Solver++ lose a tenth.
+    """
+
+    channels = 1
+
+    def advance(self, state: Tensor, signal: Tensor, step: Step) -> Tensor:
+        now = step.now
+        velocity = (now.gamma.sqrt() * state - signal) / now.noise_power.sqrt()
+        return state + (step.after.angle - now.angle) * velocity
+
+
+SOLVERS: dict[str, Solver] = {
+    "angular-euler": AngularEuler(),
+    "dpm-solver++": DpmSolver(),
+    "ancestral": Ancestral(),
+}
 """By the names of `cvdm.config.SOLVERS`."""

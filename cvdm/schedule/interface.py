@@ -33,6 +33,11 @@ class SchedulePoint:
         return torch.sigmoid(-self.log_snr)
 
     @property
+    def angle(self) -> Tensor:
+        """a in (0, pi / 2): sqrt(gamma) = cos a and sqrt(1 - gamma) = sin a."""
+        return torch.atan(torch.exp(-self.log_snr / 2))
+
+    @property
     def beta(self) -> Tensor:
         """-d log gamma / dt = -(1 - gamma) du/dt, positive."""
         return -self.noise_power * self.rate

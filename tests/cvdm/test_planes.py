@@ -49,7 +49,7 @@ def ending_after(evaluations):
     return progress
 
 
-@pytest.mark.parametrize("solver", ["ancestral", "dpm-solver++"])
+@pytest.mark.parametrize("solver", ["ancestral", "dpm-solver++", "angular-euler"])
 @pytest.mark.parametrize("sampling", [ONE_PIECE, EXACT, BLENDED])
 def test_files_give_the_same_bits_as_memory(checkpoint, image, tmp_path, sampling, solver):
     """However an image is cut."""

@@ -34,7 +34,7 @@ def test_same_seed_gives_identical_pixels(checkpoint, image):
     assert not np.array_equal(one.mean, other.mean)
 
 
-@pytest.mark.parametrize("solver", ["dpm-solver++", "ancestral"])
+@pytest.mark.parametrize("solver", ["angular-euler", "dpm-solver++", "ancestral"])
 @pytest.mark.parametrize("tile", [16, 40, 256])
 def test_the_answer_does_not_depend_on_the_tile_size(checkpoint, image, tile, solver):
     """Mean, std and bounds agree within 1e-3 of the intensity range, stochastic solver included."""

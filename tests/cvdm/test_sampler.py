@@ -10,10 +10,15 @@ from cvdm.schedule import build_schedule
 MEAN, STD = 0.7, 0.4  # of z given x; the ideal denoiser follows from Bayes' rule
 
 
-def ideal_denoiser(z_t, point):
-    """E[z | z_t] for z ~ N(MEAN, STD^2): a precision-weighted mean."""
-    precision = 1 / STD**2 + point.gamma / point.noise_power
-    return (MEAN / STD**2 + point.gamma.sqrt() * z_t / point.noise_power) / precision
+def ideal_denoiser(z_t, point, mean=MEAN, std=STD):
+    """E[z | z_t] for z ~ N(mean, std^2): a precision-weighted mean."""
+    precision = 1 / std**2 + point.gamma / point.noise_power
+    return (mean / std**2 + point.gamma.sqrt() * z_t / point.noise_power) / precision
+
+
+def standard_denoiser(z_t, point):
+    """The same for z ~ N(0, 1), as the residual is where the observation says nothing more."""
+    return ideal_denoiser(z_t, point, 0.0, 1.0)
 
 
 def walk(solver, signal_at, point_at, noise_at, steps):
@@ -26,7 +31,7 @@ def walk(solver, signal_at, point_at, noise_at, steps):
         yield state
 
 
-def draw(solver, kind, steps):
+def draw(solver, kind, steps, denoiser=ideal_denoiser):
     torch.manual_seed(0)
     schedule = build_schedule(ScheduleConfig(kind=kind, log_snr_clean=9.0, log_snr_noise=-9.0)).double()
     shape = (1, 1, 128, 128)
@@ -35,7 +40,7 @@ def draw(solver, kind, steps):
     paths = schedule.paths(torch.randn(shape).double())
     *_, last = walk(
         solver,
-        ideal_denoiser,
+        denoiser,
         lambda t: schedule.at(torch.full((1, 1, 1, 1), t).double(), paths),
         lambda step: torch.randn(shape, generator=torch.Generator().manual_seed(step)).double(),
         steps,
@@ -44,7 +49,9 @@ def draw(solver, kind, steps):
 
 
 @pytest.mark.parametrize("kind", ["pinned", "cosine", "log-snr-linear"])
-@pytest.mark.parametrize(("solver", "steps"), [("ancestral", 200), ("dpm-solver++", 40)])
+@pytest.mark.parametrize(
+    ("solver", "steps"), [("ancestral", 200), ("dpm-solver++", 40), ("angular-euler", 40)]
+)
 def test_draws_follow_the_known_posterior(solver, kind, steps):
     """With the ideal denoiser, mean and spread of the draws are the posterior's under any schedule."""
     z = draw(solver, kind, steps)
@@ -56,6 +63,13 @@ def test_draws_follow_the_known_posterior(solver, kind, steps):
 def test_second_order_solver_needs_fewer_steps_than_it_would_at_first_order():
     """At ten steps the spread is already within a tenth of the truth."""
     assert draw("dpm-solver++", "log-snr-linear", 10).std().item() == pytest.approx(STD, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["pinned", "cosine", "log-snr-linear"])
+def test_three_steps_of_the_angle_keep_the_spread_of_a_standard_residual(kind):
+    """There v is zero and Euler's step in the angle exact; a solver that holds z_hat loses a tenth and more."""
+    assert draw("angular-euler", kind, 3, standard_denoiser).std().item() == pytest.approx(1, abs=0.02)
+    assert draw("dpm-solver++", kind, 3, standard_denoiser).std().item() < 0.9
 
 
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
