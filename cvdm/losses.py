@@ -8,8 +8,9 @@
     endpoints    (gamma(0) - 1)^2 + gamma(1)^2, likewise
 
 CVDM's L_beta has no term here: beta is the exact derivative of gamma (see `cvdm.schedule`). CVDM weighs the
-denoising error as noise, which hardly asks for the residual where noise is strong, and there a draw is decided;
-as velocity (Salimans & Ho 2022) the same network came to 3 to 4 % less CRPS under every schedule tried.
+denoising error as noise, which hardly asks for the residual where noise is strong, and there a draw is
+decided. As velocity (Salimans & Ho 2022) it does: the same network came to 4 % less CRPS on
+`fmd-confocal-nuclei`, under a learned schedule as under a fixed one.
 """
 
 from __future__ import annotations

@@ -82,9 +82,9 @@ class AngularEuler:
     """Euler's method on the probability-flow ODE in the angle a, tan^2 a = (1 - gamma) / gamma, per pixel.
 
     In the angle the ODE is dz/da = v (Lu & Song 2024, arXiv 2410.11081, "TrigFlow"). The residual is
-    standardised, so where an observation leaves a pixel open, z is about standard normal and v about zero: the
-    path is straight and a few steps follow it. Solvers that hold z_hat or eps_hat over a step instead lose a
-    part of the spread with each step: five of DPM-Solver++ lose a tenth.
+    standardised, so where an observation leaves a pixel open, z is about standard normal and v about zero:
+    the path is straight and a few steps follow it. Solvers that hold z_hat or eps_hat over a step instead
+    lose a part of the spread with each of few steps.
     """
 
     channels = 1

@@ -67,7 +67,7 @@ def test_second_order_solver_needs_fewer_steps_than_it_would_at_first_order():
 
 @pytest.mark.parametrize("kind", ["pinned", "cosine", "log-snr-linear"])
 def test_three_steps_of_the_angle_keep_the_spread_of_a_standard_residual(kind):
-    """There v is zero and Euler's step in the angle exact; a solver that holds z_hat loses a tenth and more."""
+    """There v is zero and Euler's step exact; a solver that holds z_hat loses more than a tenth."""
     assert draw("angular-euler", kind, 3, standard_denoiser).std().item() == pytest.approx(1, abs=0.02)
     assert draw("dpm-solver++", kind, 3, standard_denoiser).std().item() < 0.9
 
