@@ -7,6 +7,7 @@ is shared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -56,6 +57,10 @@ class Rival:
     """What the schedule minimises instead."""
     one_curve: bool = False
     """All pixels share the mean of their curves: what is the map worth?"""
+    regression: bool = True
+    """Else y - x is diffused, in one scale for all pixels, as the authors do for super-resolution."""
+    trained: bool = True
+    """Else the denoiser says 0, and draws are mu + sigma eps, white: what is the diffusion worth?"""
 
     def build(self, config: ModelConfig) -> CVDM:
         """A model with this rival's schedule, untrained."""
@@ -65,6 +70,26 @@ class Rival:
         if self.one_curve:
             model.schedule = OneCurve(model.schedule, config)
         return model
+
+
+class Constant(torch.nn.Module):
+    """A network that says the same of every pixel."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full_like(x[:, :1], self.value)
+
+    def receptive_radius(self) -> int:
+        return 0
+
+
+def without_regression(model: CVDM, residual: float) -> CVDM:
+    """The model with mu(x) = x and sigma(x) the given root mean square of y - x; returns it."""
+    model.mean_network, model.scale_network = Constant(0.0), Constant(math.log(residual) + 2)
+    return model
 
 
 class OneCurve(Schedule):
@@ -137,6 +162,7 @@ def bound_variance(seen: Denoised) -> Tensor:
 
 
 RIVALS = {
+    "no diffusion": Rival("pinned", velocity_error, trained=False),
     "pinned": Rival("pinned", velocity_error),
     "pinned, one curve": Rival("pinned", velocity_error, one_curve=True),
     "pinned, noise error": Rival("pinned", noise_error),
@@ -149,6 +175,11 @@ RIVALS = {
     "log-SNR linear": Rival("log-snr-linear", velocity_error),
     "log-SNR linear, noise error": Rival("log-snr-linear", noise_error),
     "flow matching": Rival("straight", flow_error),
+    "y - x, pinned": Rival("pinned", velocity_error, regression=False),
+    "y - x, cosine": Rival("cosine", velocity_error, regression=False),
+    "y - x, pinned, noise error": Rival("pinned", noise_error, regression=False),
+    "y - x, cosine, noise error": Rival("cosine", noise_error, regression=False),
+    "y - x, log-SNR linear, noise error": Rival("log-snr-linear", noise_error, regression=False),
 }
 
 

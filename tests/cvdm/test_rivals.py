@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from rivals import RIVALS, StraightSchedule, denoised, flow_error
-from schedules import Row, add_rows, rank_correlation, read_rows, set_gradients, summary
-from specimens import TINY_RECIPE
+from rivals import RIVALS, StraightSchedule, denoised, flow_error, without_regression
+from schedules import set_gradients, summary
+from scoring import BLOCK, Row, Scores, add_rows, blocks, rank_correlation, read_rows
+from specimens import TINY_RECIPE, cells
 
-from cvdm.config import ScheduleConfig
+from cvdm.config import SamplingConfig, ScheduleConfig
+from cvdm.field_of_view import BORDER, FieldOfView
 from cvdm.model import signal_from_velocity
+from cvdm.normalisation import Normalisation
 
 SHAPE = (3, 1, 16, 16)
 
@@ -24,7 +28,8 @@ def batch():
 def built(name):
     """A rival's model whose output is not zero."""
     torch.manual_seed(1)
-    model = RIVALS[name].build(TINY_RECIPE.model).double()
+    model = RIVALS[name].build(TINY_RECIPE.model)
+    model = (model if RIVALS[name].regression else without_regression(model, 0.3)).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model
@@ -63,6 +68,14 @@ def test_the_straight_schedule_has_the_derivatives_that_it_says():
     torch.testing.assert_close(here.curvature, (after.rate - before.rate) / (2 * h), rtol=1e-6, atol=0)
 
 
+def test_without_regression_the_input_itself_is_the_mean(batch):
+    """y - x is what remains, in the scale that was given, whatever the image."""
+    x, *_ = batch
+    condition = built("y - x, cosine").condition(x)
+    torch.testing.assert_close(condition.mean, x)
+    torch.testing.assert_close(condition.scale, torch.full_like(x, 0.3))
+
+
 def test_one_curve_is_the_same_for_every_pixel(batch):
     """The ablation's map is flat, where the full schedule's is not."""
     x, _, t, _ = batch
@@ -86,15 +99,15 @@ def test_every_rival_teaches_its_denoiser_and_a_learned_schedule(name, batch):
 def test_rows_survive_the_file(tmp_path):
     """What was measured is read back as it was, so that a run can go on."""
     rows = [
-        Row("t", seed, rival, 12, "angular-euler", 5, 0.25, 20.0, 0.5, 0.8, 0.9, 1.0, 0.3, 0.0)
+        Row("t", seed, rival, 12, "angular-euler", 10, Scores(crps, 0.1, 20, 0.5, 0.8, 0.9, 1, 0.3, 0))
         for seed in (0, 1)
-        for rival in ("pinned", "cosine")
+        for rival, crps in (("pinned", 0.25), ("cosine", 0.5))
     ]
     path = tmp_path / "reports" / "schedules.csv"
     add_rows(path, rows[:1])
     add_rows(path, rows[1:])
     assert read_rows(path) == rows and read_rows(tmp_path / "none.csv") == []
-    assert summary(rows) == "CRPS at 5 steps, t: pinned has 1.000 of cosine's"
+    assert summary(rows) == "CRPS at 10 steps, t: pinned has 0.500 of cosine's"
 
 
 def test_rank_correlation_of_a_flat_map_is_zero():
@@ -102,3 +115,19 @@ def test_rank_correlation_of_a_flat_map_is_zero():
     error = torch.rand(8, 8).numpy()
     assert rank_correlation(0 * error, error) == 0
     assert rank_correlation(error**2, error) == pytest.approx(1)
+
+
+def test_without_diffusion_draws_are_white_around_the_mean():
+    """The floor that every rival has to go below: mu + sigma eps, whatever the steps."""
+    model = RIVALS["no diffusion"].build(TINY_RECIPE.model).eval().requires_grad_(False)
+    view = FieldOfView(
+        model,
+        Normalisation("dataset", 0, 2),
+        cells(np.random.default_rng(0), 32) / 100,
+        SamplingConfig(samples=64, steps=3),
+    )
+    draws = np.stack(list(view.draws()))
+    sigma = view.condition.scale[0, 0, BORDER : BORDER + 32, BORDER : BORDER + 32].numpy()
+    white = (draws - view.regression_mean()) / sigma
+    assert white.std() == pytest.approx(1, abs=0.01)
+    assert blocks(white).std() == pytest.approx(1 / BLOCK, rel=0.1)
