@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from specimens import TINY_RECIPE, cells
+from specimens import TINY_RECIPE
 
 from cvdm import training
 from cvdm.config import ModelConfig, NetworkConfig, TrainingConfig
 from cvdm.dataset import load_dataset
 from cvdm.errors import ConfigError, TrainingError
-from cvdm.execution import determinism, prepare, require_compiler, require_determinism
+from cvdm.execution import determinism, prepare, require_determinism
 from cvdm.gradients import Batch, accumulate_gradient
 from cvdm.losses import batch_losses
 from cvdm.model import CVDM
-from cvdm.networks import Block, UNet
+from cvdm.networks import Block
 from cvdm.training import train
 from cvdm.training_state import TrainingState, read_state
 
@@ -71,7 +71,7 @@ def kept_bytes(**choices) -> int:
 
 
 def test_a_step_in_bf16_points_where_one_in_fp32_does():
-    """The gradients' cosine is near one, no loss moves by more than a percent, and it really is another type."""
+    """The gradients' cosine is near one, no loss moves by a percent, and it really is another type."""
     (full, exact), (half, rounded) = gradient(), gradient(precision="bf16")
     assert torch.nn.functional.cosine_similarity(full, half, dim=0) > 0.99
     assert half.dtype == torch.float32 and not torch.equal(full, half)
@@ -173,7 +173,7 @@ def test_determinism_changes_no_weight_on_a_cpu(dataset, tmp_path):
 
 
 def test_activations_are_channels_last():
-    """Through weights of that format, whatever the images' own, also after loading, in levels of every size."""
+    """By the weights' format, whatever the images' own, also after loading, at every level."""
     made = TrainingState(replace(TINY_RECIPE, model=MODEL), "cpu").model
     made.load_state_dict({name: value.contiguous() for name, value in made.state_dict().items()})
     formats = []
