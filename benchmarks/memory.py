@@ -5,7 +5,7 @@
 `python -m cvdm reconstruct` restores images of 512 x 512 and 2048 x 2048 pixels of 32 bits, each in a process
 of its own, and one of 64 x 64 for what program and model take by themselves. What counts is the peak beyond
 that and beyond the arrays of the image: input and result, five of them. Promised: the large image takes at
-most 1.3 x the small one's, and 16 draws take what 2 do, up to 5 %. On a GPU its memory counts, and the image's
+most 1.3 x the small one's, and 16 draws take what 2 do, up to 5 %. On a GPU its memory counts, and the
 arrays are in the host's. The last line is the summary; exit code 1 when a number is missed.
 """
 
