@@ -27,7 +27,10 @@ RESIDUAL_SHARE = 0.3
 
 
 class UnitConv(nn.Module):
-    """Convolution whose filters are scaled to unit length on use, zero-padded to keep the size."""
+    """Convolution whose filters are scaled to unit length on use, zero-padded to keep the size.
+
+    What its input or output is to be multiplied with comes as `gain`, into the few filters, not many pixels.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -35,9 +38,10 @@ class UnitConv(nn.Module):
         self.stride = stride
         self.padding = kernel // 2 if stride == 1 else 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
         scale = torch.linalg.vector_norm(self.weight, dim=(1, 2, 3), keepdim=True)
-        return functional.conv2d(x, self.weight / (scale + 1e-6), stride=self.stride, padding=self.padding)
+        filters = self.weight * (gain / (scale + 1e-6))
+        return functional.conv2d(x, filters, stride=self.stride, padding=self.padding)
 
 
 class OutputConv(nn.Module):
@@ -68,10 +72,11 @@ class Block(nn.Module):
         self.gain = nn.Parameter(torch.ones(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = self.first(silu(x))
-        residual = self.second(silu(seen * self.gain.to(seen.dtype)))
         a = RESIDUAL_SHARE
-        return ((1 - a) * x + a * residual) / math.hypot(1 - a, a)
+        length = math.hypot(1 - a, a)
+        h = self.first(functional.silu(x), SILU_GAIN * self.gain.view(-1, 1, 1, 1))
+        residual = self.second(functional.silu(h), SILU_GAIN * a / length)
+        return torch.add(residual, x, alpha=(1 - a) / length)
 
 
 class LocalConvNet(nn.Module):
@@ -135,8 +140,9 @@ class UNet(nn.Module):
                 skips.append(h)
                 h = self.shrink[level](h)
         for level in reversed(range(self.levels - 1)):
-            coarse = functional.interpolate(self.grow[level](h), scale_factor=2, mode="nearest")
-            h = self._through(self.up[level], (skips[level] + coarse) / math.sqrt(2))
+            share = 1 / math.sqrt(2)
+            coarse = functional.interpolate(self.grow[level](h, share), scale_factor=2, mode="nearest")
+            h = self._through(self.up[level], torch.add(coarse, skips.pop(), alpha=share))
         return functional.pixel_shuffle(self.leave(silu(h)), self.stem)
 
     def _through(self, level: nn.Module, h: Tensor) -> Tensor:

@@ -84,10 +84,10 @@ def join(device: str) -> Team:
     size, here = world.world_size(), world.world_size()
     if device == "cuda":
         here = min(size, torch.cuda.device_count())
-        if size % here or world.local_rank() >= here:
+        if not here or size % here or world.local_rank() >= here:
             raise TrainingError(
                 f"as many processes on each machine as it has GPUs, {torch.cuda.device_count()}, or fewer",
-                f"{size} in all, this one the {world.local_rank() + 1}. of its machine",
+                f"{size} in all, this one number {world.local_rank()} of its machine, from 0",
                 "Correct --nproc-per-node.",
             )
     fabric = Fabric(accelerator=device, strategy="ddp", devices=here, num_nodes=size // here)
