@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from cvdm.checkpoint import Checkpoint, load_checkpoint
 from cvdm.config import SamplingConfig
-from cvdm.dataset import load_dataset
+from cvdm.dataset import Dataset, load_dataset
 from cvdm.field_of_view import BORDER, FieldOfView
 from cvdm.metrics import crps
 from cvdm.model import CVDM, signal_from_velocity
@@ -66,7 +66,7 @@ def main() -> int:
     print(f"{own.steps} steps of {own.solver} against {published.steps} ancestral ones")
     found = [*compared(checkpoint, crop, own, published)]
     if options.device == "cpu":
-        found.append(patches(checkpoint, crop, own))
+        found.append(patches(checkpoint, data, own))
     told = "; ".join(text for text, _ in found)
     print(told)
     return int(not all(met for _, met in found))
@@ -100,7 +100,7 @@ def compared(
     ours = counted.stop()
     counted = Counted(checkpoint.model)
     scale = checkpoint.normalisation.scale_of(crop.low)
-    walk = Walk(checkpoint.model, bordered(scale, crop.low, published.samples), published, every_step=True)
+    walk = Walk(checkpoint.model, bordered(scale, crop.low), published, published.samples, every_step=True)
     looks = {round(published.steps * look / (LOOKS - 1)) for look in range(LOOKS)}
     evaluated = 0
     with tqdm(total=published.steps, desc="ancestral", unit="step", file=sys.stderr) as bar:
@@ -153,30 +153,32 @@ def product_draws(checkpoint: Checkpoint, crop: ImagePair, sampling: SamplingCon
     return np.stack(list(view.draws()))
 
 
-def bordered(scale: IntensityScale, pixels: np.ndarray, count: int) -> Tensor:
-    """The normalised image `count` times (B, 1, H, W), with the border that the product gives it, too."""
-    around = np.pad(pixels, BORDER, mode="symmetric")
-    return torch.from_numpy(scale.apply(around))[None, None].expand(count, -1, -1, -1)
+def bordered(scale: IntensityScale, pixels: np.ndarray) -> Tensor:
+    """The normalised image (1, 1, H, W), with the border that the product gives it, too."""
+    return torch.from_numpy(scale.apply(np.pad(pixels, BORDER, mode="symmetric")))[None, None]
 
 
 class Walk:
-    """Draws of whole images, all at once, step by step.
+    """Draws of whole images, all at once, step by step: `count` of one image, or one of each of `count`.
 
     every_step: evaluate the schedule's network at each step, as the published code does, instead of once.
     """
 
     @torch.inference_mode()
-    def __init__(self, model: CVDM, x: Tensor, sampling: SamplingConfig, *, every_step: bool) -> None:
+    def __init__(
+        self, model: CVDM, x: Tensor, sampling: SamplingConfig, count: int, *, every_step: bool
+    ) -> None:
         self.model, self.sampling, self.every_step = model, sampling, every_step
         device = next(model.parameters()).device
         self.x = x.to(device)
         self.condition = model.condition(self.x)
         self.rng = torch.Generator(device).manual_seed(sampling.seed)
         self.solver, self.index = SOLVERS[sampling.solver], 0
+        self._shape = (count, *x.shape[1:])
         self.state = self._noise()
 
     def _noise(self) -> Tensor:
-        return torch.randn(self.x.shape, generator=self.rng, device=self.x.device)
+        return torch.randn(self._shape, generator=self.rng, device=self.x.device)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -197,14 +199,15 @@ class Walk:
         return self.condition.mean + self.condition.scale * self.state[:, :1]
 
 
-def patches(checkpoint: Checkpoint, crop: ImagePair, own: SamplingConfig) -> tuple[str, bool]:
+def patches(checkpoint: Checkpoint, data: Dataset, own: SamplingConfig) -> tuple[str, bool]:
     """One draw of each of four patches at once."""
+    crop = busiest_crop(read_pair(data.split("test")[0]), 128)
     x = checkpoint.normalisation.scale_of(crop.low).apply(crop.low)
     four = np.stack([x[top : top + 64, left : left + 64] for top in (0, 64) for left in (0, 64)])
     taken = []
     for _ in range(LOOKS):
         begun = time.perf_counter()
-        walk = Walk(checkpoint.model, torch.from_numpy(four[:, None]), own, every_step=False)
+        walk = Walk(checkpoint.model, torch.from_numpy(four[:, None]), own, len(four), every_step=False)
         for _ in range(own.steps):
             walk.step()
         walk.draws()
