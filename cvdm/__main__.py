@@ -68,13 +68,17 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train, or go on with an interrupted training, and write the calibrated checkpoint directory."""
+    """Train, or go on with an interrupted training, and write the calibrated checkpoint directory.
+
+    Started by torchrun, on as many GPUs as there are processes.
+    """
     from cvdm.build import build_checkpoint, golden_input
     from cvdm.checkpoint import save_checkpoint
     from cvdm.dataset import load_dataset
     from cvdm.fine_tuning import read_base
     from cvdm.params import load_recipe
     from cvdm.provenance import git_commit
+    from cvdm.team import join
     from cvdm.training import train as training_steps
     from cvdm.training import training_fingerprint
 
@@ -88,6 +92,11 @@ def train(options: argparse.Namespace) -> None:
     # Another recipe or other data begin anew beside the old state, the same ones continue.
     scratch = options.output.with_name(options.output.name + ".training")
     state = options.state or scratch / f"state-{training_fingerprint(dataset, recipe, base)[:12]}.pt"
+    team = join(options.device)
+    if not team.leads:
+        for _ in training_steps(dataset, recipe, state_path=state, base=base, team=team):
+            pass
+        return
     if options.output.exists():
         raise ConfigError(
             f"nothing yet at {options.output}", "a file or folder", "Choose another -o or remove it."
@@ -99,7 +108,7 @@ def train(options: argparse.Namespace) -> None:
             "Leave --resume out to begin anew, or correct the options.",
         )
     with _bar("train", "step") as progress:
-        for step in training_steps(dataset, recipe, state_path=state, device=options.device, base=base):
+        for step in training_steps(dataset, recipe, state_path=state, base=base, team=team):
             progress(step.step, step.total)
             for told in step.news:
                 tqdm.write(f"step {step.step}: {told}", file=sys.stderr)
@@ -110,7 +119,7 @@ def train(options: argparse.Namespace) -> None:
             state,
             git_commit=git_commit(Path.cwd()),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            device=options.device,
+            device=team.device,
             base=base,
             progress=progress,
         )

@@ -13,6 +13,7 @@ from cvdm.errors import ConfigError
 from cvdm.normalisation import NORMALISATIONS
 
 SCHEDULES = ("pinned", "separable", "linear", "cosine", "log-snr-linear")
+PRECISIONS = ("fp32", "bf16")
 SOLVERS = ("angular-euler", "dpm-solver++", "ancestral")
 
 
@@ -120,13 +121,28 @@ class TrainingConfig:
     """Validations in a row without a better CRPS that end a training; 0 never does."""
     checkpoint_every: int = 200
     """Steps between writes of the resumable training state."""
+    precision: str = "fp32"
+    """Of what the U-Nets compute, one of `PRECISIONS`; weights, losses and schedule are fp32 always."""
+    pieces: int = 1
+    """Parts that a batch is cut into from the start (gradient accumulation); more where memory is short."""
+    recompute: bool = False
+    """Whether activations within a level are computed again for the backward pass instead of kept."""
+    compile: bool = False
+    """Whether the objective is compiled; takes a minute or more, needs a C++ compiler, on a GPU Triton."""
+    deterministic: bool = False
+    """Whether only deterministic algorithms are used; on a CPU training repeats bit for bit without, too."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "patch", "validate_every", "checkpoint_every"):
+        for name in ("steps", "batch", "patch", "validate_every", "checkpoint_every", "pieces"):
             _require_at_least(f"training.{name}", getattr(self, name), 1)
         _require_at_least("training.warmup", self.warmup, 0)
         _require_at_least("training.patience", self.patience, 0)
         _require_seed("training.seed", self.seed)
+        _require_choice("training.precision", self.precision, PRECISIONS)
+        if self.pieces > self.batch:
+            raise ConfigError(
+                f"training.pieces of at most training.batch, {self.batch}", str(self.pieces), "Lower it."
+            )
         for name in ("learning_rate", "clip_norm", "fine_tuning_steps", "fine_tuning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"training.{name} above 0", f"{getattr(self, name)}", "Raise it.")

@@ -16,6 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from cvdm.config import NetworkConfig
 
@@ -26,7 +27,10 @@ RESIDUAL_SHARE = 0.3
 
 
 class UnitConv(nn.Module):
-    """Convolution whose filters are scaled to unit length on use, zero-padded to keep the size."""
+    """Convolution whose filters are scaled to unit length on use, zero-padded to keep the size.
+
+    What its input or output is to be multiplied with comes as `gain`, into the few filters, not many pixels.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -34,9 +38,10 @@ class UnitConv(nn.Module):
         self.stride = stride
         self.padding = kernel // 2 if stride == 1 else 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
         scale = torch.linalg.vector_norm(self.weight, dim=(1, 2, 3), keepdim=True)
-        return functional.conv2d(x, self.weight / (scale + 1e-6), stride=self.stride, padding=self.padding)
+        filters = self.weight * (gain / (scale + 1e-6))
+        return functional.conv2d(x, filters, stride=self.stride, padding=self.padding)
 
 
 class OutputConv(nn.Module):
@@ -67,9 +72,11 @@ class Block(nn.Module):
         self.gain = nn.Parameter(torch.ones(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = self.second(silu(self.first(silu(x)) * self.gain))
         a = RESIDUAL_SHARE
-        return ((1 - a) * x + a * residual) / math.hypot(1 - a, a)
+        length = math.hypot(1 - a, a)
+        h = self.first(functional.silu(x), SILU_GAIN * self.gain.view(-1, 1, 1, 1))
+        residual = self.second(functional.silu(h), SILU_GAIN * a / length)
+        return torch.add(residual, x, alpha=(1 - a) / length)
 
 
 class LocalConvNet(nn.Module):
@@ -91,7 +98,15 @@ class LocalConvNet(nn.Module):
 
 
 class UNet(nn.Module):
-    """Multi-resolution network; inputs (B, inputs, H, W) to (B, outputs, H, W), both at full resolution."""
+    """Multi-resolution network; inputs (B, inputs, H, W) to (B, outputs, H, W), both at full resolution.
+
+    `precision` and `recompute` say how it is evaluated (`cvdm.execution`) and are not part of its state.
+    """
+
+    precision = torch.float32
+    """bfloat16: convolutions and activations by autocast; input, weights and output keep their type."""
+    recompute = False
+    """Whether the backward pass computes the activations within a level again, and only its input is kept."""
 
     def __init__(self, inputs: int, outputs: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -111,17 +126,29 @@ class UNet(nn.Module):
         self.leave = OutputConv(width, outputs * stem**2)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.precision == torch.float32:
+            return self._evaluate(x)
+        with torch.autocast(x.device.type, self.precision):
+            return self._evaluate(x).to(x.dtype)
+
+    def _evaluate(self, x: Tensor) -> Tensor:
         h = self.enter(with_constant(functional.pixel_unshuffle(x, self.stem)))
         skips = []
         for level in range(self.levels):
-            h = self.down[level](h)
+            h = self._through(self.down[level], h)
             if level < self.levels - 1:
                 skips.append(h)
                 h = self.shrink[level](h)
         for level in reversed(range(self.levels - 1)):
-            coarse = functional.interpolate(self.grow[level](h), scale_factor=2, mode="nearest")
-            h = self.up[level]((skips[level] + coarse) / math.sqrt(2))
+            share = 1 / math.sqrt(2)
+            coarse = functional.interpolate(self.grow[level](h, share), scale_factor=2, mode="nearest")
+            h = self._through(self.up[level], torch.add(coarse, skips.pop(), alpha=share))
         return functional.pixel_shuffle(self.leave(silu(h)), self.stem)
+
+    def _through(self, level: nn.Module, h: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(level, h, use_reentrant=False, preserve_rng_state=False)
+        return level(h)
 
     def receptive_radius(self) -> int:
         """Pixels that an output pixel sees on each side, at most (the longest path, plus grid alignment)."""

@@ -33,7 +33,7 @@ from cvdm.storage import content_digest
 
 MOST_PIXELS = 2**36
 """Of one image; the disk is a closer bound."""
-PIXELS_IN_MEMORY = 2**23
+PIXELS_IN_MEMORY = 2**20
 """Up to which an image is restored in memory, where it takes some 100 bytes per pixel."""
 DISK_BYTES = 114
 """Per pixel of the plane that is restored, in files, without its result."""

@@ -39,11 +39,15 @@ class Tiling:
         """The windows along one axis of `length` pixels, a multiple of the stride.
 
         None is longer than a core with both halos. At the image's edges, where there is no halo, that much
-        more goes to the core: an image that is as long as one window is one piece.
+        more goes to the core: an image that is as long as one window is one piece. Cores are as small as
+        their number allows, so that all windows are about as long.
         """
         assert length % self.stride == 0, "pad the image to a multiple of the stride first"
         core = -(-self.tile // self.stride) * self.stride
         halo = -(-(self.margin + self.ramp) // self.stride) * self.stride
+        inner = max(length - 2 * halo, self.stride)
+        count = -(-inner // core)
+        core = -(-inner // (count * self.stride)) * self.stride
         cuts = [0, *range(halo + core, length - halo, core), length]
         for start, stop in pairwise(cuts):
             yield Window(start, stop, max(0, start - halo), min(length, stop + halo))

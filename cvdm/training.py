@@ -6,7 +6,8 @@ not, bit for bit on a CPU with the same number of threads.
 
 What comes out is the moving average of the weights that validated best. Without a better validation for
 `training.patience` times in a row, training ends early. A batch that does not fit into memory is cut into
-halves, whose gradients add up to the same.
+halves, whose gradients add up to the same. Several processes (`cvdm.team`) share each batch, and come to the
+same as one up to rounding.
 """
 
 from __future__ import annotations
@@ -25,15 +26,20 @@ import torch
 from cvdm.config import Recipe, TrainingConfig
 from cvdm.dataset import Dataset, dataset_digest
 from cvdm.errors import TrainingError
+from cvdm.execution import determinism, prepare, require_determinism
 from cvdm.fine_tuning import Base
-from cvdm.gradients import Batch, accumulate_gradient, is_out_of_memory
+from cvdm.gradients import Batch, Objective, add_up, gradient_in_memory
 from cvdm.normalisation import Normalisation, fit_normalisation
 from cvdm.patches import PatchSource, read_pair
-from cvdm.training_state import TrainingState
+from cvdm.team import Team
+from cvdm.training_state import TrainingState, read_own_state
 from cvdm.validation import Validation, Validator
 
 FAR = 30.0
 """Half ranges of the intensity scale beyond which a patch of an image is suspected when training diverges."""
+
+ROUNDING_ONLY = ("checkpoint_every", "pieces", "recompute", "compile", "deterministic")
+"""Parameters of a training on which at most the rounding of its weights depends."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,9 @@ class Step:
     seconds: float
     """Wall time of the step, without validation."""
     pieces: int
-    """Into how many parts the batch was cut, for want of memory."""
+    """Into how many parts each process cut its share of the batch."""
     cut: bool
-    """Whether this step was the first to need so many."""
+    """Whether this step was the first to need so many, for want of memory."""
     validation: Validation | None = None
     """On the steps that validate, and on the last."""
     ended: str | None = None
@@ -79,33 +85,54 @@ def train(
     state_path: Path,
     device: str = "cpu",
     base: Base | None = None,
+    team: Team | None = None,
 ) -> Iterator[Step]:
     """Train on the training fields to `recipe.training.steps`, continuing from `state_path` if it exists.
 
     base: what a fine-tuning starts from (`Recipe.for_fine_tuning` is its recipe); None for random weights.
-    Yields one `Step` per step; the state is on disk before the step that completes it is yielded.
+    team: the processes that train it together, each by a call of its own; None for this one, on `device`.
+    Yields one `Step` per step, to the team's leader alone; the state, which the leader reads and writes, is
+    on disk before the step that completes it is yielded.
     Raises DatasetError when a split is empty, TrainingError when loss, gradient or validation is no longer
-    finite, not even a single patch fits into memory, or the state belongs to another training, StorageError
-    when the state cannot be written.
+    finite, not even a single patch fits into memory, the state belongs to another training, or the machine
+    cannot do what the recipe asks for, StorageError when the state cannot be written.
     """
     dataset.require_splits()
     config = recipe.training
     fingerprint = training_fingerprint(dataset, recipe, base)
-    state = TrainingState(recipe, device, base)
-    if state_path.exists():
-        state.load(state_path, fingerprint)
+    team = team or Team(device)
+    _require_a_patch_each(config, team)
+    if config.deterministic:
+        require_determinism(team.device)
+    state = TrainingState(recipe, team.device, base)
+    earlier = team.told(read_own_state(state_path, fingerprint) if team.leads else None)
+    if earlier is not None:
+        state.take_up(earlier)
     normalisation = training_normalisation(dataset, recipe)
     source = PatchSource(dataset, normalisation, patch=config.patch, batch=config.batch, seed=config.seed)
     validator = Validator(dataset, normalisation, recipe.sampling)
+    objective = prepare(state.model, config, team.device)
     while not _is_finished(state, config):
-        facts = _advance(state, source, config, device)
-        validation = None
-        if state.step == config.steps or state.step % config.validate_every == 0:
-            validation = _validated(state, validator, facts["learning_rate"])
-        if validation is not None or state.step % config.checkpoint_every == 0:
+        with determinism(config.deterministic):
+            facts = _advance(state, source, config, objective, team)
+            validation = None
+            if due := state.step == config.steps or state.step % config.validate_every == 0:
+                validation = _validated(state, validator, facts["learning_rate"], team)
+        if not team.leads:
+            continue
+        if due or state.step % config.checkpoint_every == 0:
             state.save(state_path, fingerprint)
         ended = _why_early(state, config) if _is_finished(state, config) else None
         yield Step(**facts, validation=validation, ended=ended)
+
+
+def _require_a_patch_each(config: TrainingConfig, team: Team) -> None:
+    if config.batch < team.size:
+        raise TrainingError(
+            f"training.batch of at least one patch for each of {team.size} processes",
+            str(config.batch),
+            "Raise it, or start fewer processes.",
+        )
 
 
 def training_normalisation(dataset: Dataset, recipe: Recipe) -> Normalisation:
@@ -116,7 +143,8 @@ def training_normalisation(dataset: Dataset, recipe: Recipe) -> Normalisation:
 def training_fingerprint(dataset: Dataset, recipe: Recipe, base: Base | None = None) -> str:
     """Identity of a training: data, base and everything in the recipe that shapes what comes out of it."""
     content = recipe.as_dict()
-    del content["training"]["checkpoint_every"]
+    for name in ROUNDING_ONLY:
+        del content["training"][name]
     identity = {"data": dataset_digest(dataset), "recipe": content}
     if base is not None:
         identity["base"] = base.digest
@@ -145,25 +173,32 @@ def _why_early(state: TrainingState, config: TrainingConfig) -> str | None:
     )
 
 
-def _validated(state: TrainingState, validator: Validator, rate: float) -> Validation:
-    validation = validator.validate(state.average)
-    if not math.isfinite(validation.crps):
-        scores = {"crps": validation.crps, "psnr": validation.psnr}
+def _validated(state: TrainingState, validator: Validator, rate: float, team: Team) -> Validation | None:
+    """What the leader sees; every process judges by its scores."""
+    validation = validator.validate(state.average) if team.leads else None
+    scores = team.told({} if validation is None else {"crps": validation.crps, "psnr": validation.psnr})
+    if not math.isfinite(scores["crps"]):
         raise diverged("validation", scores, state.step, rate)
-    state.judge(validation.crps)
+    state.judge(scores["crps"])
     return validation
 
 
 def _advance(
-    state: TrainingState, source: PatchSource, config: TrainingConfig, device: str
+    state: TrainingState, source: PatchSource, config: TrainingConfig, objective: Objective, team: Team
 ) -> dict[str, Any]:
     start, pieces = time.perf_counter(), state.pieces
     batch = Batch.drawn(*source.batch_at(state.step), config.seed, state.step)
     rate = learning_rate_at(state.step, config)
-    losses = _gradient(state, batch, config, device)
+    share = batch.part(*team.share(len(batch)))
+    model = state.model
+    losses, needed = gradient_in_memory(
+        model, share, objective, smoothness=config.smoothness, pieces=state.pieces, device=team.device
+    )
+    losses = add_up(model, losses, share=len(share) / len(batch), team=team)
+    state.pieces = team.largest(needed)
     if not math.isfinite(losses["total"]):
         raise diverged("loss", losses, state.step + 1, rate, batch)
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
     if not torch.isfinite(norm):
         raise diverged("gradient", losses, state.step + 1, rate, batch)
     for group in state.optimiser.param_groups:
@@ -181,29 +216,6 @@ def _advance(
         "pieces": state.pieces,
         "cut": state.pieces > pieces,
     }
-
-
-def _gradient(state: TrainingState, batch: Batch, config: TrainingConfig, device: str) -> dict[str, float]:
-    """The terms of the objective, with their gradient in the model; in more pieces where memory is short."""
-    while True:
-        state.optimiser.zero_grad(set_to_none=True)
-        try:
-            return accumulate_gradient(
-                state.model, batch, smoothness=config.smoothness, pieces=state.pieces, device=device
-            )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if state.pieces == len(batch):
-                raise TrainingError(
-                    f"memory for one patch of {config.patch} px on {device}",
-                    " ".join(str(error).split())[:200],
-                    "Lower training.patch or the model's width, or free the device.",
-                ) from error
-        # outside of the handler: the error's frames would hold the memory
-        state.pieces = min(2 * state.pieces, len(batch))
-        if device != "cpu":
-            torch.cuda.empty_cache()
 
 
 def diverged(

@@ -40,8 +40,8 @@ class TrainingState:
         self.average.requires_grad_(False)
         self.optimiser = torch.optim.Adam(self.model.parameters(), betas=ADAM_BETAS)
         self.step = 0
-        self.pieces = 1
-        """Into how many parts a batch is cut, so that it fits into memory."""
+        self.pieces = recipe.training.pieces
+        """Into how many parts a process cuts its share of a batch, so that it fits into memory."""
         self.best: Best | None = None
         self.stale = 0
         """Validations in a row that were no better than the best."""
@@ -84,25 +84,32 @@ class TrainingState:
                 f"room for the training state in {path.parent}", str(error), "Free disk space."
             ) from error
 
-    def load(self, path: Path, fingerprint: str) -> None:
-        """Continue from `path`, which must come from the same data and recipe.
-
-        Raises CheckpointError for a file that cannot be read, TrainingError for one of another training.
-        """
-        content = read_state(path)
-        if content["fingerprint"] != fingerprint:
-            raise TrainingError(
-                f"a training state of the same data and recipe at {path}",
-                "one of another training",
-                "Delete it to start anew, or restore the data and parameters that it came from.",
-            )
+    def take_up(self, content: dict[str, Any]) -> None:
+        """Continue from the content of a state file."""
         self.step = content["step"]
         self.model.load_state_dict(content["model"])
         self.average.load_state_dict(content["average"])
         self.optimiser.load_state_dict(content["optimiser"])
-        self.pieces = content["pieces"]
+        self.pieces = max(self.pieces, content["pieces"])
         self.best = None if content["best"] is None else Best(**content["best"])
         self.stale = content["stale"]
+
+
+def read_own_state(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The content of the file, which must come from the same data and recipe; None where there is none.
+
+    Raises CheckpointError for a file that cannot be read, TrainingError for one of another training.
+    """
+    if not path.exists():
+        return None
+    content = read_state(path)
+    if content["fingerprint"] != fingerprint:
+        raise TrainingError(
+            f"a training state of the same data and recipe at {path}",
+            "one of another training",
+            "Delete it to start anew, or restore the data and parameters that it came from.",
+        )
+    return content
 
 
 def read_state(path: Path) -> dict[str, Any]:

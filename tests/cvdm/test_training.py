@@ -7,7 +7,7 @@ import pytest
 import torch
 from specimens import TINY_RECIPE, make_dataset
 
-from cvdm import gradients, validation
+from cvdm import execution, validation
 from cvdm.config import SCHEDULES, ModelConfig, NetworkConfig, Recipe, ScheduleConfig, TrainingConfig
 from cvdm.dataset import load_dataset
 from cvdm.errors import CheckpointError, DatasetError, TrainingError
@@ -234,7 +234,7 @@ def test_a_batch_in_pieces_has_the_same_gradient(pieces):
     batch, found = Batch.drawn(x, y, 0, 0), []
     for cut in (1, pieces):
         model.zero_grad(set_to_none=True)
-        losses = accumulate_gradient(model, batch, smoothness=1e-3, pieces=cut, device="cpu")
+        losses = accumulate_gradient(model, batch, batch_losses, smoothness=1e-3, pieces=cut, device="cpu")
         found.append((losses, [None if p.grad is None else p.grad.clone() for p in model.parameters()]))
     (whole, gradient), (cut_losses, cut_gradient) = found
     assert cut_losses == pytest.approx(whole, rel=1e-4, abs=1e-6)
@@ -245,7 +245,7 @@ def test_a_batch_in_pieces_has_the_same_gradient(pieces):
 
 def memory_for(monkeypatch, patches: int) -> list[int]:
     """Let the gradient run out of memory for more than so many patches at once; returns what was too much."""
-    real, refused = gradients.batch_losses, []
+    real, refused = execution.batch_losses, []
 
     def bounded(model, x, *rest):
         if len(x) > patches:
@@ -253,7 +253,7 @@ def memory_for(monkeypatch, patches: int) -> list[int]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return real(model, x, *rest)
 
-    monkeypatch.setattr(gradients, "batch_losses", bounded)
+    monkeypatch.setattr(execution, "batch_losses", bounded)
     return refused
 
 
