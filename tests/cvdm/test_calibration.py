@@ -125,7 +125,7 @@ def test_no_interval_is_empty():
     """Where all draws agree exactly, the floor still leaves room for error."""
     flat, busy = np.zeros((8, 8)), np.ones((8, 8))
     floor = floor_from([flat, busy])
-    assert floor == pytest.approx(0.05)
+    assert 0 < floor < 0.1
     calibration = calibrate([CalibrationImage("f", np.full((8, 8), 0.1), flat)], floor)
     lower, upper = calibration.bounds(np.zeros((2, 2)), np.zeros((2, 2)), 100.0)
     assert (upper > lower).all()
