@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cvdm.calibration import CalibrationImage, calibrate
+from cvdm.calibration import CalibrationImage, calibrate, floor_from
 from cvdm.checkpoint import Checkpoint, Record
 from cvdm.config import Recipe, SamplingConfig
-from cvdm.dataset import Dataset, Pair, dataset_digest
+from cvdm.dataset import Dataset, dataset_digest
 from cvdm.field_of_view import FieldOfView, Progress
 from cvdm.fine_tuning import Base
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
-from cvdm.patches import read_pair
+from cvdm.patches import ImagePair, read_pair
 from cvdm.posterior import Moments
 from cvdm.training import training_normalisation
 from cvdm.training_state import read_best
-from cvdm.validation import busiest_crop
+from cvdm.validation import busiest_crop, validation_crops
 
 GOLDEN_EDGE = 96
 
@@ -37,6 +37,9 @@ def build_checkpoint(
 ) -> Checkpoint:
     """Calibrate the best weights of the training at `state_path` on the calibration fields.
 
+    The floor of the interval comes from crops of the validation fields, so that the score is settled before
+    a calibration field is looked at.
+
     created: ISO time; base: what the training started from; progress: called with (done, total) images.
     Raises CheckpointError when the state cannot be read.
     """
@@ -45,17 +48,19 @@ def build_checkpoint(
     model.load_state_dict(best.weights)
     model.to(device=device).eval().requires_grad_(False)
     normalisation = training_normalisation(dataset, recipe)
+    crops = validation_crops(dataset)
+    floor = floor_from([_reconstructed(model, normalisation, crop, recipe.sampling).std for crop in crops])
     pairs = dataset.split("calibration")
     images = []
     for pair in pairs:
-        images.append(_calibration_image(model, normalisation, pair, recipe.sampling))
+        images.append(_reconstructed(model, normalisation, read_pair(pair), recipe.sampling))
         if progress is not None:
             progress(len(images), len(pairs))
     return Checkpoint(
         model=model,
         recipe=recipe,
         normalisation=normalisation,
-        calibration=calibrate(images),
+        calibration=calibrate(images, floor),
         record=Record(
             task=dataset.card.task,
             dataset_digest=dataset_digest(dataset),
@@ -77,11 +82,10 @@ def golden_input(dataset: Dataset) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _calibration_image(
-    model: CVDM, normalisation: Normalisation, pair: Pair, sampling: SamplingConfig
+def _reconstructed(
+    model: CVDM, normalisation: Normalisation, image: ImagePair, sampling: SamplingConfig
 ) -> CalibrationImage:
-    image = read_pair(pair)
     view = FieldOfView(model, normalisation, image.low, sampling)
     mean, std = Moments(view).collect().mean_and_std()
     error = np.abs(image.high - mean) / view.scale.half_range
-    return CalibrationImage(pair.field, error, std / view.scale.half_range)
+    return CalibrationImage(image.field, error, std / view.scale.half_range)

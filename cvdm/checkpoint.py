@@ -90,6 +90,7 @@ class Checkpoint:
             "tile": str(sampling.tile),
             "interval_level": str(self.calibration.level),
             "interval_calibrated": str(self.is_calibrated_for(sampling)).lower(),
+            "interval_guarantee": self.calibration.guarantee(),
         }
 
 

@@ -6,7 +6,8 @@ intensity range (`cvdm.metrics.target_range`), so that fields and tasks compare.
 least-squares intensity fit. For a baseline, which gives one value per pixel and no spread, CRPS is by
 definition its mean absolute error. Two metrics of the model alone are there where they can be measured: the
 resolution against the target (`frc_px`, pixels) on pairs that do not share their noise, and the forward-model
-residual (`residual`, standard deviations of noise) of tasks whose card states the optics.
+residual (`residual`, standard deviations of noise) of tasks whose card states the optics. Interval and spread
+are scored for kinds of pixels, too (`cvdm.stratified`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from dataclasses import field as dataclass_field
 from functools import reduce
 from typing import Any
 
@@ -33,6 +35,7 @@ from cvdm.optics import ForwardModel, forward_residual
 from cvdm.patches import ImagePair, read_pair
 from cvdm.resolution import resolution_against
 from cvdm.schedule import ScheduleExtremes, schedule_extremes
+from cvdm.stratified import Judged, strata_table, stratified
 
 PerField = dict[str, float]
 """Field of view to value."""
@@ -55,6 +58,8 @@ class _Measured:
     """One image: scores by the candidate's and the baselines' names."""
 
     scores: dict[str, Scores]
+    strata: dict[str, Scores]
+    """Of the candidate, by kind of pixels."""
     seconds: float
     """That the candidate took."""
     schedule: ScheduleExtremes
@@ -78,6 +83,8 @@ class Evaluation:
     """Wall time of restoring one megapixel, all draws included."""
     schedule: ScheduleExtremes
     """Of the noise schedule over all pixels of the split."""
+    strata: dict[str, dict[str, PerField]] = dataclass_field(default_factory=dict)
+    """By kind of pixels, then metric; see `cvdm.stratified`."""
 
     def mean(self, metric: str) -> float:
         """The mean over fields of one metric."""
@@ -93,10 +100,8 @@ class Evaluation:
         return {
             "task": self.task,
             "split": self.split,
-            "metrics": {
-                name: {"mean": _plain(_mean(v)), "per_field": {f: _plain(x) for f, x in v.items()}}
-                for name, v in self.metrics.items()
-            },
+            "metrics": _with_means(self.metrics),
+            "strata": {name: _with_means(scores) for name, scores in self.strata.items()},
             "baselines": {
                 name: {metric: _plain(_mean(values)) for metric, values in scores.items()}
                 for name, scores in self.baselines.items()
@@ -142,6 +147,7 @@ def evaluate(
         )
     restorers = fit_baselines(dataset).restorers() if with_baselines else {}
     rows: dict[str, list[tuple[str, Scores]]] = defaultdict(list)
+    strata: dict[str, list[tuple[str, Scores]]] = defaultdict(list)
     pixels, seconds = 0, 0.0
     schedules: list[ScheduleExtremes] = []
     optics = dataset.card.forward_model
@@ -150,6 +156,8 @@ def evaluate(
         measured = _measure(checkpoint, restorers, image, sampling, optics, on_image)
         for name, values in measured.scores.items():
             rows[name].append((image.field, values))
+        for name, values in measured.strata.items():
+            strata[name].append((image.field, values))
         pixels, seconds = pixels + image.low.size, seconds + measured.seconds
         schedules.append(measured.schedule)
         if progress is not None:
@@ -166,6 +174,7 @@ def evaluate(
         seed=sampling.seed,
         seconds_per_megapixel=seconds / pixels * 1e6,
         schedule=reduce(ScheduleExtremes.joined, schedules),
+        strata={name: _per_field(values) for name, values in strata.items()},
     )
 
 
@@ -180,7 +189,7 @@ def summary_table(evaluation: Evaluation) -> str:
         cells = [f"{row['psnr_fit']:11.2f}", f"{row['ssim_fit']:9.4f}", f"{row['crps']:10.5f}"]
         cells.append(f"{row['coverage']:10.3f}" if "coverage" in row else f"{'-':>10}")
         lines.append(f"{name:18}" + "".join(cells))
-    return "\n".join(lines)
+    return "\n".join([*lines, "", strata_table(evaluation.strata)])
 
 
 def _measure(
@@ -198,25 +207,29 @@ def _measure(
     seconds = time.perf_counter() - start
     if on_image is not None:
         on_image(image, view, draws)
-    own = _posterior_scores(checkpoint, view, draws, image)
+    judged = _judged(checkpoint, view, draws, image)
+    own = _posterior_scores(judged, image)
     scores = {CANDIDATE: own | _scores_where_measurable(draws.mean(0), image, optics)}
     points = {name: restore(image.low) for name, restore in restorers.items()}
     for name, point in (points | {"regression-mean": view.regression_mean()}).items():
         scores[name] = _point_scores(point, image) | _crps_of_point(point, image)
-    return _Measured(scores, seconds, schedule_extremes(checkpoint.model.schedule, view.condition.paths))
+    extremes = schedule_extremes(checkpoint.model.schedule, view.condition.paths)
+    return _Measured(scores, stratified(judged), seconds, extremes)
 
 
-def _posterior_scores(
-    checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray, image: ImagePair
-) -> Scores:
+def _judged(checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray, image: ImagePair) -> Judged:
     mean, std = draws.mean(0), draws.std(0)
     lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range)
+    return Judged(mean, std, lower, upper, crps(draws, image.high, antithetic=True), image.high)
+
+
+def _posterior_scores(judged: Judged, image: ImagePair) -> Scores:
     span = target_range(image.high)
-    return _point_scores(mean, image) | {
-        "crps": float(crps(draws, image.high, antithetic=True).mean()) / span,
-        "coverage": coverage(lower, upper, image.high),
-        "width": float((upper - lower).mean()) / span,
-        "ause": ause(std, np.abs(mean - image.high)),
+    return _point_scores(judged.mean, image) | {
+        "crps": float(judged.crps.mean()) / span,
+        "coverage": coverage(judged.lower, judged.upper, image.high),
+        "width": float((judged.upper - judged.lower).mean()) / span,
+        "ause": ause(judged.std, np.abs(judged.mean - image.high)),
     }
 
 
@@ -253,6 +266,13 @@ def _per_field(rows: list[tuple[str, Scores]]) -> dict[str, PerField]:
             if any(name in v for v in values)
         }
         for name in names
+    }
+
+
+def _with_means(scores: Mapping[str, PerField]) -> dict[str, Any]:
+    return {
+        name: {"mean": _plain(_mean(values)), "per_field": {f: _plain(x) for f, x in values.items()}}
+        for name, values in scores.items()
     }
 
 

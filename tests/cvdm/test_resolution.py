@@ -34,6 +34,16 @@ def test_the_resolution_is_the_cut_off_of_what_two_images_share(shape, cutoff):
     assert abs(curve.correlations[curve.frequencies > 1.15 * cutoff].mean()) < 0.05
 
 
+def test_invented_detail_does_not_improve_the_resolution():
+    """Right up to a cut-off and made up or empty beyond it: one resolution, though one looks sharper."""
+    target, cutoff = texture((256, 256)), 0.15
+    low = texture((256, 256), 2)
+    right = low_passed(target, cutoff)
+    invented = right + 3 * (texture((256, 256), 3) - low_passed(texture((256, 256), 3), cutoff))
+    for reconstruction in (right + np.random.default_rng(4).normal(0, 0.1, right.shape), invented):
+        assert 1 / resolution_against(target, reconstruction, low) == pytest.approx(cutoff, abs=0.01)
+
+
 def test_noise_of_known_power_crosses_where_it_should():
     """Of signal power S and noise power N per image FRC = S / (S + N): 1/7 is crossed where N = 6 S."""
     shape, sigma = (512, 512), 2.0

@@ -47,7 +47,10 @@ def registered(project_settings, tiny_checkpoint_dir):
     registry.runs.log_series(run, [(0, {"test/psnr_fit": 37.5, "loss/total": 1.0})])
     registry.runs.finish(run.run_id)
     number = registry.models.register(
-        TASK, run, tiny_checkpoint_dir, {"dataset_digest": "d", "verdict": "promote"}
+        TASK,
+        run,
+        tiny_checkpoint_dir,
+        {"dataset_digest": "d", "verdict": "promote", "interval_guarantee": "two fields' worth"},
     )
     registry.models.set_alias(TASK, "champion", number)
     return project_settings
@@ -174,15 +177,16 @@ def test_a_wrong_call_is_one_document_for_programs(cvdm, project_settings, argum
 
 
 def test_models_are_listed_for_people_and_programs(cvdm, registered):
-    """Version, alias, verdict, test metrics, time and digest; other metrics stay out."""
+    """Version, alias, verdict, test metrics, time, digest, the interval's promise; no other metrics."""
     code, out, _ = cvdm("models", "--task", TASK, "--json")
     (version,) = json.loads(out)["versions"]
     assert code == 0
     assert (version["version"], version["aliases"], version["verdict"]) == (1, ["champion"], "promote")
     assert version["metrics"] == {"psnr_fit": 37.5} and version["dataset_digest"] == "d"
     assert version["created"].endswith("+00:00")
+    assert version["interval_guarantee"] == "two fields' worth"
     _, out, _ = cvdm("models")
-    assert "champion" in out and "37.5" in out
+    assert "champion" in out and "37.5" in out and "interval: two fields' worth" in out
 
 
 def test_an_unknown_task_is_told_from_an_empty_one(cvdm, registered):

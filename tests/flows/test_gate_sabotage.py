@@ -14,7 +14,7 @@ import pytest
 from gate_scores import SOUND
 from specimens import cells, noisy
 
-from cvdm.calibration import CalibrationImage, calibrate
+from cvdm.calibration import CalibrationImage, calibrate, floor_from
 from cvdm.evaluation import Evaluation
 from cvdm.metrics import coverage, crps, fit_intensity, psnr, ssim, target_range
 from cvdm.optics import blur
@@ -47,7 +47,7 @@ def trained(posterior: Posterior, *, seed: int, too_narrow: float = 1.0) -> Eval
     for number, clean in enumerate(images[:CALIBRATION]):
         draws = posterior(clean, rng)
         seen.append(CalibrationImage(f"c{number}", np.abs(clean - draws.mean(0)), draws.std(0)))
-    calibration = calibrate(seen)
+    calibration = calibrate(seen, floor_from([image.std for image in seen]))
     scores: dict[str, dict[str, float]] = {}
     baselines: dict[str, dict[str, dict[str, float]]] = {}
     for number, clean in enumerate(images[CALIBRATION:]):

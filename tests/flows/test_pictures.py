@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from cvdm.patches import ImagePair
 from cvdm.posterior import Reconstruction
 from cvdm.schedule import ScheduleExtremes, build_schedule, schedule_curves
 from cvdm.validation import Panel
-from flows import drawing, pictures, schedule_pictures
+from flows import drawing, pictures, schedule_pictures, strata_picture
 from flows.exhibits import Shown, ring_curves
 
 
@@ -133,9 +134,18 @@ def test_calibration_and_fields():
     opened(pictures.per_field(scores(0.01), None, "fields"))
 
 
+def test_kinds_of_pixels_are_drawn():
+    """A kind that is covered worse moves its dots, and nothing needs all five kinds."""
+    kind = {name: {"f0": 0.9, "f1": 0.8} for name in ("share", "coverage", "width", "mae", "crps", "ause")}
+    even = replace(scores(0.01), strata={"dim": kind, "bright": kind})
+    worse = replace(even, strata={"dim": kind, "bright": kind | {"coverage": {"f0": 0.5, "f1": 0.4}}})
+    one, other = (opened(strata_picture.strata(found, 0.9, "x")) for found in (even, worse))
+    assert one.shape != other.shape or np.abs(one - other).max() > 0
+
+
 def test_no_shared_plotting_state():
     """pyplot, which keeps every figure and is not safe in threads, is never imported by the pictures."""
-    for module in (drawing, pictures, schedule_pictures):
+    for module in (drawing, pictures, schedule_pictures, strata_picture):
         assert "matplotlib.pyplot" not in vars(module)
         assert not any(name == "plt" for name in vars(module))
     assert sys.modules[drawing.__name__].Figure.__module__ == "matplotlib.figure"

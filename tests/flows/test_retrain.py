@@ -136,6 +136,7 @@ def test_a_retraining_ends_with_a_judged_version(story):
     assert tags["verdict"] == story.second.verdict
     assert tags["dataset_digest"] == story.registry.runs.tags(story.second.run_id)["dataset_digest"]
     assert tags["init"] == "scratch"
+    assert tags["interval_guarantee"].startswith("Aims at 90%")
     json.dumps(story.first.as_json(), allow_nan=False)
 
 
@@ -199,7 +200,7 @@ def test_mlflow_shows_losses_scores_pictures_and_data(story):
     assert f"validation-{field}-0000004.png" in files
     (time_map,) = (story.settings.mlruns_dir / "artifacts").rglob(f"{run_id}/**/{field}-0000004.ome.tif")
     assert 0 <= read_image(time_map).pixels.min() < read_image(time_map).pixels.max() <= 1
-    assert {"per-field.png", "calibration.png", "sparsification.png", "frc.png"} <= files
+    assert {"per-field.png", "calibration.png", "sparsification.png", "frc.png", "strata.png"} <= files
     (state,) = (story.settings.mlruns_dir / "artifacts").rglob(f"{run_id}/artifacts/checkpoints/state.pt")
     assert read_state(state)["step"] == 4
     assert story.registry.artifacts.read_json(run_id, "validation/report.json")["ok"]
