@@ -28,7 +28,7 @@ from cvdm.errors import TrainingError
 from cvdm.fine_tuning import Base
 from cvdm.gradients import Batch, accumulate_gradient, is_out_of_memory
 from cvdm.normalisation import Normalisation, fit_normalisation
-from cvdm.patches import PatchSource, read_pair
+from cvdm.patches import PatchSource, read_images
 from cvdm.training_state import TrainingState
 from cvdm.validation import Validation, Validator
 
@@ -89,6 +89,7 @@ def train(
     when the state cannot be written.
     """
     dataset.require_splits()
+    recipe = recipe.seeing(dataset.card.sight)
     config = recipe.training
     fingerprint = training_fingerprint(dataset, recipe, base)
     state = TrainingState(recipe, device, base)
@@ -110,12 +111,13 @@ def train(
 
 def training_normalisation(dataset: Dataset, recipe: Recipe) -> Normalisation:
     """The intensity scale that a training on this dataset uses."""
-    return fit_normalisation(recipe.model.normalisation, (read_pair(p).low for p in dataset.split("train")))
+    images = (image for pair in dataset.split("train") for image in read_images(pair))
+    return fit_normalisation(recipe.model.normalisation, (image.observation.centres for image in images))
 
 
 def training_fingerprint(dataset: Dataset, recipe: Recipe, base: Base | None = None) -> str:
     """Identity of a training: data, base and everything in the recipe that shapes what comes out of it."""
-    content = recipe.as_dict()
+    content = recipe.seeing(dataset.card.sight).as_dict()
     del content["training"]["checkpoint_every"]
     identity = {"data": dataset_digest(dataset), "recipe": content}
     if base is not None:
