@@ -54,8 +54,8 @@ def built(dataset, recipe, state):
 
 
 def test_a_second_channel_teaches_what_the_first_does_not_show(tmp_path):
-    """With dapi and actin training is far better than with actin alone, whose noise hides the target; and what
-    it comes to is a checkpoint that proves itself and beats its baselines."""
+    """Training is far better with dapi and actin than with actin alone, whose noise hides the target; what it
+    comes to is a checkpoint that proves itself and beats its baselines."""
     dataset, recipe, state, both = trained(two_channels(tmp_path / "both"), tmp_path)
     *_, alone = trained(two_channels(tmp_path / "alone", alone=True), tmp_path)
     assert both.psnr > alone.psnr + 3 and both.crps < 0.7 * alone.crps
@@ -159,12 +159,9 @@ def test_every_input_counts(tmp_path):
 def test_results_say_what_they_are(tmp_path):
     """Pixel size by the factor, one set of channels with the restored one's wavelength, extent along z."""
     rng = np.random.default_rng(0)
-    facts = {"PhysicalSizeX": 0.3, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.3, "PhysicalSizeYUnit": "µm"}
-    named = {
-        "Name": ["Actin", "DAPI"],
-        "ExcitationWavelength": [561, 405],
-        "ExcitationWavelengthUnit": ["nm"] * 2,
-    }
+    facts = {f"PhysicalSize{axis}": 0.3 for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    excited = {"ExcitationWavelength": [561, 405], "ExcitationWavelengthUnit": ["nm", "nm"]}
+    described = {"axes": "CYX", "Channel": {"Name": ["Actin", "DAPI"], **excited}, **facts}
     pixels = np.stack([cells(rng, 32), cells(rng, 32)])
     tifffile.imwrite(tmp_path / "in.tif", pixels.astype(np.uint16), ome=True, metadata=described)
     sight = Sight(NAMES, "actin", factor=3)
