@@ -36,8 +36,10 @@ from cvdm.gradients import Batch, accumulate_gradient
 from cvdm.model import CVDM
 from cvdm.networks import UNet, UnitConv
 from cvdm.normalisation import Normalisation
+from cvdm.observation import Observation
 from cvdm.params import load_recipe
 from cvdm.patches import PatchSource
+from cvdm.region import Region
 from cvdm.schedule import SchedulePoint
 from cvdm.training import learning_rate_at, training_normalisation
 from cvdm.training_state import ADAM_BETAS
@@ -91,8 +93,8 @@ class WithAttention(CVDM):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.mean_network = AttentiveUNet(1, 1, config.mean)
-        self.denoiser = AttentiveUNet(6, 1, config.denoiser)
+        self.mean_network = AttentiveUNet(self.inputs, 1, config.mean)
+        self.denoiser = AttentiveUNet(self.inputs + 5, 1, config.denoiser)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -110,10 +112,10 @@ class Unaugmented(PatchSource):
     def _patch(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         captures = self._by_field[self._fields[rng.integers(len(self._fields))]]
         image = captures[rng.integers(len(captures))]
-        top, left = (rng.integers(size - self.patch + 1) for size in image.low.shape)
-        window = np.s_[top : top + self.patch, left : left + self.patch]
-        scale = self.normalisation.scale_of(image.low)
-        return scale.apply(image.low[window]), scale.apply(image.high[window])
+        top, left = (int(rng.integers(size - self.patch + 1)) for size in image.high.shape)
+        region = Region(top, top + self.patch, left, left + self.patch)
+        scales = self.normalisation.scales_of(image.observation.centres)
+        return image.observation.normalised(region, scales), scales[0].apply(image.high[region.slices])[None]
 
 
 class GainJitter(PatchSource):
@@ -250,11 +252,11 @@ def step_time(model: CVDM, recipe: Recipe, device: str) -> float:
 @torch.inference_mode()
 def restoring_time(model: CVDM, recipe: Recipe) -> float:
     """Seconds of the draws of a small image."""
-    pixels = np.zeros((128, 128), np.float32)
+    seen = Observation.of(np.zeros((128, 128), np.float32))
     sampling: SamplingConfig = recipe.sampling
     device = next(model.parameters()).device.type
     return seconds(
-        lambda: list(FieldOfView(model, Normalisation("dataset", -1, 1), pixels, sampling).draws()), device
+        lambda: list(FieldOfView(model, Normalisation("dataset", -1, 1), seen, sampling).draws()), device
     )
 
 

@@ -149,7 +149,7 @@ class Stopwatch:
 @torch.inference_mode()
 def product_draws(checkpoint: Checkpoint, crop: ImagePair, sampling: SamplingConfig) -> np.ndarray:
     """The draws (K, H, W) of a crop in file units, as a reconstruction makes them."""
-    view = FieldOfView(checkpoint.model, checkpoint.normalisation, crop.low, sampling)
+    view = FieldOfView(checkpoint.model, checkpoint.normalisation, crop.observation, sampling)
     return np.stack(list(view.draws()))
 
 

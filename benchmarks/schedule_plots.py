@@ -28,6 +28,7 @@ from cvdm.config import ScheduleConfig
 from cvdm.dataset import load_dataset
 from cvdm.field_of_view import FieldOfView
 from cvdm.model import velocity_between
+from cvdm.observation import Observation
 from cvdm.patches import ImagePair
 from cvdm.schedule import build_schedule, schedule_curves
 
@@ -142,7 +143,8 @@ def error_by_log_snr(checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
     crop = crop_of(checkpoint)
     view = view_of(checkpoint)
     condition = view.condition
-    target = FieldOfView(checkpoint.model, checkpoint.normalisation, crop.high, view.sampling).condition.x
+    seen = Observation.of(crop.high)
+    target = FieldOfView(checkpoint.model, checkpoint.normalisation, seen, view.sampling).condition.x
     z = (target - condition.mean) / condition.scale
     flat = build_schedule(replace(checkpoint.recipe.model.schedule, kind="log-snr-linear"))
     levels, errors = [], []
@@ -192,7 +194,9 @@ def view_of(checkpoint: Checkpoint) -> FieldOfView:
     """That crop under restoration."""
     with torch.inference_mode():
         crop = crop_of(checkpoint)
-        return FieldOfView(checkpoint.model, checkpoint.normalisation, crop.low, checkpoint.recipe.sampling)
+        return FieldOfView(
+            checkpoint.model, checkpoint.normalisation, crop.observation, checkpoint.recipe.sampling
+        )
 
 
 if __name__ == "__main__":

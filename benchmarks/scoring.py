@@ -79,7 +79,7 @@ class Crops:
     def _draws(
         self, model: CVDM, crop: ImagePair, sampling: SamplingConfig
     ) -> tuple[np.ndarray, FieldOfView]:
-        view = FieldOfView(model, self.normalisation, crop.low, sampling)
+        view = FieldOfView(model, self.normalisation, crop.observation, sampling)
         return np.stack(list(view.draws())).astype(np.float64), view
 
     def _spread(self, model: CVDM, crop: ImagePair, sampling: SamplingConfig) -> CalibrationImage:

@@ -33,6 +33,7 @@ from cvdm.field_of_view import FieldOfView
 from cvdm.inspection.focus import measure_focus
 from cvdm.metrics import coverage, crps, target_range
 from cvdm.optics import blur, forward_residual, simulate_widefield
+from cvdm.observation import Observation
 from cvdm.patches import ImagePair, read_pair
 from cvdm.posterior import Estimate, conclude, require_familiar
 from cvdm.probing import Detection, erase, filament, judge, measured_detection, plant, spots
@@ -82,7 +83,7 @@ class Place:
     @torch.inference_mode()
     def _drawn(self, low: np.ndarray) -> tuple[Estimate, np.ndarray]:
         model = self.checkpoint
-        view = FieldOfView(model.model, model.normalisation, low, model.recipe.sampling)
+        view = FieldOfView(model.model, model.normalisation, Observation.of(low), model.recipe.sampling)
         draws = np.stack(list(view.draws()))
         return conclude(model, view, draws), draws
 

@@ -82,13 +82,13 @@ def train(options: argparse.Namespace) -> None:
     from cvdm.training import train as training_steps
     from cvdm.training import training_fingerprint
 
-    recipe = load_recipe(options.params, options.preset)
+    dataset = load_dataset(options.data)
+    recipe = load_recipe(options.params, options.preset).seeing(dataset.card.sight)
     if options.seed is not None:
         recipe = recipe.with_seed(options.seed)
     base = None if options.base is None else read_base(options.base, recipe.model)
     if base is not None:
         recipe = recipe.for_fine_tuning()
-    dataset = load_dataset(options.data)
     # Another recipe or other data begin anew beside the old state, the same ones continue.
     scratch = options.output.with_name(options.output.name + ".training")
     state = options.state or scratch / f"state-{training_fingerprint(dataset, recipe, base)[:12]}.pt"
@@ -225,7 +225,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print one JSON document")
     add("-o", "--output", type=Path, help="also write the JSON document here")
     add = command(reconstruct, _add_device, _add_sampling)
-    add("input", type=Path, metavar="INPUT", help="a 2-D TIFF")
+    add(
+        "input", type=Path, metavar="INPUT", help="an image or a stack, with the channels that the model sees"
+    )
     add("--checkpoint", type=Path, required=True, metavar="DIR")
     add("-o", "--output", type=Path, required=True, metavar="OUTPUT", help="OME-TIFF to write")
     return parser

@@ -2,6 +2,8 @@
 
 The blur's sigma and the number of Richardson-Lucy iterations are chosen once per dataset, by the mean fitted
 PSNR over the train and validation pairs (their central crops), and never see a calibration or test field.
+Of an input of several channels they get the restored one, of a coarser one its interpolation on the target's
+grid, of a stack plane by plane. Richardson-Lucy needs input and target on one grid, so a factor has none.
 The regression mean, which needs a trained model, is added by cvdm/evaluation.py.
 """
 
@@ -14,9 +16,9 @@ from typing import TypeVar
 import numpy as np
 
 from cvdm.dataset import Dataset
-from cvdm.images import read_image
 from cvdm.metrics import fit_intensity, psnr, target_range
 from cvdm.optics import blur, richardson_lucy
+from cvdm.patches import read_images
 
 Restorer = Callable[[np.ndarray], np.ndarray]
 """From an image (H, W) to its restoration (H, W) float32, both in the input's units."""
@@ -57,8 +59,9 @@ def fit_baselines(dataset: Dataset) -> Baselines:
     """
     dataset.require_splits("train")
     pairs = [
-        (_centre(read_image(pair.low).pixels), _centre(read_image(pair.high).pixels))
+        (_centre(image.low), _centre(image.high))
         for pair in (*dataset.split("train"), *dataset.split("validation"))
+        for image in read_images(pair)
     ]
     sigma = _best(SIGMAS, gaussian_blur, pairs)
     model = dataset.card.forward_model

@@ -15,7 +15,7 @@ from cvdm.field_of_view import FieldOfView, Progress
 from cvdm.fine_tuning import Base
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
-from cvdm.patches import ImagePair, read_pair
+from cvdm.patches import ImagePair, read_images, read_pair
 from cvdm.posterior import Moments
 from cvdm.training import training_normalisation
 from cvdm.training_state import read_best
@@ -43,6 +43,7 @@ def build_checkpoint(
     created: ISO time; base: what the training started from; progress: called with (done, total) images.
     Raises CheckpointError when the state cannot be read.
     """
+    recipe = recipe.seeing(dataset.card.sight)
     best = read_best(state_path)
     model = CVDM(recipe.model)
     model.load_state_dict(best.weights)
@@ -52,10 +53,12 @@ def build_checkpoint(
     floor = floor_from([_reconstructed(model, normalisation, crop, recipe.sampling).std for crop in crops])
     pairs = dataset.split("calibration")
     images = []
-    for pair in pairs:
-        images.append(_reconstructed(model, normalisation, read_pair(pair), recipe.sampling))
+    for done, pair in enumerate(pairs, start=1):
+        images += [
+            _reconstructed(model, normalisation, image, recipe.sampling) for image in read_images(pair)
+        ]
         if progress is not None:
-            progress(len(images), len(pairs))
+            progress(done, len(pairs))
     return Checkpoint(
         model=model,
         recipe=recipe,
@@ -77,15 +80,18 @@ def build_checkpoint(
 
 
 def golden_input(dataset: Dataset) -> np.ndarray:
-    """A small observation (H, W) from the validation fields, in file units."""
-    return busiest_crop(read_pair(dataset.split("validation")[0]), GOLDEN_EDGE).low
+    """A small input from the validation fields, in file units: (H, W), or (C, H, W) of several channels."""
+    seen = busiest_crop(read_pair(dataset.split("validation")[0]), GOLDEN_EDGE).observation
+    sight = dataset.card.sight
+    planes = [np.asarray(seen.centres[sight.order.index(number)]) for number in range(sight.channel_count)]
+    return np.stack(planes) if sight.channels else planes[0]
 
 
 @torch.inference_mode()
 def _reconstructed(
     model: CVDM, normalisation: Normalisation, image: ImagePair, sampling: SamplingConfig
 ) -> CalibrationImage:
-    view = FieldOfView(model, normalisation, image.low, sampling)
+    view = FieldOfView(model, normalisation, image.observation, sampling)
     mean, std = Moments(view).collect().mean_and_std()
     error = np.abs(image.high - mean) / view.scale.half_range
     return CalibrationImage(image.field, error, std / view.scale.half_range)

@@ -15,9 +15,10 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
-from cvdm.errors import DatasetError
+from cvdm.errors import ConfigError, DatasetError
 from cvdm.ledger import joined, load_ledger
 from cvdm.optics import ForwardModel
+from cvdm.sight import PLAIN, Sight
 
 SPLITS = ("train", "validation", "calibration", "test")
 INPUTS = ("measured", "simulated")
@@ -60,11 +61,15 @@ class Card:
     structure:          what is imaged.
     modality:           how, e.g. "confocal".
     licence, citation:  terms and source of the images.
-    pixel_size_um:      side of a pixel in the sample.
+    pixel_size_um:      side of a pixel of the input in the sample.
     numerical_aperture: of the objective.
     wavelength_nm:      of the excitation.
-    channel:            name of the channel, as files may state it.
-    forward_model:      how inputs arise from targets, where that is known.
+    channel:            name of the channel that is restored, as files may state it.
+    channels:           names of all channels of an input in their order, where there are several.
+    factor:             how many pixels of the target lie along a side of one pixel of the input.
+    context:            how many neighbouring planes on each side a plane is seen with; pairs are stacks then.
+    context_axis:       along which they are neighbours, "Z" or "T".
+    forward_model:      how inputs arise from targets of the same grid, where that is known.
     overlapping:        groups of fields that show parts of the same scene; each goes to one split as a whole.
     validation:         thresholds of the data gate that differ for this task; whoever validates checks them.
     """
@@ -81,6 +86,10 @@ class Card:
     numerical_aperture: float | None = None
     wavelength_nm: float | None = None
     channel: str | None = None
+    channels: tuple[str, ...] = ()
+    factor: int = 1
+    context: int = 0
+    context_axis: str = "Z"
     forward_model: ForwardModel | None = None
     overlapping: tuple[tuple[str, ...], ...] = ()
     validation: Mapping[str, Any] = field(default_factory=dict)
@@ -98,6 +107,7 @@ class Card:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise DatasetError(f"{name} above 0, or null", f"{value}", "Correct the card.")
+        self._check_sight()
         listed = [field for group in self.overlapping for field in group]
         if len(listed) != len(set(listed)) or any(len(group) < 2 for group in self.overlapping):
             raise DatasetError(
@@ -116,6 +126,30 @@ class Card:
                 "a name_pattern with a group (?P<field>...)",
                 f"'{self.name_pattern}'",
                 "Mark the part of a name that tells its field of view.",
+            )
+
+    @property
+    def sight(self) -> Sight:
+        """What a model of this task sees of a field of view."""
+        restored = self.channel if self.channels else None
+        return Sight(self.channels, restored, self.context, self.context_axis, self.factor)
+
+    def _check_sight(self) -> None:
+        try:
+            sight = self.sight
+        except ConfigError as error:
+            raise DatasetError(error.expected, error.actual, f"{error.remedy} It is in the card.") from error
+        if sight.factor > 1 and self.forward_model is not None:
+            raise DatasetError(
+                "no forward_model with a factor above 1: it links images of one grid",
+                f"one with factor: {self.factor}",
+                "Leave it out; Richardson-Lucy and the residual are not defined then.",
+            )
+        if self.inputs == "simulated" and sight != PLAIN:
+            raise DatasetError(
+                "inputs: measured where an input has channels, context or a factor",
+                "inputs: simulated",
+                "Simulate such inputs elsewhere; the forward model makes single planes.",
             )
 
 
@@ -167,6 +201,10 @@ def _value(value: Any, hint: Any, where: str) -> Any:
         if not (isinstance(value, list) and all(isinstance(group, list) for group in value)):
             raise DatasetError(f"{where} to be a list of lists of fields", f"{value!r}", "Correct the card.")
         return tuple(tuple(str(field) for field in group) for group in value)
+    if where == f"{CARD_NAME}: channels":
+        if not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+            raise DatasetError(f"{where} to be a list of names", f"{value!r}", "Correct the card.")
+        return tuple(value)
     if where == f"{CARD_NAME}: validation":
         if not isinstance(value, Mapping):
             raise DatasetError(f"{where} to hold `threshold: value` lines", f"{value!r}", "Correct the card.")

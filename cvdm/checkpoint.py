@@ -2,7 +2,7 @@
 
     weights.pt          plain state dict, loaded without unpickling code
     model.json          recipe, normalisation, calibration, record, SHA-256 of every other file
-    golden/input.tif    a small observation
+    golden/input.tif    a small input, with all its channels; its own neighbour for a model with context
     golden/mean.tif     what the model made of it when it was written
     golden/std.tif
     golden/golden.json  the sampling settings of that replay
@@ -28,12 +28,16 @@ import torch
 from cvdm.calibration import Calibration
 from cvdm.config import Recipe, SamplingConfig
 from cvdm.errors import CheckpointError, CvdmError, StorageError
-from cvdm.images import read_image, write_tiff
+from cvdm.images import read_image, write_ome_tiff, write_tiff
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
+from cvdm.observation import Observation
 from cvdm.optics import ForwardModel
 from cvdm.params import from_mapping
+from cvdm.places import read_observation
 from cvdm.posterior import reconstruct
+from cvdm.reading import Metadata
+from cvdm.sight import Sight
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.pt", "model.json"
@@ -72,6 +76,11 @@ class Checkpoint:
     calibration: Calibration
     record: Record
 
+    @property
+    def sight(self) -> Sight:
+        """What the model sees of a field of view."""
+        return self.recipe.model.sight
+
     def is_calibrated_for(self, sampling: SamplingConfig) -> bool:
         """Whether the bounds' coverage was fitted for these draws: it holds for one K, N and solver only."""
         own = self.recipe.sampling
@@ -95,7 +104,8 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint, golden_input: np.ndarray) -> None:
-    """Write the directory, all or nothing; golden_input is a small observation (H, W) in file units.
+    """Write the directory, all or nothing; golden_input is a small input in file units,
+    (H, W), or (C, H, W) of several channels.
 
     Raises StorageError when it cannot be written, CheckpointError when the directory exists already.
     """
@@ -148,7 +158,9 @@ def verify_golden(directory: Path, checkpoint: Checkpoint) -> None:
     golden = directory / "golden"
     settings = json.loads((golden / "golden.json").read_text(encoding="utf-8"))
     sampling = from_mapping(SamplingConfig, settings["sampling"], "golden.sampling")
-    replay = reconstruct(checkpoint, read_image(golden / "input.tif").pixels, sampling=sampling)
+    replay = reconstruct(
+        checkpoint, read_observation(golden / "input.tif", checkpoint.sight), sampling=sampling
+    )
     for name, actual in (("mean", replay.mean), ("std", replay.std)):
         expected = read_image(golden / f"{name}.tif").pixels
         difference = float(np.abs(actual - expected).max())
@@ -192,13 +204,19 @@ def _write_golden(golden: Path, checkpoint: Checkpoint, golden_input: np.ndarray
     pixels = golden_input.astype(np.float32)
     # the model's own solver: a service draws with that, whatever else it is asked for
     sampling = replace(GOLDEN_SAMPLING, solver=checkpoint.recipe.sampling.solver)
-    result = reconstruct(checkpoint, pixels, sampling=sampling)
-    for name, array in (("input", pixels), ("mean", result.mean), ("std", result.std)):
+    observation = Observation.of(pixels, checkpoint.sight)
+    result = reconstruct(checkpoint, observation, sampling=sampling)
+    if checkpoint.sight.channels:
+        named = dict(zip(checkpoint.sight.channels, pixels, strict=True))
+        write_ome_tiff(golden / "input.tif", [named], metadata=Metadata(), annotations={})
+    else:
+        write_tiff(golden / "input.tif", pixels)
+    for name, array in (("mean", result.mean), ("std", result.std)):
         write_tiff(golden / f"{name}.tif", array)
     settings = {
         "sampling": asdict(sampling),
         "tolerance": GOLDEN_TOLERANCE,
-        "intensity_range": 2 * checkpoint.normalisation.scale_of(pixels).half_range,
+        "intensity_range": 2 * checkpoint.normalisation.scale_of(observation.centres[0]).half_range,
     }
     (golden / "golden.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from cvdm.errors import ConfigError
 from cvdm.normalisation import NORMALISATIONS
+from cvdm.sight import Sight
 
 SCHEDULES = ("pinned", "separable", "linear", "cosine", "log-snr-linear")
 PRECISIONS = ("fp32", "bf16")
@@ -80,6 +81,8 @@ class ModelConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     normalisation: str = "dataset"
     """Where the intensity scale comes from, one of `NORMALISATIONS`; see `cvdm.normalisation`."""
+    sight: Sight = field(default_factory=Sight)
+    """What the model sees of a field of view; the dataset's card says it (`Recipe.seeing`)."""
 
     def __post_init__(self) -> None:
         _require_choice("model.normalisation", self.normalisation, NORMALISATIONS)
@@ -205,6 +208,10 @@ class Recipe:
         steps = max(1, round(own.steps * own.fine_tuning_steps))
         rate = own.learning_rate * own.fine_tuning_rate
         return replace(self, training=replace(own, steps=steps, learning_rate=rate))
+
+    def seeing(self, sight: Sight) -> Recipe:
+        """The same recipe for a model that sees this."""
+        return replace(self, model=replace(self.model, sight=sight))
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe with another training seed."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from cvdm.card import CARD_NAME, SPLITS, Card, Split, load_card
 from cvdm.errors import DatasetError
 from cvdm.ledger import LEDGER_NAME, load_ledger
+from cvdm.sight import PLAIN, Sight
 
 __all__ = [
     "SPLITS",
@@ -51,6 +52,8 @@ class Pair:
     session: str | None
     low: Path
     high: Path
+    sight: Sight = PLAIN
+    """What of the input is seen, and on which grid, as the card says."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ def _pair(name: str, card: Card, low: Path, high: Path, sessions: Mapping[str, s
             "Rename the file in low/ and high/, or correct the pattern.",
         )
     session = sessions.get(name, match.groupdict().get("session"))
-    return Pair(name, match["field"], session, low, high)
+    return Pair(name, match["field"], session, low, high, card.sight)
 
 
 def _some(names: list[str]) -> str:

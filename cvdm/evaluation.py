@@ -32,7 +32,7 @@ from cvdm.errors import CheckpointError, DatasetError
 from cvdm.field_of_view import FieldOfView, Progress
 from cvdm.metrics import ause, coverage, crps, fit_intensity, mae, nrmse, psnr, ssim, target_range
 from cvdm.optics import ForwardModel, forward_residual
-from cvdm.patches import ImagePair, read_pair
+from cvdm.patches import ImagePair, read_images
 from cvdm.resolution import resolution_against
 from cvdm.schedule import ScheduleExtremes, schedule_extremes
 from cvdm.stratified import Judged, strata_table, stratified
@@ -131,13 +131,19 @@ def evaluate(
 
     with_baselines: False where the same dataset's are known. progress: called with (done, total) images.
     on_image: called with each image, so that who wants to show some need not restore them again.
-    Raises CheckpointError for a model of another task, DatasetError when the split is empty.
+    Raises CheckpointError for a model of another task or sight, DatasetError when the split is empty.
     """
     if checkpoint.record.task != dataset.card.task:
         raise CheckpointError(
             f"a model of {dataset.card.task}, the task of {dataset.root}",
             f"one of {checkpoint.record.task}",
             "Choose the checkpoint and the data of one task.",
+        )
+    if checkpoint.sight != dataset.card.sight:
+        raise CheckpointError(
+            f"a model that sees what the card of {dataset.root} states: {dataset.card.sight}",
+            f"one of {checkpoint.sight}",
+            "Give data of other channels, context or factor a task of their own.",
         )
     sampling = sampling or checkpoint.recipe.sampling
     pairs = dataset.split(split)
@@ -152,14 +158,14 @@ def evaluate(
     schedules: list[ScheduleExtremes] = []
     optics = dataset.card.forward_model
     for done, pair in enumerate(pairs, start=1):
-        image = read_pair(pair)
-        measured = _measure(checkpoint, restorers, image, sampling, optics, on_image)
-        for name, values in measured.scores.items():
-            rows[name].append((image.field, values))
-        for name, values in measured.strata.items():
-            strata[name].append((image.field, values))
-        pixels, seconds = pixels + image.low.size, seconds + measured.seconds
-        schedules.append(measured.schedule)
+        for image in read_images(pair):
+            measured = _measure(checkpoint, restorers, image, sampling, optics, on_image)
+            for name, values in measured.scores.items():
+                rows[name].append((image.field, values))
+            for name, values in measured.strata.items():
+                strata[name].append((image.field, values))
+            pixels, seconds = pixels + image.high.size, seconds + measured.seconds
+            schedules.append(measured.schedule)
         if progress is not None:
             progress(done, len(pairs))
     per_field = {name: _per_field(values) for name, values in rows.items()}
@@ -202,7 +208,7 @@ def _measure(
 ) -> _Measured:
     """Candidate and every baseline on one image."""
     start = time.perf_counter()
-    view = FieldOfView(checkpoint.model, checkpoint.normalisation, image.low, sampling)
+    view = FieldOfView(checkpoint.model, checkpoint.normalisation, image.observation, sampling)
     draws = np.stack(list(view.draws()))
     seconds = time.perf_counter() - start
     if on_image is not None:

@@ -5,6 +5,9 @@ tiles, at every step, so tiles never drift apart and a result does not depend on
 in a workspace (`cvdm.planes`), of which a strip of tiles at a time is in use: in memory for an image that
 fits, in files for one that does not. The image gets a border of its own reflection, up to a multiple of the
 networks' stride, which no result shows.
+
+What is conditioned on is a `cvdm.observation`; all that is said here of an image, its size, tiles and noise,
+is on the grid of that observation, which is the result's.
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ from torch import Tensor
 from cvdm.config import SamplingConfig
 from cvdm.model import CVDM, Condition, signal_from_velocity
 from cvdm.noise import gaussian_field
-from cvdm.normalisation import Normalisation, Pixels
+from cvdm.normalisation import Normalisation
+from cvdm.observation import Observation
 from cvdm.planes import Memory, Planes, Position, Workspace
-from cvdm.region import Region
+from cvdm.region import Region, mirrored
 from cvdm.sampler import SOLVERS, Step
 from cvdm.schedule import SchedulePoint
 from cvdm.tiling import Tiling, evaluate_tiles, exact_tiling, fast_tiling
@@ -66,19 +70,20 @@ class FieldOfView:
         self,
         model: CVDM,
         normalisation: Normalisation,
-        pixels: Pixels,
+        observation: Observation,
         sampling: SamplingConfig,
         *,
         workspace: Workspace | None = None,
         progress: Progress | None = None,
     ) -> None:
-        height, width = pixels.shape
         self.model = model
-        self.shape = (height, width)
-        self.scale = normalisation.scale_of(pixels)
+        self.observation = observation
+        self.shape = observation.shape
+        self.scales = normalisation.scales_of(observation.centres)
+        self.scale = self.scales[0]
         self.sampling = sampling
         self.tiling = _tiling(model, sampling)
-        self.pixels = pixels
+        self.pixels = observation.restored
         self._padded = _padded(self.shape, model.stride)
         self.batches = _batches(sampling.samples, self._padded)
         self._device = next(model.parameters()).device
@@ -86,7 +91,7 @@ class FieldOfView:
         self._progress = progress
         self._total = evaluations(model, self.shape, sampling)
         self._evaluated = self._evaluated_before()
-        self._condition = self._planes("condition", 1, 3 + model.schedule.path_channels)
+        self._condition = self._planes("condition", 1, model.inputs + 2 + model.schedule.path_channels)
         self._see()
 
     def drawn(self) -> Iterator[Drawn]:
@@ -215,20 +220,22 @@ class FieldOfView:
         return self.workspace.planes(name, (batch, channels, *self._padded))
 
     def _observed(self, region: Region) -> Tensor:
-        """x (1, 1, h, w) of a region of the image and its border."""
+        """x (1, C, h, w) of a region of the image and its border."""
         height, width = self.shape
-        rows, columns = (
-            _mirrored(region.top, region.bottom, height),
-            _mirrored(region.left, region.right, width),
-        )
-        top, left = rows.min(), columns.min()
-        window = np.asarray(self.pixels[top : rows.max() + 1, left : columns.max() + 1])
-        x = self.scale.apply(window[np.ix_(rows - top, columns - left)])
-        return torch.from_numpy(x).to(self._device)[None, None]
+        rows = mirrored(np.arange(region.top, region.bottom) - BORDER, height)
+        columns = mirrored(np.arange(region.left, region.right) - BORDER, width)
+        top, left = int(rows.min()), int(columns.min())
+        window = Region(top, int(rows.max()) + 1, left, int(columns.max()) + 1)
+        x = self.observation.normalised(window, self.scales)
+        inside = np.ix_(np.arange(len(x)), rows - top, columns - left)
+        return torch.from_numpy(x[inside]).to(self._device)[None]
 
     def _condition_of(self, region: Region) -> Condition:
         values = self._condition.read(region).to(self._device)
-        return Condition(values[:, :1], values[:, 1:2], values[:, 2:3], values[:, 3:])
+        x, mean, scale, paths = torch.tensor_split(
+            values, (self.model.inputs, self.model.inputs + 1, self.model.inputs + 2), dim=1
+        )
+        return Condition(x, mean, scale, paths)
 
     def _noise(self, draws: range, step: int, region: Region) -> Tensor:
         fields = (
@@ -283,7 +290,8 @@ def working_bytes(model: CVDM, features: int, shape: tuple[int, int], sampling: 
     tiling = _tiling(model, sampling)
     rows, columns = (max(one.last - one.first for one in tiling.windows(length)) for length in padded)
     draws = max(len(batch) for batch in _batches(sampling.samples, padded))
-    return rows * columns * draws * features * EVALUATION_BYTES + rows * padded[1] * STRIP_BYTES
+    strip = STRIP_BYTES + 4 * (model.inputs - 1)
+    return rows * columns * draws * features * EVALUATION_BYTES + rows * padded[1] * strip
 
 
 def _tiling(model: CVDM, sampling: SamplingConfig) -> Tiling:
@@ -302,12 +310,6 @@ def _padded(shape: tuple[int, int], stride: int) -> tuple[int, int]:
     """With the border, and what is missing to a multiple of the stride."""
     height, width = (length + 2 * BORDER + -(length + 2 * BORDER) % stride for length in shape)
     return height, width
-
-
-def _mirrored(first: int, last: int, length: int) -> np.ndarray:
-    """Which of `length` pixels the positions [first, last) show, from the border's first one on."""
-    positions = (np.arange(first, last) - BORDER) % (2 * length)
-    return np.minimum(positions, 2 * length - 1 - positions)
 
 
 def _plain(values: Tensor) -> np.ndarray:

@@ -26,7 +26,7 @@ Objective = Callable[[CVDM, Tensor, Tensor, Tensor, Tensor], Losses]
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from, on the CPU: x, y, eps (B, 1, H, W) and times t (B, 1, 1, 1)."""
+    """What one step learns from, on the CPU: x (B, C, H, W), y and eps (B, 1, H, W), times t (B, 1, 1, 1)."""
 
     x: Tensor
     y: Tensor
@@ -37,7 +37,7 @@ class Batch:
     def drawn(cls, x: Tensor, y: Tensor, seed: int, step: int) -> Batch:
         """Observations and targets with the times and the noise of a step."""
         rng = step_generator(seed, step)
-        return cls(x, y, diffusion_times(len(x), rng), torch.randn(x.shape, generator=rng))
+        return cls(x, y, diffusion_times(len(x), rng), torch.randn(y.shape, generator=rng))
 
     def __len__(self) -> int:
         return len(self.x)

@@ -49,7 +49,7 @@ class Losses:
 
 
 def batch_losses(model: CVDM, x: Tensor, y: Tensor, t: Tensor, eps: Tensor) -> Losses:
-    """The terms at observations x, targets y, noise eps, each (B, 1, H, W), and times t (B, 1, 1, 1)."""
+    """The terms at x (B, C, H, W), targets y and noise eps (B, 1, H, W), and times t (B, 1, 1, 1)."""
     condition = model.condition(x)
     residual = (y - condition.mean).detach()
     z = residual / condition.scale.detach()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cvdm.dataset import SPLITS, Dataset, dataset_digest
-from cvdm.patches import read_pair
+from cvdm.patches import read_images
 from cvdm.storage import replacing
 
 
@@ -15,7 +15,7 @@ def write_manifest(dataset: Dataset, path: Path) -> dict[str, Any]:
     """Read every pair, write the manifest and return it. Raises DatasetError, ImageError."""
     dataset.require_splits()
     for pair in dataset.pairs:
-        read_pair(pair)
+        read_images(pair)
     manifest = {
         "task": dataset.card.task,
         "digest": dataset_digest(dataset),

@@ -8,7 +8,8 @@
                 from which z_hat and eps_hat follow exactly; unlike eps alone, it needs no division by the
                 signal's share where the signal is nearly gone, which is where sampling starts
 
-The model works in normalised intensities and knows nothing of files, tiles or units.
+x has as many channels as the model sees planes (`cvdm.sight`); the first is the one that is restored, which
+mu(x) departs from. The model works in normalised intensities and knows nothing of files, tiles or units.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Condition:
     """What the diffusion of one batch is conditioned on; computed once, used at every step."""
 
     x: Tensor
-    """(B, 1, H, W), the observation, normalised."""
+    """(B, C, H, W), the observation, normalised; the plane that is restored first."""
     mean: Tensor
     """(B, 1, H, W), the regression mean mu(x)."""
     scale: Tensor
@@ -44,8 +45,8 @@ class Condition:
 
     @property
     def features(self) -> Tensor:
-        """(B, 4, H, W), the denoiser's view of the condition; no gradient flows back through it."""
-        deviation = torch.tanh((self.x - self.mean) / (4 * self.scale)) * 2
+        """(B, C + 3, H, W), the denoiser's view of the condition; no gradient flows back through it."""
+        deviation = torch.tanh((self.x[:, :1] - self.mean) / (4 * self.scale)) * 2
         return torch.cat([self.x, self.mean, deviation, torch.log(self.scale) / 2 + 1], dim=1).detach()
 
 
@@ -54,17 +55,18 @@ class CVDM(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.mean_network = UNet(1, 1, config.mean)
-        self.scale_network = LocalConvNet(2, 1, SCALE_WIDTH)
-        self.denoiser = UNet(6, 1, config.denoiser)
-        self.schedule = build_schedule(config.schedule)
+        self.inputs = config.sight.inputs
+        self.mean_network = UNet(self.inputs, 1, config.mean)
+        self.scale_network = LocalConvNet(self.inputs + 1, 1, SCALE_WIDTH)
+        self.denoiser = UNet(self.inputs + 5, 1, config.denoiser)
+        self.schedule = build_schedule(config.schedule, self.inputs)
         self.stride = config.stride
         # Makes convolutions on a CPU 1.5 times faster. torch's own stubs do not know the argument.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def condition(self, x: Tensor) -> Condition:
-        """Everything that depends on the observation x (B, 1, H, W) alone."""
-        mean = x + self.mean_network(x)
+        """Everything that depends on the observation x (B, C, H, W) alone."""
+        mean = x[:, :1] + self.mean_network(x)
         log_scale = self.scale_network(torch.cat([x, mean.detach()], dim=1)) - 2
         return Condition(x, mean, torch.exp(log_scale.clamp(*LOG_SCALE_RANGE)), self.schedule.paths(x))
 

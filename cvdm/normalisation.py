@@ -4,14 +4,16 @@
 between brightness and noise level, so it is right where exposure and detector stay the same.
 `image`: the same percentiles taken from each image. It serves images of any exposure or bit depth.
 
-Inputs and targets share the map of the input, so a reconstruction comes back in the input's units.
+Inputs and targets share the map of the input, so a reconstruction comes back in the input's units. Of an
+input of several channels each has a map of its own, and the target shares that of the restored one. What is
+looked at are the pixels of the input, before they are brought to another grid.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -52,7 +54,7 @@ class IntensityScale:
 
         The larger one of its low and its high percentile, so that a few hot pixels do not count.
         """
-        return float(max(abs((value - self.centre) / self.half_range) for value in _percentiles([pixels])))
+        return float(max(abs((value - self.centre) / self.half_range) for value in _range(sampled(pixels))))
 
     def invert(self, values: np.ndarray) -> np.ndarray:
         """Network units to file units, float32."""
@@ -69,6 +71,8 @@ class Normalisation:
     """Value of the training inputs' low percentile, in file units; maps to -1 when kind is `dataset`."""
     high: float
     """Value of the training inputs' high percentile; maps to +1 when kind is `dataset`."""
+    others: tuple[Normalisation, ...] = ()
+    """Of further channels; the above is that of the restored one."""
 
     def __post_init__(self) -> None:
         if self.kind not in NORMALISATIONS:
@@ -76,17 +80,27 @@ class Normalisation:
                 f"a normalisation of kind {' or '.join(NORMALISATIONS)}", f"'{self.kind}'", "Correct it."
             )
 
+    @property
+    def channels(self) -> tuple[Normalisation, ...]:
+        """Of each channel, the restored one first."""
+        return (replace(self, others=()), *self.others)
+
+    def scales_of(self, centres: Sequence[Pixels]) -> tuple[IntensityScale, ...]:
+        """The scale of each channel of an input, the restored one first."""
+        return tuple(own.scale_of(pixels) for own, pixels in zip(self.channels, centres, strict=True))
+
     def scale_of(self, pixels: Pixels) -> IntensityScale:
-        """The scale for one input image (H, W), in file units."""
-        low, high = (self.low, self.high) if self.kind == "dataset" else _percentiles([pixels])
+        """The scale for the restored channel (H, W) of one input, in file units."""
+        low, high = (self.low, self.high) if self.kind == "dataset" else _range(sampled(pixels))
         half_range = (high - low) / 2
         return IntensityScale((high + low) / 2, half_range if half_range > 0 else 1.0)
 
 
-def fit_normalisation(kind: str, inputs: Iterable[Pixels]) -> Normalisation:
-    """The normalisation of a training set, from its input images."""
-    low, high = _percentiles(inputs)
-    return Normalisation(kind, low, high)
+def fit_normalisation(kind: str, inputs: Iterable[Sequence[Pixels]]) -> Normalisation:
+    """The normalisation of a training set, from the channels of its input images, the restored one first."""
+    by_channel = zip(*([sampled(pixels).ravel() for pixels in channels] for channels in inputs), strict=True)
+    restored, *others = (Normalisation(kind, *_range(np.concatenate(channel))) for channel in by_channel)
+    return replace(restored, others=tuple(others))
 
 
 def sampled(pixels: Pixels) -> np.ndarray:
@@ -96,7 +110,7 @@ def sampled(pixels: Pixels) -> np.ndarray:
     return np.asarray(pixels[::step, ::step])
 
 
-def _percentiles(images: Iterable[Pixels]) -> tuple[float, float]:
-    values = np.concatenate([sampled(image).ravel() for image in images])
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Low and high percentile."""
     low, high = np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE])
     return float(low), float(high)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -69,6 +69,10 @@ def load_section(params: Path, section: str) -> Mapping[str, Any]:
 def _converted(value: Any, kind: type, where: str) -> Any:
     if value is None and type(None) in get_args(kind):
         return None
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"'{where}' to be a list", f"{value!r}", "Write [first, second].")
+        return tuple(_converted(one, get_args(kind)[0], f"{where}.{at}") for at, one in enumerate(value))
     for one in (kind, *get_args(kind)):
         if hasattr(one, "__dataclass_fields__"):
             return from_mapping(one, value, where)

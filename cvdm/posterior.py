@@ -17,7 +17,8 @@ import torch
 from cvdm.config import SamplingConfig
 from cvdm.errors import ImageError
 from cvdm.field_of_view import Drawn, FieldOfView, Progress
-from cvdm.normalisation import Normalisation, Pixels, sampled
+from cvdm.normalisation import Pixels, sampled
+from cvdm.observation import Observation
 from cvdm.optics import psf_radius, residual_map
 from cvdm.planes import Workspace
 from cvdm.region import Region
@@ -25,6 +26,8 @@ from cvdm.region import Region
 if TYPE_CHECKING:
     from cvdm.checkpoint import Checkpoint
 
+Image = Pixels | Sequence[Pixels] | Observation
+"""What can be restored: an observation, or one without neighbours as `Observation.of` takes it."""
 LONGEST_REACH = 4.0
 """An image that goes further from the model's intensities than so many half ranges is not restored: brighter
 than some 2.5 times what the model has seen, its answer would be made up."""
@@ -176,39 +179,40 @@ def maps_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     return (SCHEDULE_MAP,) if checkpoint.record.forward_model is None else (SCHEDULE_MAP, RESIDUAL)
 
 
-def require_familiar(normalisation: Normalisation, pixels: Pixels) -> None:
-    """Raise ImageError when intensities lie far outside of what a model was trained on."""
-    scale = normalisation.scale_of(pixels)
-    reach = scale.reach(pixels)
-    if reach > LONGEST_REACH:
-        seen = sampled(pixels)
-        raise ImageError(
-            f"intensities like those that the model was trained on, mostly {normalisation.low:.4g} to "
-            f"{normalisation.high:.4g}",
-            f"an image of {float(seen.min()):.4g} to {float(seen.max()):.4g}",
-            "Use a model for this detector, exposure and bit depth, and do not rescale images on export.",
-        )
+def require_familiar(checkpoint: Checkpoint, observation: Observation) -> None:
+    """Raise ImageError when intensities of a channel lie far outside of what a model was trained on."""
+    names = checkpoint.sight.names
+    for name, own, pixels in zip(names, checkpoint.normalisation.channels, observation.centres, strict=True):
+        if own.scale_of(pixels).reach(pixels) > LONGEST_REACH:
+            seen, channel = sampled(pixels), f" in channel {name}" if name else ""
+            raise ImageError(
+                f"intensities like those that the model was trained on, mostly {own.low:.4g} to "
+                f"{own.high:.4g}{channel}",
+                f"an image of {float(seen.min()):.4g} to {float(seen.max()):.4g}",
+                "Use a model for this detector, exposure and bit depth, and do not rescale images on export.",
+            )
 
 
 @torch.inference_mode()
 def reconstruct(
     checkpoint: Checkpoint,
-    pixels: Pixels,
+    image: Image,
     *,
     sampling: SamplingConfig | None = None,
     progress: Progress | None = None,
 ) -> Reconstruction:
-    """Restore one image (H, W) of any size, in file units; `sampling` defaults to the checkpoint's own.
+    """Restore one image of any size, in file units; `sampling` defaults to the checkpoint's own.
 
-    Raises ImageError when the image's intensities lie far outside of what the model was trained on.
+    Raises ImageError when the image has other channels than the model sees, or intensities far outside of
+    what it was trained on.
     """
-    return posterior_of(checkpoint, pixels, sampling=sampling, progress=progress).reconstruction()
+    return posterior_of(checkpoint, image, sampling=sampling, progress=progress).reconstruction()
 
 
 @torch.inference_mode()
 def posterior_of(
     checkpoint: Checkpoint,
-    pixels: Pixels,
+    image: Image,
     *,
     sampling: SamplingConfig | None = None,
     workspace: Workspace | None = None,
@@ -218,11 +222,12 @@ def posterior_of(
 
     workspace: a folder for such an image; in one that was used before the work goes on where it ended.
     """
-    require_familiar(checkpoint.normalisation, pixels)
+    observation = image if isinstance(image, Observation) else Observation.of(image, checkpoint.sight)
+    require_familiar(checkpoint, observation)
     view = FieldOfView(
         checkpoint.model,
         checkpoint.normalisation,
-        pixels,
+        observation,
         sampling or checkpoint.recipe.sampling,
         workspace=workspace,
         progress=progress,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 BAND_PIXELS = 2**22
 """Of a band, roughly: what is read or written of a large image at once."""
 
@@ -28,3 +30,10 @@ def bands(height: int, width: int) -> Iterator[Region]:
     rows = max(1, BAND_PIXELS // width)
     for top in range(0, height, rows):
         yield Region(top, min(top + rows, height), 0, width)
+
+
+def mirrored(positions: np.ndarray, length: int) -> np.ndarray:
+    """Which of `length` pixels stand at positions inside and outside, where an image goes on as its mirror
+    image (half-sample symmetric)."""
+    positions = positions % (2 * length)
+    return np.minimum(positions, 2 * length - 1 - positions)

@@ -2,7 +2,8 @@
 
 An image that fits is restored in memory. A larger one, and a stack, goes through a folder beside the result,
 which is removed when the result is there; what an end of the process leaves in it is taken up by the next
-attempt. A stack is restored plane by plane, each as if it were alone.
+attempt. A stack is restored place by place (`cvdm.places`), each as if it were alone with what the model sees
+of it. The result lies on the grid that the model restores to: finer than the file's by the model's factor.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from cvdm.errors import ImageError, StorageError
 from cvdm.field_of_view import Progress, evaluations, working_bytes
 from cvdm.images import write_ome_tiff
 from cvdm.normalisation import Pixels
+from cvdm.observation import Observation
+from cvdm.places import Place, observed, places_of, restored_number
 from cvdm.planes import FileImage, Folder, Write
 from cvdm.posterior import CHANNELS, Posterior, posterior_of
 from cvdm.reading.opening import read_stack
 from cvdm.reading.stack import Metadata, Stack, metadata_of
 from cvdm.region import Region, bands
+from cvdm.sight import Sight
 from cvdm.storage import content_digest
 
 MOST_PIXELS = 2**36
@@ -37,6 +41,8 @@ PIXELS_IN_MEMORY = 2**20
 """Up to which an image is restored in memory, where it takes some 100 bytes per pixel."""
 DISK_BYTES = 114
 """Per pixel of the plane that is restored, in files, without its result."""
+MORE_BYTES = 8
+"""Per pixel of that plane for each further plane that is seen: its file, and its part of the condition."""
 RESULT_BYTES = 4
 """Per pixel of a channel of the result; of a stack it is there twice, by plane and in the result."""
 SEEDS = 2**63
@@ -57,8 +63,9 @@ def restore_file(
     """Restore an image, or every plane of a stack, and write an OME-TIFF that keeps what the file says.
 
     The result has reconstruction, uncertainty, bounds and `maps` (out of `cvdm.posterior.maps_of`) as
-    channels, of each channel of the input. Plane n of a stack, in the file's order, is drawn with
-    `sampling.seed` + n, and is what that plane alone with that seed comes to. folder: where the work is kept
+    channels; of each channel of the input, unless the model sees them together and restores one. Place n of a
+    stack, in the file's order, is drawn with `sampling.seed` + n, and is what that place alone with that seed
+    comes to. folder: where the work is kept
     while it lasts, whatever the image's size; beside the result, and for a stack or a large image only, when
     it is None. seen: called with the posterior of the first plane, unless an earlier attempt had restored it.
     Raises ImageError, StorageError.
@@ -66,19 +73,21 @@ def restore_file(
     if target.exists() and source.exists() and target.samefile(source):
         raise ImageError("an output other than the input", str(target), "Choose another -o.")
     with read_stack(source, max_pixels=MOST_PIXELS) as stack:
-        if folder is None and stack.plane_count == 1 and prod(stack.shape) <= PIXELS_IN_MEMORY:
-            pixels = stack.plane(0).pixels
-            posterior = posterior_of(checkpoint, pixels, sampling=sampling, progress=progress)
+        sight = checkpoint.sight
+        places, shape = places_of(stack, sight), sight.enlarged(stack.shape)
+        if folder is None and len(places) == 1 and prod(shape) * sight.channel_count <= PIXELS_IN_MEMORY:
+            (observation,) = observed(stack, sight)
+            posterior = posterior_of(checkpoint, observation, sampling=sampling, progress=progress)
             if seen is not None:
                 seen(posterior)
-            _write([posterior.channels(maps)], target, stack, annotations)
+            _write([posterior.channels(maps)], target, stack, sight, annotations)
             return
         folder = folder or target.with_name(f".{target.name}.cvdm")
         identity = _identity(checkpoint, source, sampling, maps)
-        work = _Work(checkpoint, stack, sampling, maps, folder, identity, progress, seen)
+        work = _Work(checkpoint, stack, places, sampling, maps, folder, identity, progress, seen)
         try:
-            require_room(folder, stack.shape, maps)
-            _write(work.restored(), target, stack, annotations)
+            require_room(folder, checkpoint.sight, stack.axes, stack.shape, maps)
+            _write(work.restored(), target, stack, sight, annotations)
         except ImageError:  # another attempt would come to the same
             shutil.rmtree(folder)
             raise
@@ -86,15 +95,15 @@ def restore_file(
 
 
 def evaluations_of(checkpoint: Checkpoint, stack: Stack, sampling: SamplingConfig) -> int:
-    """How many evaluations of a tile it takes to restore a file."""
-    *_, height, width = stack.shape
-    return stack.plane_count * evaluations(checkpoint.model, (height, width), sampling)
+    """How many evaluations of a tile it takes to restore a file. Raises ImageError for other channels."""
+    places, shape = places_of(stack, checkpoint.sight), checkpoint.sight.enlarged(stack.shape)
+    return len(places) * evaluations(checkpoint.model, shape, sampling)
 
 
 def memory_bytes(checkpoint: Checkpoint, shape: tuple[int, ...], sampling: SamplingConfig) -> int:
     """About how much memory it takes at most to restore an image or stack of that shape, beyond the model."""
     features = checkpoint.recipe.model.denoiser.width
-    return working_bytes(checkpoint.model, features, (shape[-2], shape[-1]), sampling)
+    return working_bytes(checkpoint.model, features, checkpoint.sight.enlarged(shape), sampling)
 
 
 class _Work:
@@ -104,6 +113,7 @@ class _Work:
         self,
         checkpoint: Checkpoint,
         stack: Stack,
+        places: Sequence[Place],
         sampling: SamplingConfig,
         maps: Sequence[str],
         folder: Path,
@@ -115,56 +125,67 @@ class _Work:
         self._maps, self._identity, self._progress = maps, identity, progress
         self._seen = seen
         self._folder = Folder(folder, identity)
-        self._shape = (stack.shape[-2], stack.shape[-1])
+        self._places = places
+        self._shape = checkpoint.sight.enlarged(stack.shape)
 
     def restored(self) -> list[Mapping[str, Pixels]]:
         """The channels of the result at every place along T and Z."""
         stack = self._stack
-        if stack.plane_count == 1:
+        if len(self._places) == 1:
             return [self._posterior(0, self._folder).channels(self._maps)]
-        planes = [self._kept(position) for position in range(stack.plane_count)]
-        labels = channel_labels(stack)
+        planes = [self._kept(number) for number in range(len(self._places))]
+        labels = result_labels(stack, self._checkpoint.sight)
         found: dict[tuple[int, int], dict[str, Pixels]] = {}
-        for position, channels in enumerate(planes):
-            index = stack.index(position)
+        for place_seen, channels in zip(self._places, planes, strict=True):
+            index = place_seen.index
             label = labels[index.get("C", 0)]
             place = found.setdefault((index.get("T", 0), index.get("Z", 0)), {})
             place |= {_result_name(label, name): pixels for name, pixels in channels.items()}
         return [found[place] for place in sorted(found)]
 
-    def _kept(self, position: int) -> dict[str, Pixels]:
-        """The channels of a plane, in a file that stays until all planes are there."""
+    def _kept(self, number: int) -> dict[str, Pixels]:
+        """The channels of a place, in a file that stays until all places are there."""
         height, width = self._shape
         names = (*CHANNELS, *self._maps)
 
         def fill(write: Write, scratch: Path) -> None:
-            workspace = Folder(self._folder.path / "plane", repr((self._identity, position)))
-            posterior = self._posterior(position, workspace)
+            workspace = Folder(self._folder.path / "plane", repr((self._identity, number)))
+            posterior = self._posterior(number, workspace)
             for at, pixels in enumerate(posterior.channels(self._maps).values()):
                 for region in bands(height, width):
                     write(_lowered(region, at * height), pixels[region.slices])
 
-        kept = self._folder.image(f"plane-{position}", (len(names) * height, width), fill)
+        kept = self._folder.image(f"plane-{number}", (len(names) * height, width), fill)
         return {name: _Part(kept, at * height, self._shape) for at, name in enumerate(names)}
 
-    def _posterior(self, position: int, workspace: Folder) -> Posterior:
-        stored = workspace.image("input", self._shape, partial(self._stack.copy_plane, position))
-        seed = (self._sampling.seed + position) % SEEDS
-        with _named(self._stack, position):
+    def _posterior(self, number: int, workspace: Folder) -> Posterior:
+        place = self._places[number]
+        seed = (self._sampling.seed + number) % SEEDS
+        with _named(self._stack, place):
             posterior = posterior_of(
                 self._checkpoint,
-                stored,
+                self._observation(place, workspace),
                 sampling=replace(self._sampling, seed=seed),
                 workspace=workspace,
-                progress=None if self._progress is None else partial(self._report, position),
+                progress=None if self._progress is None else partial(self._report, number),
             )
-            if self._seen is not None and position == 0:
+            if self._seen is not None and number == 0:
                 self._seen(posterior)
             return posterior
 
-    def _report(self, position: int, done: int, total: int) -> None:
+    def _observation(self, place: Place, workspace: Folder) -> Observation:
+        """What is seen at a place, in files of the workspace, one for each plane of the stack."""
+        shape = (self._stack.shape[-2], self._stack.shape[-1])
+        stored = {
+            position: workspace.image(f"input-{position}", shape, partial(self._stack.copy_plane, position))
+            for position in sorted({position for planes in place.planes for position in planes})
+        }
+        channels = tuple(tuple(stored[position] for position in planes) for planes in place.planes)
+        return Observation(channels, self._checkpoint.sight.factor)
+
+    def _report(self, number: int, done: int, total: int) -> None:
         assert self._progress is not None
-        self._progress(position * total + done, self._stack.plane_count * total)
+        self._progress(number * total + done, len(self._places) * total)
 
 
 @dataclass(frozen=True)
@@ -191,6 +212,11 @@ def channel_labels(stack: Stack) -> list[str]:
     return [f"channel {number}" for number in range(count)]
 
 
+def result_labels(stack: Stack, sight: Sight) -> list[str]:
+    """What tells a result's channels apart: those of its input, unless the model restores one of them."""
+    return [""] if sight.channels else channel_labels(stack)
+
+
 def _result_name(label: str, name: str) -> str:
     return f"{label} {name}" if label else name
 
@@ -200,36 +226,49 @@ def _lowered(region: Region, rows: int) -> Region:
 
 
 @contextmanager
-def _named(stack: Stack, position: int) -> Iterator[None]:
-    """Say which plane of a stack it is that cannot be restored."""
+def _named(stack: Stack, place: Place) -> Iterator[None]:
+    """Say which place of a stack it is that cannot be restored."""
     try:
         yield
     except ImageError as error:
-        if stack.plane_count == 1:
+        if not place.index:
             raise
-        place = ", ".join(f"{axis}={at}" for axis, at in stack.index(position).items())
-        raise ImageError(error.expected, f"at {place}: {error.actual}", error.remedy) from error
+        where = ", ".join(f"{axis}={at}" for axis, at in place.index.items())
+        raise ImageError(error.expected, f"at {where}: {error.actual}", error.remedy) from error
 
 
 def _write(
-    planes: list[Mapping[str, Pixels]], target: Path, stack: Stack, annotations: Mapping[str, str]
+    planes: list[Mapping[str, Pixels]],
+    target: Path,
+    stack: Stack,
+    sight: Sight,
+    annotations: Mapping[str, str],
 ) -> None:
     lengths = dict(zip(stack.axes, stack.shape, strict=True))
     extent = {axis: lengths[axis] for axis in "TZ" if axis in lengths}
-    labels = channel_labels(stack)
-    metadata = result_metadata(metadata_of(stack), len(labels), len(planes[0]) // len(labels))
+    labels = result_labels(stack, sight)
+    metadata = result_metadata(metadata_of(stack), sight, len(labels), len(planes[0]) // len(labels))
     write_ome_tiff(target, planes, extent=extent, metadata=metadata, annotations=annotations)
 
 
-def result_metadata(metadata: Metadata, channels: int, each: int) -> Metadata:
-    """What a file with so many channels says of itself, for its result, which has `each` for each of them."""
+def result_metadata(metadata: Metadata, sight: Sight, labels: int, each: int) -> Metadata:
+    """What a file says of itself, for its result, which has `each` channels for each of `labels` restored.
+
+    Pixels are smaller by the factor; of several channels that are seen together the wavelengths of the
+    restored one are kept.
+    """
+    at = restored_number(metadata.channel_names, sight)
 
     def repeated(values: tuple[float | None, ...]) -> tuple[float | None, ...]:
-        known = values if len(values) == channels else ()
+        if sight.channels:
+            values = values[at : at + 1]
+        known = values if len(values) == labels else ()
         return tuple(value for value in known for _ in range(each))
 
+    size = metadata.pixel_size_um
     return replace(
         metadata,
+        pixel_size_um=None if size is None else (size[0] / sight.factor, size[1] / sight.factor),
         wavelengths_nm=repeated(metadata.wavelengths_nm),
         emission_nm=repeated(metadata.emission_nm),
     )
@@ -241,17 +280,19 @@ def _identity(checkpoint: Checkpoint, source: Path, sampling: SamplingConfig, ma
     for name, values in sorted(checkpoint.model.state_dict().items()):
         weights.update(name.encode())
         weights.update(values.cpu().numpy().tobytes())
-    model = (weights.hexdigest(), checkpoint.normalisation, checkpoint.record.forward_model)
+    model = (weights.hexdigest(), checkpoint.sight, checkpoint.normalisation, checkpoint.record.forward_model)
     return repr((content_digest(source), model, sampling, tuple(maps)))
 
 
-def require_room(folder: Path, shape: tuple[int, ...], maps: Sequence[str] = ()) -> None:
+def require_room(
+    folder: Path, sight: Sight, axes: str, shape: tuple[int, ...], maps: Sequence[str] = ()
+) -> None:
     """Refuse at once what would fail after hours. What is there of an earlier attempt counts as room.
 
     Raises StorageError.
     """
     taken = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    needed, free = disk_bytes(shape, maps), shutil.disk_usage(folder).free + taken
+    needed, free = disk_bytes(sight, axes, shape, maps), shutil.disk_usage(folder).free + taken
     if needed > free:
         raise StorageError(
             f"{needed / 2**30:.1f} GiB of disk space beside the result while an image of "
@@ -261,7 +302,10 @@ def require_room(folder: Path, shape: tuple[int, ...], maps: Sequence[str] = ())
         )
 
 
-def disk_bytes(shape: tuple[int, ...], maps: Sequence[str] = ()) -> int:
-    """What restoring an image or stack of that shape takes on disk while it lasts, its result included."""
-    plane, result = shape[-2] * shape[-1], RESULT_BYTES * (len(CHANNELS) + len(maps))
-    return plane * (DISK_BYTES + result) + (prod(shape) - plane) * 2 * result
+def disk_bytes(sight: Sight, axes: str, shape: tuple[int, ...], maps: Sequence[str] = ()) -> int:
+    """What restoring such an image or stack takes on disk while it lasts, its result included."""
+    together = dict(zip(axes, shape, strict=True)).get("C", 1) if sight.channels else 1
+    places = prod(shape[:-2]) // together
+    plane, result = prod(sight.enlarged(shape)), RESULT_BYTES * (len(CHANNELS) + len(maps))
+    more = MORE_BYTES * (sight.inputs - 1)
+    return plane * (DISK_BYTES + more + result) + plane * (places - 1) * 2 * result

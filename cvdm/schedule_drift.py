@@ -58,8 +58,10 @@ def schedule_drift(ours: Checkpoint, theirs: Checkpoint, images: Sequence[ImageP
 @torch.inference_mode()
 def seen_schedule(checkpoint: Checkpoint, image: ImagePair) -> SeenSchedule:
     """The schedule that a model gives to the pixels of an image."""
-    view = FieldOfView(checkpoint.model, checkpoint.normalisation, image.low, checkpoint.recipe.sampling)
-    height, width = image.low.shape
+    view = FieldOfView(
+        checkpoint.model, checkpoint.normalisation, image.observation, checkpoint.recipe.sampling
+    )
+    height, width = view.shape
     paths = view.condition.paths[..., BORDER : BORDER + height, BORDER : BORDER + width]
     schedule = checkpoint.model.schedule
     times = torch.linspace(0, 1, TIMES, device=paths.device).view(-1, 1, 1, 1, 1)

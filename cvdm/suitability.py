@@ -14,7 +14,8 @@ import numpy as np
 
 from cvdm.checkpoint import Checkpoint
 from cvdm.errors import ImageError
-from cvdm.normalisation import Pixels, sampled
+from cvdm.normalisation import Normalisation, Pixels, sampled
+from cvdm.observation import Observation
 from cvdm.reading.stack import Metadata
 from cvdm.reading.units import square_um
 
@@ -44,8 +45,22 @@ class Doubt:
         return ImageError(self.expected, self.actual, self.remedy)
 
 
-def doubts_of_file(checkpoint: Checkpoint, metadata: Metadata, label: str) -> list[Doubt]:
-    """What a file's facts say; nothing where file or model state none."""
+def doubts_of_file(checkpoint: Checkpoint, metadata: Metadata, label: str, axes: str) -> list[Doubt]:
+    """What a file's facts and axes say; nothing where file or model state none."""
+    sight = checkpoint.sight
+    alone = [
+        Doubt(
+            f"a stack along {sight.context_axis}: this model looks at {sight.context} planes on each side",
+            f"{label} with none",
+            "Restore the whole stack; a plane by itself stands for its neighbours.",
+        )
+    ]
+    return _doubts_of_pixel_size(checkpoint, metadata, label) + (
+        alone if sight.context and sight.context_axis not in axes else []
+    )
+
+
+def _doubts_of_pixel_size(checkpoint: Checkpoint, metadata: Metadata, label: str) -> list[Doubt]:
     trained, given = checkpoint.record.pixel_size_um, metadata.pixel_size_um
     if trained is None or given is None:
         return []
@@ -62,10 +77,23 @@ def doubts_of_file(checkpoint: Checkpoint, metadata: Metadata, label: str) -> li
     ]
 
 
-def doubts_of_plane(
-    checkpoint: Checkpoint, pixels: Pixels, full_range: float | None, label: str
+def doubts_of_image(
+    checkpoint: Checkpoint, observation: Observation, full_range: float | None, label: str
 ) -> list[Doubt]:
-    """What a plane (H, W) in file units says; full_range as of `cvdm.reading.Stack`."""
+    """What each channel of an observation says; full_range as of `cvdm.reading.Stack`."""
+    return [
+        doubt
+        for name, own, pixels in zip(
+            checkpoint.sight.names, checkpoint.normalisation.channels, observation.centres, strict=True
+        )
+        for doubt in doubts_of_plane(own, pixels, full_range, f"{label}, {name}" if name else label)
+    ]
+
+
+def doubts_of_plane(
+    normalisation: Normalisation, pixels: Pixels, full_range: float | None, label: str
+) -> list[Doubt]:
+    """What a plane (H, W) of one channel in file units says."""
     seen = sampled(pixels)
     low, high = float(seen.min()), float(seen.max())
     if low == high:
@@ -82,7 +110,6 @@ def doubts_of_plane(
                 "Acquire with less light or gain; what is cut off cannot be restored.",
             )
         )
-    normalisation = checkpoint.normalisation
     reach = normalisation.scale_of(pixels).reach(pixels)
     if reach > FAMILIAR_REACH and math.isfinite(reach):
         found.append(

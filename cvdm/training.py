@@ -30,7 +30,7 @@ from cvdm.execution import determinism, prepare, require_determinism
 from cvdm.fine_tuning import Base
 from cvdm.gradients import Batch, Objective, add_up, gradient_in_memory
 from cvdm.normalisation import Normalisation, fit_normalisation
-from cvdm.patches import PatchSource, read_pair
+from cvdm.patches import PatchSource, read_images
 from cvdm.team import Team
 from cvdm.training_state import TrainingState, read_own_state
 from cvdm.validation import Validation, Validator
@@ -98,6 +98,7 @@ def train(
     cannot do what the recipe asks for, StorageError when the state cannot be written.
     """
     dataset.require_splits()
+    recipe = recipe.seeing(dataset.card.sight)
     config = recipe.training
     fingerprint = training_fingerprint(dataset, recipe, base)
     team = team or Team(device)
@@ -137,12 +138,13 @@ def _require_a_patch_each(config: TrainingConfig, team: Team) -> None:
 
 def training_normalisation(dataset: Dataset, recipe: Recipe) -> Normalisation:
     """The intensity scale that a training on this dataset uses."""
-    return fit_normalisation(recipe.model.normalisation, (read_pair(p).low for p in dataset.split("train")))
+    images = (image for pair in dataset.split("train") for image in read_images(pair))
+    return fit_normalisation(recipe.model.normalisation, (image.observation.centres for image in images))
 
 
 def training_fingerprint(dataset: Dataset, recipe: Recipe, base: Base | None = None) -> str:
     """Identity of a training: data, base and everything in the recipe that shapes what comes out of it."""
-    content = recipe.as_dict()
+    content = recipe.seeing(dataset.card.sight).as_dict()
     for name in ROUNDING_ONLY:
         del content["training"][name]
     identity = {"data": dataset_digest(dataset), "recipe": content}

@@ -14,6 +14,7 @@ from cvdm.metrics import crps, psnr, target_range
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
 from cvdm.patches import ImagePair, read_pair
+from cvdm.region import Region
 from cvdm.schedule import ScheduleCurves, schedule_curves
 
 CROP, CROPS, DRAWS = 128, 4, 4
@@ -58,7 +59,9 @@ class Validator:
     @torch.inference_mode()
     def validate(self, model: CVDM) -> Validation:
         """Draw every crop and score it."""
-        views = [FieldOfView(model, self.normalisation, crop.low, self.sampling) for crop in self.crops]
+        views = [
+            FieldOfView(model, self.normalisation, crop.observation, self.sampling) for crop in self.crops
+        ]
         drawn = [np.stack(list(view.draws())) for view in views]
         scores = [
             _scores(draws, crop, view.scale.half_range)
@@ -83,18 +86,23 @@ def validation_crops(dataset: Dataset) -> list[ImagePair]:
 
 
 def busiest_crop(image: ImagePair, edge: int = CROP) -> ImagePair:
-    """The crop of at most edge x edge, on a grid of half its size, whose target varies most."""
+    """The crop of at most edge x edge, on a grid of half its size, whose target varies most.
+
+    On the target's grid, in whole pixels of the input.
+    """
     height, width = image.high.shape
+    factor = image.observation.factor
+    edge -= edge % factor
+    step = edge // 2 - edge // 2 % factor
     corners = [
         (top, left)
-        for top in range(0, max(1, height - edge + 1), edge // 2)
-        for left in range(0, max(1, width - edge + 1), edge // 2)
+        for top in range(0, max(1, height - edge + 1), step)
+        for left in range(0, max(1, width - edge + 1), step)
     ]
     top, left = max(
         corners, key=lambda at: float(image.high[at[0] : at[0] + edge, at[1] : at[1] + edge].std())
     )
-    window = np.s_[top : top + edge, left : left + edge]
-    return ImagePair(image.field, image.low[window], image.high[window])
+    return image.cropped(Region(top, min(top + edge, height), left, min(left + edge, width)))
 
 
 def _scores(draws: np.ndarray, crop: ImagePair, half_range: float) -> tuple[float, float]:

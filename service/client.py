@@ -84,14 +84,14 @@ class Client:
         """Every version that the service knows, with its state. Raises ServiceRefusal."""
         return list(self._asked("GET", "/models").json()["models"])
 
-    def reconstruct(self, picture: Picture, **choices: Any) -> Restored:
+    def reconstruct(self, picture: Picture, *, axes: str | None = None, **choices: Any) -> Restored:
         """Restore one image at once.
 
-        choices: task, version (a number, "champion", "previous"), samples, steps, seed, maps (further
-        channels, out of schedule_map and residual); None leaves it to the service. Raises ServiceRefusal,
-        ImageError.
+        axes: of an array with channels, "CYX", for a model that sees several. choices: task, version (a
+        number, "champion", "previous"), samples, steps, seed, maps (further channels, out of schedule_map and
+        residual); None leaves it to the service. Raises ServiceRefusal, ImageError.
         """
-        with _opened([picture]) as files:
+        with _opened([picture], axes) as files:
             reply = self._asked("POST", "/reconstruct", files=files, data=_form(choices))
         return _restored(io.BytesIO(reply.content))
 

@@ -102,9 +102,10 @@ class Desk:
         most = self._settings.max_pixels
         order = read_order(upload.fields, self._limits)
         self._device.check_open()  # when it closes, so does the intake
-        pixels = await loop.run_in_executor(self._intake, check_image, upload.image, most)
         # Shielded: a model that takes longer to load than this request lasts is there for the next one.
         resident = await asyncio.shield(self.residents.get(order.task, order.version))
+        sight = resident.checkpoint.sight
+        pixels = await loop.run_in_executor(self._intake, check_image, upload.image, sight, most)
         await asyncio.to_thread(caller.spend, images=1, pixels=pixels)
         work = partial(restore, resident, upload.image, order, most, self._settings.refuse_doubtful)
         job = self._device.submit(work, Urgency.REQUEST)

@@ -11,14 +11,17 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import BinaryIO
 
 from cvdm.config import SamplingConfig
 from cvdm.field_of_view import Progress
-from cvdm.images import read_image, write_ome_tiff
+from cvdm.images import write_ome_tiff
+from cvdm.places import read_seen
 from cvdm.posterior import maps_of, posterior_of
 from cvdm.restoration import result_metadata
-from cvdm.suitability import Doubt, doubts_of_file, doubts_of_plane
+from cvdm.sight import Sight
+from cvdm.suitability import Doubt, doubts_of_file, doubts_of_image
 from service.loading import Resident
 from service.schema import Order, Provenance, require_maps
 from service.streams import plain
@@ -46,9 +49,9 @@ class Answer:
         return self.provenance.headers() | warnings
 
 
-def check_image(file: BinaryIO, max_pixels: int) -> int:
-    """Refuse at once what could not be restored later; returns the number of pixels. Raises ImageError."""
-    return read_image(plain(file), max_pixels=max_pixels).pixels.size
+def check_image(file: BinaryIO, sight: Sight, max_pixels: int) -> int:
+    """Refuse at once what could not be restored later; returns the result's pixels. Raises ImageError."""
+    return prod(read_seen(plain(file), sight, max_pixels=max_pixels).observation.shape)
 
 
 def restore(
@@ -63,22 +66,22 @@ def restore(
     """
     checkpoint, label = resident.checkpoint, "the image"
     require_maps(order, maps_of(checkpoint), resident.version.label)
-    image = read_image(plain(file), max_pixels=max_pixels)
+    image = read_seen(plain(file), checkpoint.sight, max_pixels=max_pixels)
     doubts = (
-        *doubts_of_file(checkpoint, image.metadata, label),
-        *doubts_of_plane(checkpoint, image.pixels, image.full_range, label),
+        *doubts_of_file(checkpoint, image.metadata, label, image.axes),
+        *doubts_of_image(checkpoint, image.observation, image.full_range, label),
     )
     if strict and doubts:
         raise doubts[0].as_error()
     sampling = order.sampling(resident.checkpoint.recipe.sampling)
-    posterior = posterior_of(checkpoint, image.pixels, sampling=sampling, progress=progress)
+    posterior = posterior_of(checkpoint, image.observation, sampling=sampling, progress=progress)
     channels = posterior.channels(order.maps)
     provenance = provenance_of(resident, sampling, sha256_of(file), order.maps)
     reply = tempfile.TemporaryFile(prefix="cvdm-")  # noqa: SIM115 - lives until the client has read it
     write_ome_tiff(
         plain(reply),
         [channels],
-        metadata=result_metadata(image.metadata, 1, len(channels)),
+        metadata=result_metadata(image.metadata, checkpoint.sight, 1, len(channels)),
         annotations=provenance.annotations(),
     )
     size = reply.seek(0, os.SEEK_END)

@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 
-def build_schedule(config: ScheduleConfig) -> Schedule:
-    """The schedule named by `config.kind`."""
+def build_schedule(config: ScheduleConfig, inputs: int = 1) -> Schedule:
+    """The schedule named by `config.kind`, for observations of so many channels."""
     kinds: dict[str, type[Schedule]] = {
         "pinned": PinnedSchedule,
         "separable": SeparableSchedule,
@@ -43,4 +43,4 @@ def build_schedule(config: ScheduleConfig) -> Schedule:
         "cosine": CosineSchedule,
         "log-snr-linear": LogSnrLinearSchedule,
     }
-    return kinds[config.kind](config)
+    return kinds[config.kind](config, inputs)

@@ -61,7 +61,8 @@ class Schedule(nn.Module, ABC):
     """P, of the paths (B, P, H, W)."""
     curvatures: Tensor
 
-    def __init__(self, config: ScheduleConfig) -> None:
+    def __init__(self, config: ScheduleConfig, inputs: int = 1) -> None:
+        """inputs: C, channels of the observation."""
         super().__init__()
         self.clean = config.log_snr_clean
         self.noise = config.log_snr_noise

@@ -26,10 +26,10 @@ class PinnedSchedule(Schedule):
 
     learned = True
 
-    def __init__(self, config: ScheduleConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: ScheduleConfig, inputs: int = 1) -> None:
+        super().__init__(config, inputs)
         self.path_channels = config.curves
-        self.network = LocalConvNet(1, config.curves, config.width)
+        self.network = LocalConvNet(inputs, config.curves, config.width)
         self.register_buffer("curvatures", monotone_curvatures(config.curves), persistent=False)
 
     def paths(self, x: Tensor) -> Tensor:
@@ -55,9 +55,9 @@ class SeparableSchedule(Schedule):
 
     learned = True
 
-    def __init__(self, config: ScheduleConfig) -> None:
-        super().__init__(config)
-        self.network = LocalConvNet(1, 1, config.width)
+    def __init__(self, config: ScheduleConfig, inputs: int = 1) -> None:
+        super().__init__(config, inputs)
+        self.network = LocalConvNet(inputs, 1, config.width)
         self.register_buffer("curvatures", monotone_curvatures(config.curves), persistent=False)
         # At the start lambda = softplus(0) + 1e-3 and gamma meets both configured end points.
         start = [math.log1p(math.exp(-u)) / (math.log(2) + 1e-3) for u in (self.clean, self.noise)]

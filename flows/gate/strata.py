@@ -19,7 +19,7 @@ import numpy as np
 from cvdm.dataset import Pair
 from cvdm.inspection.noise import measure_noise
 from cvdm.metrics import target_range
-from cvdm.patches import read_pair
+from cvdm.patches import read_images
 from flows.gate.background import Strata
 
 
@@ -31,11 +31,11 @@ def strata_of(pairs: Sequence[Pair]) -> Strata:
     gradients: dict[str, list[float]] = defaultdict(list)
     ratios: dict[str, list[float]] = defaultdict(list)
     for pair in pairs:
-        image = read_pair(pair)
-        gradients[pair.field].append(gradient_energy(image.high))
-        noise = measure_noise(image.low)
-        if noise is not None:
-            ratios[pair.field].append(noise.snr_db)
+        for image in read_images(pair):
+            gradients[pair.field].append(gradient_energy(image.high))
+            noise = measure_noise(np.asarray(image.observation.centres[0]))
+            if noise is not None:
+                ratios[pair.field].append(noise.snr_db)
     sessions = {pair.field: f"session {pair.session}" for pair in reversed(pairs) if pair.session}
     strata = {
         "structure": _halves(gradients, "coarse structure", "fine structure"),

@@ -2,7 +2,8 @@
 
     mlflow.pyfunc.load_model("models:/cvdm-TASK@champion").predict(pixels)
 
-takes one image (H, W) float32 in the file's own units and returns (4, H, W) float32 in the same units:
+takes one image (H, W), or (C, H, W) for a model of several channels, float32 in the file's own units, and
+returns (4, H, W) float32 in the same units, on the grid that the model restores to:
 reconstruction, standard deviation, calibrated lower and upper bound, drawn as the model was calibrated.
 """
 

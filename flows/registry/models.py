@@ -26,6 +26,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.types import Schema, TensorSpec
 
 import cvdm
+from cvdm.checkpoint import load_checkpoint
+from cvdm.sight import Sight
 from flows.registry.connection import Connection, RegistryError, reporting_failures
 from flows.registry.tracking import LONGEST_VALUE, Run
 
@@ -34,10 +36,6 @@ CHECKPOINT = "checkpoint"
 """Key and folder name of the checkpoint directory within a model's artifacts."""
 REQUIREMENTS = ("torch", "numpy", "scipy", "scikit-image", "tifffile", "imagecodecs", "pyyaml")
 """What the checkpoint needs to run; given, because MLflow would guess by importing everything."""
-SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype("float32"), (-1, -1))]),
-    outputs=Schema([TensorSpec(np.dtype("float32"), (4, -1, -1))]),
-)
 
 
 @dataclass(frozen=True)
@@ -175,10 +173,19 @@ def save_package(checkpoint: Path, package: Path, run: Run) -> None:
             python_model=str(Path(__file__).with_name("model_code.py")),
             artifacts={CHECKPOINT: str(named)},
             code_paths=[str(code)],
-            signature=SIGNATURE,
+            signature=signature_of(load_checkpoint(checkpoint).sight),
             pip_requirements=[f"{name}=={installed(name).split('+')[0]}" for name in REQUIREMENTS],
             mlflow_model=Model(run_id=run.run_id, model_id=run.model_id, model_uuid=run.model_id),
         )
+
+
+def signature_of(sight: Sight) -> ModelSignature:
+    """What a model takes, (H, W) or (C, H, W), and what it gives."""
+    shape = (len(sight.channels), -1, -1) if sight.channels else (-1, -1)
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("float32"), shape)]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (4, -1, -1))]),
+    )
 
 
 def _version(task: str, entry: Any, aliases: Mapping[str, int]) -> Version:

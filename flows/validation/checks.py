@@ -30,7 +30,7 @@ def checks(
     """
     return (
         *_of_files(rows, card),
-        *_of_formats(established or rows),
+        *_of_formats(established or rows, card),
         *_of_metadata(card, policy),
         *_of_quantities(policy),
         *_of_splits(),
@@ -78,25 +78,36 @@ def _of_files(rows: Sequence[PairFeatures], card: Card) -> Iterator[Check]:
             )
 
 
-def _of_formats(rows: Sequence[PairFeatures]) -> Iterator[Check]:
+def _of_formats(rows: Sequence[PairFeatures], card: Card) -> Iterator[Check]:
     """Are both images of a kind that one training can use?"""
     for side in SIDES:
         yield Check(
             "plane",
-            f"{side}_axes",
-            OneOf("YX"),
-            f"a single plane as {SIDE_NAMES[side]}",
+            f"{side}_fits",
+            OneOf(True),
+            f"{_kind(card, side)} as {SIDE_NAMES[side]}",
             lambda row, side=side: _extent(row, side),  # type: ignore[misc]
-            "Export the planes as files of their own; models restore one plane at a time.",
+            "Export the planes as files of their own, or state channels or context in the card.",
             blocks=True,
         )
     yield Check(
         "shape",
-        "same_shape",
+        "corresponding",
         OneOf(True),
-        "input and target of one shape",
+        "input and target of one shape"
+        if card.factor == 1
+        else f"a target of {card.factor} times the input's pixels along a side, by the card's factor",
         lambda row: f"{_extent(row, 'low')} and {_extent(row, 'high')}{_factor(row)}",
-        "Export both at the same size and position.",
+        lambda row: "Export both at the same size and position" + _factor_remedy(row) + ".",
+        blocks=True,
+    )
+    yield Check(
+        "constant",
+        "low_empty_channel",
+        Absent(),
+        "more than one grey value in every channel of the input",
+        lambda row: f"channel {row.low.empty_channel} with one",
+        "Leave the pair out: shutter closed, lamp off or an empty export.",
         blocks=True,
     )
     for side in SIDES:
@@ -139,11 +150,13 @@ def _of_metadata(card: Card, policy: ValidationPolicy) -> Iterator[Check]:
     for name, (words, value, unit) in stated.items():
         for side in SIDES:
             if value is not None:
+                finer = card.factor if (name, side) == ("pixel_size", "high") else 1
                 yield Check(
                     name.replace("_", "-"),
                     f"{side}_{name}_deviation",
                     Within(most=policy.metadata_tolerance, optional=True),
-                    f"the card's {words} of {value:g} {unit}".rstrip() + f" in the {SIDE_NAMES[side]}",
+                    f"the card's {words} of {value / finer:g} {unit}".rstrip()
+                    + f" in the {SIDE_NAMES[side]}",
                     lambda row, side=side, name=name: _stated(row, side, name),  # type: ignore[misc]
                     "Correct the card, or leave out images of another magnification or channel.",
                 )
@@ -160,9 +173,11 @@ def _of_metadata(card: Card, policy: ValidationPolicy) -> Iterator[Check]:
         "pixel-size-of-pair",
         "pixel_size_ratio",
         Within(most=policy.metadata_tolerance, optional=True),
-        "one pixel size in input and target",
+        "one pixel size in input and target"
+        if card.factor == 1
+        else f"pixels {card.factor} times as large in the input as in the target",
         lambda row: f"{_stated(row, 'low', 'pixel_size')} and {_stated(row, 'high', 'pixel_size')}",
-        "Export both at the same magnification; they have the same number of pixels.",
+        "Export both at magnifications that fit their numbers of pixels.",
     )
     missing = [words for words, value, _ in stated.values() if value is None]
     yield Check(
@@ -273,16 +288,33 @@ def _extent(row: PairFeatures, side: str) -> str:
     if image.shape is None or image.axes is None:
         return "unknown"
     size = " x ".join(str(length) for length in image.shape)
-    return size if image.axes == "YX" else f"{image.axes} of {size}"
+    named = f" ({image.channel})" if "C" in image.axes and image.channel else ""
+    return size if image.axes == "YX" else f"{image.axes} of {size}{named}"
+
+
+def _kind(card: Card, side: str) -> str:
+    """What an image of one side is."""
+    stack = f"a stack along {card.context_axis}" if card.context else "a single plane"
+    return f"{stack} of the channels {', '.join(card.channels)}" if side == "low" and card.channels else stack
 
 
 def _factor(row: PairFeatures) -> str:
     """That the target is larger by a whole factor, which is what super-resolution pairs look like."""
-    if row.low.shape is None or row.high.shape is None or len(row.low.shape) != len(row.high.shape):
-        return ""
-    ratios = {large / small for large, small in zip(row.high.shape, row.low.shape, strict=True)}
+    factor = _whole_factor(row)
+    return f" (a factor of {factor})" if factor else ""
+
+
+def _factor_remedy(row: PairFeatures) -> str:
+    factor = _whole_factor(row)
+    return f", or write `factor: {factor}` into the card to learn super-resolution" if factor else ""
+
+
+def _whole_factor(row: PairFeatures) -> int | None:
+    if row.low.shape is None or row.high.shape is None:
+        return None
+    ratios = {large / small for large, small in zip(row.high.shape[-2:], row.low.shape[-2:], strict=True)}
     ratio = ratios.pop()
-    return f" (a factor of {ratio:g})" if not ratios and ratio == int(ratio) else ""
+    return int(ratio) if not ratios and ratio == int(ratio) and ratio > 1 else None
 
 
 def _stated(row: PairFeatures, side: str, name: str) -> str:

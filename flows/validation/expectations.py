@@ -31,16 +31,21 @@ def frame(rows: Sequence[PairFeatures], card: Card) -> pd.DataFrame:
     columns: dict[str, list[Any]] = {
         name: [getattr(row, name) for row in rows] for name in ("name", "field", "split", "splits_of_field")
     }
-    for name in ("complete", "same_axes", "same_shape", "lookalike_across", "lookalike_in_split"):
+    columns["corresponding"] = [row.corresponds(card.sight) for row in rows]
+    for name in ("complete", "same_axes", "lookalike_across", "lookalike_in_split"):
         columns[name] = [getattr(row, name) for row in rows]
     for side in SIDES:
         images = [row.side(side) for row in rows]
-        for name in ("readable", "finite", "axes", "dtype", "twin_across", "twin_in_split"):
+        for name in ("readable", "finite", "fits", "empty_channel", "dtype", "twin_across", "twin_in_split"):
             columns[f"{side}_{name}"] = [getattr(image, name) for image in images]
-        columns[f"{side}_smallest_side"] = [min(image.shape) if image.shape else None for image in images]
+        columns[f"{side}_smallest_side"] = [
+            min(image.shape[-2:]) if image.shape else None for image in images
+        ]
         columns[f"{side}_constant"] = [_constant(image) for image in images]
-        columns |= {f"{side}_{name}": values for name, values in _deviations(images, card).items()}
-    columns["pixel_size_ratio"] = [_apart(row.low.pixel_size_um, row.high.pixel_size_um) for row in rows]
+        columns |= {f"{side}_{name}": values for name, values in _deviations(images, card, side).items()}
+    columns["pixel_size_ratio"] = [
+        _apart(_finer(row.low.pixel_size_um, card.factor), row.high.pixel_size_um) for row in rows
+    ]
     for quantity in QUANTITIES:
         columns[quantity.column] = [quantity.value(row) for row in rows]
     # about the whole table, the same in every row
@@ -126,12 +131,14 @@ def _constant(image: SideFeatures) -> bool | None:
     return None if image.lowest is None else image.lowest == image.highest
 
 
-def _deviations(images: Sequence[SideFeatures], card: Card) -> dict[str, list[Any]]:
+def _deviations(images: Sequence[SideFeatures], card: Card, side: str) -> dict[str, list[Any]]:
     """By kind of metadata, how far each file departs from the card; None where one of them is silent."""
-    pixel = None if card.pixel_size_um is None else (card.pixel_size_um,) * 2
-    channel = (card.channel or "").casefold()
+    size = card.pixel_size_um
+    finer = None if size is None else _finer((size, size), 1 if side == "low" else card.factor)
+    # the names of several channels decide whether an image fits at all
+    channel = "" if side == "low" and card.channels else (card.channel or "").casefold()
     return {
-        "pixel_size_deviation": [_apart(image.pixel_size_um, pixel) for image in images],
+        "pixel_size_deviation": [_apart(image.pixel_size_um, finer) for image in images],
         "numerical_aperture_deviation": [
             _apart(_one(image.numerical_aperture), _one(card.numerical_aperture)) for image in images
         ],
@@ -143,6 +150,10 @@ def _deviations(images: Sequence[SideFeatures], card: Card) -> dict[str, list[An
             for image in images
         ],
     }
+
+
+def _finer(size: tuple[float, float] | None, factor: int) -> tuple[float, float] | None:
+    return None if size is None else (size[0] / factor, size[1] / factor)
 
 
 def _one(value: float | None) -> tuple[float] | None:

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from cvdm.sight import Sight
+
 SIDES = ("low", "high")
 SIDE_NAMES = {"low": "input", "high": "target"}
 
@@ -31,6 +33,8 @@ class SideFeatures:
     """"YX" for a single plane."""
     shape: tuple[int, ...] | None = None
     """One length per axis."""
+    fits: bool | None = None
+    """Whether these axes and channels are those that the card states: for most a single plane."""
     dtype: str | None = None
     megabytes: float = 0.0
     """Of decoded pixels."""
@@ -39,9 +43,13 @@ class SideFeatures:
     numerical_aperture: float | None = None
     wavelength_nm: float | None = None
     channel: str | None = None
+    """Of several, their names with commas."""
     acquired: str | None = None
 
+    empty_channel: str | None = None
+    """A channel of several that is constant."""
     lowest: float | None = None
+    """Of the restored channel, and of a stack in its middle; so are the following."""
     highest: float | None = None
     saturated: float | None = None
     """Share of pixels at the highest value beyond what the values below lead to expect."""
@@ -137,10 +145,14 @@ class PairFeatures:
         axes = (self.low.axes, self.high.axes)
         return None if None in axes else axes[0] == axes[1]
 
-    @property
-    def same_shape(self) -> bool | None:
-        shapes = (self.low.shape, self.high.shape)
-        return None if None in shapes else shapes[0] == shapes[1]
+    def corresponds(self, sight: Sight) -> bool | None:
+        """Whether the shapes are those of an input and its target; None where one of them is not known."""
+        low, high = self.low, self.high
+        if low.shape is None or high.shape is None or low.axes is None or high.axes is None:
+            return None
+        axis = sight.context_axis
+        planes = [dict(zip(one.axes or "", one.shape or (), strict=True)).get(axis, 1) for one in (low, high)]
+        return sight.enlarged(low.shape) == high.shape[-2:] and (planes[0] == planes[1] or not sight.context)
 
     def side(self, name: str) -> SideFeatures:
         return self.low if name == "low" else self.high

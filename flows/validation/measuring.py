@@ -27,6 +27,7 @@ from flows.validation.workers import submit, worker_pool
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) pairs."""
+Measure = Callable[[Sequence[PairFiles]], list[tuple[PairFeatures, Target | None]]]
 IN_PROCESS = 10e6  # bytes of files, up to which starting workers takes longer than they save
 AHEAD = 2  # pieces of work per worker that are handed out in advance
 
@@ -101,7 +102,8 @@ def measure(
     changes: dict[str, LocalChanges] = {}
     # illumination is compared between sessions, so one alone needs no look at it
     lit = len({pair.session for pair in pairs}) > 1
-    for found in _in_parallel(_by_field(pairs), lit, workers or len(os.sched_getaffinity(0))):
+    measured = partial(measure_pairs, lit=lit, sight=card.sight)
+    for found in _in_parallel(_by_field(pairs), measured, workers or len(os.sched_getaffinity(0))):
         for row, one in found:
             rows.append(row)
             if one is not None and row.high.digest:
@@ -122,10 +124,10 @@ def _by_field(pairs: Sequence[PairFiles]) -> list[list[PairFiles]]:
 
 
 def _in_parallel(
-    work: list[list[PairFiles]], lit: bool, workers: int
+    work: list[list[PairFiles]], measured: Measure, workers: int
 ) -> Iterator[list[tuple[PairFeatures, Target | None]]]:
     """Results as they are ready; only a few pieces of work are under way at any time."""
-    workers, measured = min(workers, len(work)), partial(measure_pairs, lit=lit)
+    workers = min(workers, len(work))
     if workers < 2 or sum(_size(pair) for piece in work for pair in piece) <= IN_PROCESS:
         yield from (measured(piece) for piece in work)
         return

@@ -24,7 +24,11 @@ from cvdm.inspection.registration import register
 from cvdm.inspection.relation import measure_relation
 from cvdm.inspection.stagger import scan_stagger
 from cvdm.inspection.vignetting import LocalChanges, local_changes
+from cvdm.normalisation import Pixels
+from cvdm.places import observed, places_of
 from cvdm.reading import Stack, read_stack
+from cvdm.sight import PLAIN, Sight
+from cvdm.upsampling import on_grid
 from flows.validation.features import PairFeatures, SideFeatures
 
 
@@ -59,29 +63,29 @@ class _Image:
 
 
 def measure_pairs(
-    pairs: Sequence[PairFiles], *, lit: bool = False
+    pairs: Sequence[PairFiles], *, lit: bool = False, sight: Sight = PLAIN
 ) -> list[tuple[PairFeatures, Target | None]]:
     """Rows of some pairs, and what is kept of each target that was not measured before; in one process.
 
-    lit: whether what is kept holds a summary of the illumination.
+    lit: whether what is kept holds a summary of the illumination. sight: what an input is, by the card.
     """
     found = []
     last: tuple[Path | None, bytes, _Image] | None = None
     for pair in pairs:
-        low = _image(pair.low, is_target=False)
+        low = _image(pair.low, sight, is_target=False)
         content = _content(pair.high)
         # captures of a field share their target: do not measure it again
         known = last is not None and content != b"" and last[1] == content
-        high = last[2] if known and last else _image(pair.high, is_target=True, lit=lit)
+        high = last[2] if known and last else _image(pair.high, sight.of_target, is_target=True, lit=lit)
         last = (pair.high, content, high)
         row = PairFeatures(pair.name, pair.field, None, pair.session, low.features, high.features)
-        found.append((_with_pair(row, low, high), None if known else high.target))
+        found.append((_with_pair(row, low, high, sight.factor), None if known else high.target))
     return found
 
 
 def measure_image(path: Path, *, is_target: bool = True) -> SideFeatures:
-    """What one file says on its own."""
-    return _image(path, is_target=is_target).features
+    """What one file of a single plane says on its own."""
+    return _image(path, PLAIN, is_target=is_target).features
 
 
 def _content(path: Path | None) -> bytes:
@@ -92,7 +96,8 @@ def _content(path: Path | None) -> bytes:
     return b""
 
 
-def _image(path: Path | None, *, is_target: bool, lit: bool = False) -> _Image:
+def _image(path: Path | None, sight: Sight, *, is_target: bool, lit: bool = False) -> _Image:
+    """Of a stack the plane in the middle is measured, of several channels the restored one."""
     features = SideFeatures(present=path is not None)
     if path is None:
         return _Image(features)
@@ -102,9 +107,10 @@ def _image(path: Path | None, *, is_target: bool, lit: bool = False) -> _Image:
     try:
         with read_stack(path, max_pixels=MAX_PIXELS) as stack:
             features = _described(stack)
-            if stack.plane_count != 1:
+            features = replace(features, fits=_fits(stack, sight))
+            if not features.fits:
                 return _Image(features)
-            pixels = stack.plane(0).pixels
+            seen = observed(stack, sight)
             full_range = stack.full_range
     except ImageError as error:
         # Non-finite pixels are the one refusal of an otherwise sound file: a check of its own.
@@ -113,11 +119,25 @@ def _image(path: Path | None, *, is_target: bool, lit: bool = False) -> _Image:
         return _Image(
             replace(features, readable=sound, finite=finite, problem=error.actual, remedy=error.remedy)
         )
-    features = _measured(features, pixels, full_range)
+    channels = seen[len(seen) // 2].centres
+    pixels = np.asarray(channels[0])
+    constant = (name for name, one in zip(sight.names, channels, strict=True) if np.ptp(one[:, :]) == 0)
+    features = replace(features, empty_channel=next((name for name in constant if name), None))
+    planes = [plane for one in seen for plane in one.centres]
+    features = _measured(features, pixels, full_range, planes)
     if not is_target:
         return _Image(features, pixels, full_range)
     target = Target(fingerprint(pixels), local_changes(pixels) if lit else None)
     return _Image(features, pixels, full_range, target)
+
+
+def _fits(stack: Stack, sight: Sight) -> bool:
+    """Whether a file has the channels and the other axes that the card states."""
+    with suppress(ImageError):
+        places_of(stack, sight)
+        known = ({"C"} if sight.channels else set()) | ({sight.context_axis} if sight.context else set())
+        return {*stack.axes[:-2]} <= known
+    return False
 
 
 def _described(stack: Stack) -> SideFeatures:
@@ -135,16 +155,19 @@ def _described(stack: Stack) -> SideFeatures:
         pixel_size_um=stack.pixel_size_um,
         numerical_aperture=stack.numerical_aperture,
         wavelength_nm=wavelengths[0] if len(wavelengths) == 1 else None,
-        channel=stack.channel_names[0] if len(stack.channel_names) == 1 else None,
+        channel=", ".join(stack.channel_names) or None,
         acquired=stack.acquired,
     )
 
 
-def _measured(features: SideFeatures, pixels: np.ndarray, full_range: float | None) -> SideFeatures:
-    """What the pixels (H, W) say."""
+def _measured(
+    features: SideFeatures, pixels: np.ndarray, full_range: float | None, planes: Sequence[Pixels]
+) -> SideFeatures:
+    """What the pixels (H, W) say; planes: all of the image, which its digest covers."""
     short = shortened(pixels)  # for what does no arithmetic with them
-    digest = hashlib.sha256(repr((short.shape, short.dtype.name)).encode())
-    digest.update(np.ascontiguousarray(short).data)
+    everything = short if len(planes) == 1 else shortened(np.stack([plane[:, :] for plane in planes]))
+    digest = hashlib.sha256(repr((everything.shape, everything.dtype.name)).encode())
+    digest.update(np.ascontiguousarray(everything).data)
     features = replace(
         features,
         lowest=float(short.min()),
@@ -173,13 +196,16 @@ def _measured(features: SideFeatures, pixels: np.ndarray, full_range: float | No
     )
 
 
-def _with_pair(row: PairFeatures, low: _Image, high: _Image) -> PairFeatures:
-    """What the two images say about each other."""
-    if low.pixels is None or high.pixels is None or low.pixels.shape != high.pixels.shape:
+def _with_pair(row: PairFeatures, low: _Image, high: _Image, factor: int) -> PairFeatures:
+    """What the two images say about each other, on the target's grid."""
+    if low.pixels is None or high.pixels is None:
+        return row
+    pixels = np.asarray(on_grid(low.pixels, factor)[:, :])
+    if pixels.shape != high.pixels.shape:
         return row
     snr = (low.features.snr_db, high.features.snr_db)
     same_type = low.features.dtype == high.features.dtype
-    relation = measure_relation(low.pixels, high.pixels, full_range=low.full_range if same_type else None)
+    relation = measure_relation(pixels, high.pixels, full_range=low.full_range if same_type else None)
     if relation is not None:
         row = replace(
             row,
@@ -190,7 +216,7 @@ def _with_pair(row: PairFeatures, low: _Image, high: _Image) -> PairFeatures:
         )
     if None not in snr:
         row = replace(row, snr_gain_db=snr[1] - snr[0])  # type: ignore[operator]  # just checked
-    found = register(low.pixels, high.pixels)
+    found = register(pixels, high.pixels)
     if found is None:
         constant = low.features.span is None or high.features.span is None
         return row if constant else replace(row, registration=0.0)

@@ -9,10 +9,12 @@ from typing import BinaryIO
 from cvdm.checkpoint import Checkpoint
 from cvdm.errors import ImageError
 from cvdm.images import MAX_PIXELS
+from cvdm.observation import Observation
+from cvdm.places import Place, observed, places_of, require_result
 from cvdm.posterior import require_familiar
-from cvdm.reading import Plane, read_stack
+from cvdm.reading import read_stack
 from cvdm.restoration import evaluations_of, require_room
-from cvdm.suitability import doubts_of_file, doubts_of_plane, gathered
+from cvdm.suitability import doubts_of_file, doubts_of_image, gathered
 from service.jobs.archive import Archive
 from service.jobs.intake import inside, is_zip, unpack
 from service.jobs.table import NewItem
@@ -62,24 +64,26 @@ class Arrival:
         sampling = order.sampling(checkpoint.recipe.sampling)
         most, label = self._settings.max_job_pixels, name[:100] or "an image"
         with read_stack(path, max_pixels=most, label=label) as stack:
-            doubts = doubts_of_file(checkpoint, stack, label)
-            if prod(stack.shape) <= min(self._settings.max_pixels, MAX_PIXELS):
-                for plane in stack.planes():
-                    _require_familiar(checkpoint, plane, label)
-                    doubts += doubts_of_plane(checkpoint, plane.pixels, stack.full_range, label)
-            axes, shape = stack.axes, stack.shape
+            require_result(stack, checkpoint.sight, most)
             total = evaluations_of(checkpoint, stack, sampling)
-        require_room(path.parent, shape, order.maps)
+            doubts = doubts_of_file(checkpoint, stack, label, stack.axes)
+            if prod(stack.shape) <= min(self._settings.max_pixels, MAX_PIXELS):
+                places = places_of(stack, checkpoint.sight)
+                for place, seen in zip(places, observed(stack, checkpoint.sight), strict=True):
+                    _require_familiar(checkpoint, place, seen, label)
+                    doubts += doubts_of_image(checkpoint, seen, stack.full_range, label)
+            axes, shape = stack.axes, stack.shape
+        require_room(path.parent, checkpoint.sight, axes, shape, order.maps)
         found = gathered(doubts)
         if found and self._settings.refuse_doubtful:
             raise found[0].as_error()
         return NewItem(name, digest, axes, shape, total, tuple(doubt.as_dict() for doubt in found))
 
 
-def _require_familiar(checkpoint: Checkpoint, plane: Plane, label: str) -> None:
-    """Raise ImageError, with the plane's place, when its intensities are not the model's."""
+def _require_familiar(checkpoint: Checkpoint, place: Place, seen: Observation, label: str) -> None:
+    """Raise ImageError, with the place, when intensities there are not the model's."""
     try:
-        require_familiar(checkpoint.normalisation, plane.pixels)
+        require_familiar(checkpoint, seen)
     except ImageError as error:
-        place = "".join(f", {axis}={at}" for axis, at in plane.index.items())
-        raise ImageError(error.expected, f"{label}{place}: {error.actual}", error.remedy) from error
+        where = "".join(f", {axis}={at}" for axis, at in place.index.items())
+        raise ImageError(error.expected, f"{label}{where}: {error.actual}", error.remedy) from error

@@ -16,7 +16,7 @@ from typing import Any
 
 from cvdm.images import read_annotations
 from cvdm.posterior import maps_of
-from cvdm.restoration import memory_bytes
+from cvdm.restoration import disk_bytes, memory_bytes
 from service.device import Device
 from service.doorkeeper import Caller
 from service.errors import ParameterError, QuotaError, UnfinishedError, UnknownJobError
@@ -253,7 +253,9 @@ def open_jobs(
 def _request(resident: Resident, order: Order, items: Sequence[NewItem]) -> Request:
     """What is asked for, with everything that was left open filled in."""
     sampling, version = order.sampling(resident.checkpoint.recipe.sampling), resident.version
-    memory = max(memory_bytes(resident.checkpoint, item.shape, sampling) for item in items)
+    checkpoint = resident.checkpoint
+    memory = max(memory_bytes(checkpoint, item.shape, sampling) for item in items)
+    disk = sum(disk_bytes(checkpoint.sight, item.axes, item.shape, order.maps) for item in items)
     return Request(
         version.task,
         version.number,
@@ -263,6 +265,7 @@ def _request(resident: Resident, order: Order, items: Sequence[NewItem]) -> Requ
         sampling.seed,
         order.maps,
         memory,
+        disk,
     )
 
 

@@ -208,7 +208,7 @@ class Runner:
         running.piece = self._device.submit_job(work, partial(self._order, running.owner))
         await running.piece.done
         if running.sample is not None:
-            self._shadow.consider(resident, item.owner, item.sha256, running.sample.pixels)
+            self._shadow.consider(resident, item.owner, item.sha256, running.sample.observation)
 
     def _work(self, job: Job, item: Item, resident: Resident, running: _Running, progress: Progress) -> None:
         """In a thread of the device: restore one image, or go on with it."""

@@ -76,6 +76,8 @@ class Request:
     """Channels of the results beside those that all have."""
     memory_bytes: int | None = None
     """About how much the largest image takes; None of a job that an earlier release accepted."""
+    disk_bytes: int | None = None
+    """What all of its images take while they are restored, their results included; None likewise."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from cvdm.restoration import disk_bytes
 from service.jobs.runner import Runner
 from service.jobs.table import ENDED, Item, Job, Table
 
@@ -28,7 +27,7 @@ class Telling:
             "owner": job.owner,
             "created": moment(job.created),
             "ended": moment(job.ended),
-            **{name: value for name, value in vars(job.request).items() if name != "memory_bytes"},
+            **{name: value for name, value in vars(job.request).items() if not name.endswith("_bytes")},
             "percent": round(100 * done / total, 1),
             "images_ahead": waiting.index(job.id) if job.id in waiting else 0,
             "seconds_left": None if left is None else round(left, 1),
@@ -44,10 +43,11 @@ class Telling:
 
     def _estimated(self, job: Job) -> dict[str, Any]:
         """What a job costs on a device of its own; seconds are None before anything was ever restored."""
-        seconds, memory = self._runner.seconds(job), job.request.memory_bytes
+        seconds = self._runner.seconds(job)
+        memory, disk = job.request.memory_bytes, job.request.disk_bytes
         return {
             "seconds": None if seconds is None else round(seconds, 1),
-            "disk_mib": round(sum(disk_bytes(item.shape, item.maps) for item in job.items) / 2**20, 1),
+            "disk_mib": None if disk is None else round(disk / 2**20, 1),
             "memory_mib": None if memory is None else round(memory / 2**20, 1),
             "evaluations": sum(item.total for item in job.items),
         }

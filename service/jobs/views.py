@@ -4,6 +4,10 @@ A tile is a square of a plane at one level of a pyramid: at level n each of its 
 2^n x 2^n pixels, of no more than `SAMPLED` x `SAMPLED` of them that lie on a grid. At level 0 the values are
 those of the file. The first look at a plane of an input decodes it to a file beside the input, so that
 an image of any size takes little memory.
+
+Where a result is finer than its input by a factor, the input is shown on the result's grid once that is
+there, as the model saw it, so that both lie on each other. A result of one channel belongs
+to all of its input's.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from cvdm.planes import FileImage, Folder
 from cvdm.posterior import CHANNELS
 from cvdm.reading import Stack, read_stack
 from cvdm.restoration import MOST_PIXELS, channel_labels
+from cvdm.upsampling import on_grid
 from service.errors import ParameterError, UnfinishedError
 from service.jobs.archive import Archive
 from service.jobs.table import Item
@@ -92,8 +97,9 @@ class Views:
     def _described(self, item: Item) -> dict[str, Any]:
         with self._opened(item) as stack:
             lengths = dict(zip(stack.axes, stack.shape, strict=True))
+            factor = self._factor(item)
             y, x = stack.pixel_size_um or (None, None)
-            *_, height, width = stack.shape
+            height, width = (factor * length for length in stack.shape[-2:])
             return {
                 "name": item.name,
                 "height": height,
@@ -103,7 +109,7 @@ class Views:
                 "channels": channel_labels(stack),
                 "dtype": stack.dtype,
                 "full_range": stack.full_range,
-                "pixel_size_um": None if y is None else {"y": y, "x": x},
+                "pixel_size_um": None if y is None or x is None else {"y": y / factor, "x": x / factor},
                 "z_step_um": stack.z_step_um,
                 "tile": TILE,
                 "levels": levels(height, width),
@@ -119,7 +125,7 @@ class Views:
                     f"{axis.lower()} from 0 to {lengths.get(axis, 1) - 1}", str(at), "Correct the number."
                 )
         if place.layer == INPUT:
-            return self._input(item, place)
+            return on_grid(self._input(item, place), self._factor(item))
         layers = _result_layers(item)
         if place.layer not in layers:
             raise ParameterError(
@@ -127,12 +133,23 @@ class Views:
             )
         if item.state != "done":
             raise UnfinishedError("a restored image", f"one that is {item.state}", "Wait for its end.")
-        result = tifffile.memmap(self._archive.result(item.job, item.number), mode="r")
-        height, width = item.shape[-2:]
-        maps = result.reshape(
-            lengths.get("T", 1), lengths.get("Z", 1), lengths.get("C", 1), len(layers), height, width
+        maps = self._result(item)
+        channel = place.c if maps.shape[2] > 1 else 0
+        return maps[place.t, place.z, channel, layers.index(place.layer)]
+
+    def _result(self, item: Item) -> np.ndarray:
+        """(T, Z, C, layers, H, W) of a restored image, mapped from its file."""
+        lengths = dict(zip(item.axes, item.shape, strict=True))
+        stored = tifffile.memmap(self._archive.result(item.job, item.number), mode="r")
+        layers = len(_result_layers(item))
+        found: np.ndarray = stored.reshape(
+            lengths.get("T", 1), lengths.get("Z", 1), -1, layers, *stored.shape[-2:]
         )
-        return maps[place.t, place.z, place.c, layers.index(place.layer)]
+        return found
+
+    def _factor(self, item: Item) -> int:
+        """By which the result is finer than its input, once it is there."""
+        return self._result(item).shape[-2] // item.shape[-2] if item.state == "done" else 1
 
     def _input(self, item: Item, place: Place) -> FileImage:
         index = {"T": place.t, "Z": place.z, "C": place.c}

@@ -11,8 +11,8 @@ from cvdm.inspection.background import background_offset
 from cvdm.inspection.focus import measure_focus
 from cvdm.inspection.intensity import intensity
 from cvdm.inspection.noise import measure_noise
+from cvdm.observation import Observation
 from cvdm.posterior import Posterior
-from cvdm.region import Region
 
 SIDE = 1024
 """Pixels along a side of the part that is looked at, in the middle of an image."""
@@ -22,18 +22,24 @@ SIDE = 1024
 class Sample:
     """The middle of an image, and what a model said of it."""
 
-    pixels: np.ndarray
-    """(h, w) in file units."""
+    observation: Observation
+    """In memory."""
     width: float
     """Of the calibrated interval: its mean, as a share of the model's intensity range."""
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The restored channel of the input (h, w), in file units."""
+        return np.asarray(self.observation.centres[0])
 
 
 def sample_of(posterior: Posterior) -> Sample:
     """The middle of a restored image. Raises ImageError."""
-    region = _middle(*posterior.view.shape)
+    observation = posterior.view.observation
+    region = observation.middle(SIDE)
     found = posterior.estimate(region)
     width = float(np.mean(found.upper - found.lower)) / (2 * posterior.view.scale.half_range)
-    return Sample(np.array(posterior.view.pixels[region.slices]), width)
+    return Sample(observation.cropped(region), width)
 
 
 def features_of(sample: Sample) -> dict[str, float]:
@@ -51,8 +57,3 @@ def features_of(sample: Sample) -> dict[str, float]:
             "signal_share": signal_share(pixels),
         }
     return {name: float(value) for name, value in found.items() if value is not None and np.isfinite(value)}
-
-
-def _middle(height: int, width: int) -> Region:
-    top, left = max(0, (height - SIDE) // 2), max(0, (width - SIDE) // 2)
-    return Region(top, min(top + SIDE, height), left, min(left + SIDE, width))

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cvdm.errors import CvdmError
+from cvdm.errors import CvdmError, ImageError
+from cvdm.observation import Observation
 from cvdm.optics import forward_residual
 from cvdm.posterior import Reconstruction, reconstruct
 from cvdm.storage import replacing
@@ -75,8 +76,8 @@ class Shadow:
         self._on_compared = on_compared
         self._running: asyncio.Task[None] | None = None
 
-    def consider(self, champion: Resident, owner: str, input_sha256: str, pixels: np.ndarray) -> None:
-        """An image (h, w) of a job, in file units, that a champion has restored.
+    def consider(self, champion: Resident, owner: str, input_sha256: str, seen: Observation) -> None:
+        """An image of a job that a champion has restored.
 
         One is compared at a time; those that come meanwhile are not.
         """
@@ -85,7 +86,7 @@ class Shadow:
         challenger = self._residents.challenger(champion.version.task)
         if challenger is None or (self._running is not None and not self._running.done()):
             return
-        work = self._compare(champion, challenger, owner, input_sha256, pixels)
+        work = self._compare(champion, challenger, owner, input_sha256, seen)
         self._running = asyncio.create_task(work)
 
     async def close(self) -> None:
@@ -94,11 +95,12 @@ class Shadow:
             await asyncio.gather(self._running, return_exceptions=True)
 
     async def _compare(
-        self, champion: Resident, named: Version, owner: str, input_sha256: str, pixels: np.ndarray
+        self, champion: Resident, named: Version, owner: str, input_sha256: str, seen: Observation
     ) -> None:
         try:
             challenger = await self._residents.get(named.task, named.number)
-            work = partial(compared, champion, challenger, owner, input_sha256, _middle(pixels))
+            part = seen.cropped(seen.middle(SIDE))
+            work = partial(compared, champion, challenger, owner, input_sha256, part)
             found = await self._device.submit_shadow(work).done
             await asyncio.to_thread(self._write, found)
             self._on_compared(named.task)
@@ -123,16 +125,24 @@ def compared(
     challenger: Resident,
     owner: str,
     input_sha256: str,
-    pixels: np.ndarray,
+    seen: Observation,
     progress: Progress,
 ) -> Comparison:
-    """Restore an image (h, w) by both, each with its own settings. Raises ImageError."""
-    ours, theirs = (reconstruct(one.checkpoint, pixels, progress=progress) for one in (champion, challenger))
-    span = 2 * champion.checkpoint.normalisation.scale_of(pixels).half_range
+    """Restore an image by both, each with its own settings. Raises ImageError."""
+    if champion.checkpoint.sight != challenger.checkpoint.sight:
+        raise ImageError(
+            "a challenger that sees what the champion sees",
+            "one of other channels, context or factor",
+            "Give such a model a task of its own.",
+        )
+    ours, theirs = (reconstruct(one.checkpoint, seen, progress=progress) for one in (champion, challenger))
+    span = 2 * champion.checkpoint.normalisation.scale_of(seen.centres[0]).half_range
     models = [champion.checkpoint.record.forward_model, challenger.checkpoint.record.forward_model]
     residuals: list[float | None] = [None, None]
     if models[0] is not None and models[0] == models[1]:
-        residuals = [forward_residual(one.mean, pixels, models[0]) for one in (ours, theirs)]
+        residuals = [
+            forward_residual(one.mean, np.asarray(seen.restored[:, :]), models[0]) for one in (ours, theirs)
+        ]
     return Comparison(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         task=champion.version.task,
@@ -152,8 +162,3 @@ def compared(
 
 def _width(found: Reconstruction) -> float:
     return float(np.mean(found.upper - found.lower))
-
-
-def _middle(pixels: np.ndarray) -> np.ndarray:
-    top, left = (max(0, (length - SIDE) // 2) for length in pixels.shape)
-    return pixels[top : top + SIDE, left : left + SIDE]

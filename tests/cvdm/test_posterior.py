@@ -11,6 +11,7 @@ from cvdm.config import SamplingConfig
 from cvdm.errors import ImageError
 from cvdm.field_of_view import FieldOfView
 from cvdm.normalisation import Normalisation, fit_normalisation
+from cvdm.observation import Observation
 from cvdm.posterior import Moments, reconstruct
 
 SAMPLING = SamplingConfig(samples=3, steps=3, seed=4, tile=32)
@@ -85,7 +86,7 @@ def test_intensities_come_back_in_the_inputs_units(checkpoint, image):
 
 def test_constant_image_has_a_scale():
     """An image without contrast does not divide by zero."""
-    scale = fit_normalisation("image", [np.full((8, 8), 7.0)]).scale_of(np.full((8, 8), 7.0))
+    scale = fit_normalisation("image", [[np.full((8, 8), 7.0)]]).scale_of(np.full((8, 8), 7.0))
     assert np.array_equal(scale.invert(scale.apply(np.full((2, 2), 7.0))), np.full((2, 2), 7.0, np.float32))
 
 
@@ -132,7 +133,8 @@ def test_streamed_moments_equal_those_of_all_draws(checkpoint, image, monkeypatc
     sampling = replace(SAMPLING, samples=5)
     with torch.inference_mode():
         view, again = (
-            FieldOfView(checkpoint.model, checkpoint.normalisation, image, sampling) for _ in range(2)
+            FieldOfView(checkpoint.model, checkpoint.normalisation, Observation.of(image), sampling)
+            for _ in range(2)
         )
         assert [len(batch) for batch in view.batches] == [2, 2, 1]
         draws = np.stack(list(view.draws())).astype(np.float64)

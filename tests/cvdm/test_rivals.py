@@ -14,6 +14,7 @@ from cvdm.config import SamplingConfig, ScheduleConfig
 from cvdm.field_of_view import BORDER, FieldOfView
 from cvdm.model import signal_from_velocity
 from cvdm.normalisation import Normalisation
+from cvdm.observation import Observation
 
 SHAPE = (3, 1, 16, 16)
 
@@ -123,7 +124,7 @@ def test_without_diffusion_draws_are_white_around_the_mean():
     view = FieldOfView(
         model,
         Normalisation("dataset", 0, 2),
-        cells(np.random.default_rng(0), 32) / 100,
+        Observation.of(cells(np.random.default_rng(0), 32) / 100),
         SamplingConfig(samples=64, steps=3),
     )
     draws = np.stack(list(view.draws()))

@@ -10,6 +10,7 @@ import torch
 from specimens import TINY_RECIPE, cells, make_checkpoint
 
 from cvdm.config import Recipe
+from cvdm.observation import Observation
 from cvdm.patches import ImagePair
 from cvdm.schedule_drift import schedule_drift
 
@@ -17,7 +18,7 @@ from cvdm.schedule_drift import schedule_drift
 @pytest.fixture
 def images() -> list[ImagePair]:
     clean = [cells(np.random.default_rng(seed), 48) for seed in (1, 2)]
-    return [ImagePair(f"f{index}", image, image) for index, image in enumerate(clean)]
+    return [ImagePair(f"f{index}", Observation.of(image), image) for index, image in enumerate(clean)]
 
 
 def of_kind(kind: str) -> Recipe:

@@ -15,6 +15,7 @@ from specimens import cells
 from cvdm.config import ScheduleConfig
 from cvdm.evaluation import Evaluation
 from cvdm.metrics import sparsification
+from cvdm.observation import Observation
 from cvdm.patches import ImagePair
 from cvdm.posterior import Reconstruction
 from cvdm.schedule import ScheduleExtremes, build_schedule, schedule_curves
@@ -117,10 +118,10 @@ def test_the_detail_that_agrees_with_the_target_is_drawn(field):
     """Curves of input and reconstruction, dotted where the pair shares its noise; numbers beside them."""
     low, high, std = field
     result = Reconstruction(high, std, high - std, high + std, std, high)
-    own = ring_curves(Shown(ImagePair("f0", low, high), result))
+    own = ring_curves(Shown(ImagePair("f0", Observation.of(low), high), result))
     assert own.as_json()["restored"][0] == pytest.approx(1)
     assert own.low[-20:].mean() < 0.5 < own.restored[-20:].mean()
-    shared = ring_curves(Shown(ImagePair("f1", low, 2 * low + 5), result))
+    shared = ring_curves(Shown(ImagePair("f1", Observation.of(low), 2 * low + 5), result))
     assert shared.shared_noise and not own.shared_noise
     one = opened(pictures.ring_correlations({"f0": own}, "x"))
     assert np.abs(one - opened(pictures.ring_correlations({"f0": shared}, "x"))).max() > 0

@@ -14,6 +14,7 @@ from service_world import acquired, tiff_bytes
 from cvdm.errors import ImageError
 from cvdm.images import read_annotations
 from cvdm.posterior import reconstruct
+from cvdm.sight import Sight
 from service.errors import ParameterError
 from service.inference import check_image, restore
 from service.loading import Resident, Version
@@ -105,7 +106,7 @@ def test_spooled_uploads_are_read_wherever_they_lie(resident, spool):
     """A spooled file has no usable name; it is read from memory and from disk alike."""
     with tempfile.SpooledTemporaryFile(max_size=spool or 1) as file:
         file.write(acquired(32))
-        check_image(file, PIXELS)
+        check_image(file, Sight(), PIXELS)
         assert (
             restore(resident, file, Order(), PIXELS, False, lambda done, total: None).size > 4 * 4 * 32 * 32
         )
@@ -126,7 +127,7 @@ def test_too_many_pixels_are_refused_from_the_header(resident):
     bomb = tiff_bytes(np.zeros((4096, 4096), np.uint8), compression="zlib")
     assert len(bomb) < 2**17
     with pytest.raises(ImageError, match="pixels"):
-        check_image(io.BytesIO(bomb), PIXELS)
+        check_image(io.BytesIO(bomb), Sight(), PIXELS)
 
 
 def test_an_exception_in_progress_cancels(resident):

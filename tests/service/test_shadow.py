@@ -11,6 +11,7 @@ import pytest
 from service_world import acquired
 from specimens import make_checkpoint
 
+from cvdm.observation import Observation
 from cvdm.optics import ForwardModel
 from flows.shadow import RECORD, shadow_summary
 from service.loading import Resident, Version
@@ -148,6 +149,6 @@ def test_residuals_are_compared_where_the_optics_are_known(residents, tmp_path):
     import tifffile
 
     pixels = tifffile.imread(io.BytesIO(acquired(48))).astype(np.float32)
-    found = compared(champion, challenger, "ann", "0" * 64, pixels, lambda done, total: None)
+    found = compared(champion, challenger, "ann", "0" * 64, Observation.of(pixels), lambda done, total: None)
     assert found.champion_width == found.challenger_width and found.difference == 0
     assert found.champion_residual == found.challenger_residual > 0

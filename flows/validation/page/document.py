@@ -92,7 +92,7 @@ def write_page(
         "whole_refused": any(one.severity == "error" for one in whole),
         "strips": strips(report.table, anchors, report.policy),
         "shifts": Markup(shift_plot(report.table, anchors, report.policy.shift_px)),  # noqa: S704  # escaped there
-        "cards": cards(pictured, files or _files(report), report.policy),
+        "cards": cards(pictured, files or _files(report), report.policy, report.card.sight),
         "pictured": _counts(pictured),
         "others": [entry for entry in listed if entry.anchor not in shown],
         "quantities": QUANTITIES,

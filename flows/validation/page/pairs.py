@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from cvdm.sight import PLAIN, Sight
 from flows.validation.features import SIDE_NAMES, SIDES, PairFeatures
 from flows.validation.one_pair import PairFiles
 from flows.validation.page.marks import LEVELS, Level, level_of
@@ -98,17 +99,21 @@ def chosen(listed: Sequence[PairEntry]) -> list[PairEntry]:
 
 
 def cards(
-    listed: Sequence[PairEntry], files: Mapping[str, PairFiles], policy: ValidationPolicy
+    listed: Sequence[PairEntry],
+    files: Mapping[str, PairFiles],
+    policy: ValidationPolicy,
+    sight: Sight = PLAIN,
 ) -> Iterator[PairCard]:
     """Cards of the first pairs; images are read one at a time, a target that captures share only once."""
     edge = EDGE if len(listed) <= MANY else SMALL_EDGE
     last: tuple[str | None, Thumbnail] = (None, Thumbnail())
     for entry in listed:
         own = files.get(entry.row.name)
-        low = thumbnail(own.low if own else None, edge=edge)
+        low = thumbnail(own.low if own else None, edge=edge, sight=sight)
         digest = entry.row.high.digest
-        high = last[1] if digest and digest == last[0] else thumbnail(own.high if own else None, edge=edge)
-        last = (digest, high)
+        if not digest or digest != last[0]:
+            last = digest, thumbnail(own.high if own else None, edge=edge, sight=sight.of_target)
+        high = last[1]
         pictures = tuple(zip((SIDE_NAMES[side] for side in SIDES), (low, high), strict=True))
         yield PairCard(entry, pictures, _measured(entry.row, policy), _facts(entry.row), _values(entry.row))
 

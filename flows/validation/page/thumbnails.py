@@ -10,7 +10,10 @@ import imagecodecs
 import numpy as np
 
 from cvdm.errors import ImageError
-from cvdm.images import read_image
+from cvdm.images import MAX_PIXELS
+from cvdm.places import places_of
+from cvdm.reading.opening import read_plane, read_stack
+from cvdm.sight import PLAIN, Sight
 
 EDGE = 160
 """Length of a thumbnail's longer side in pixels, about."""
@@ -33,27 +36,39 @@ class Thumbnail:
     problem: str | None = None
 
 
-def thumbnail(path: Path | None, *, edge: int = EDGE) -> Thumbnail:
-    """The picture of one image file; a file that is missing or cannot be read says so in `problem`."""
+def thumbnail(path: Path | None, *, edge: int = EDGE, sight: Sight = PLAIN) -> Thumbnail:
+    """The picture of one image file; a file that is missing or cannot be read says so in `problem`.
+
+    sight: what the file is; of several channels the restored one is shown, of a stack the middle.
+    """
     if path is None:
         return Thumbnail(problem="file missing")
     try:
-        image = read_image(path)
+        pixels, dtype = _shown(path, sight)
     except ImageError as error:
         return Thumbnail(problem=error.actual)
-    small = reduced(image.pixels, edge)
+    small = reduced(pixels, edge)
     low, high = (float(value) for value in np.percentile(small, PERCENTILES))
     shares = np.clip((small - low) / (high - low), 0, 1) if high > low else np.full_like(small, 0.5)
     grey = np.round(shares * (GREY_STEPS - 1)) * (255 / (GREY_STEPS - 1))
     png = imagecodecs.png_encode(np.round(grey).astype(np.uint8), level=9)
-    rows, columns = image.pixels.shape
+    rows, columns = pixels.shape
     return Thumbnail(
         uri="data:image/png;base64," + base64.b64encode(png).decode("ascii"),
         width=small.shape[1],
         height=small.shape[0],
         window=(low, high),
-        size=f"{columns} × {rows} px, {image.dtype}",
+        size=f"{columns} × {rows} px, {dtype}",
     )
+
+
+def _shown(path: Path, sight: Sight) -> tuple[np.ndarray, str]:
+    """Pixels (H, W), and their type in the file. Raises ImageError."""
+    opened = read_stack if sight.channels or sight.context else read_plane
+    with opened(path, max_pixels=MAX_PIXELS) as stack:
+        places = places_of(stack, sight)
+        planes = places[len(places) // 2].planes[0]
+        return stack.plane(planes[len(planes) // 2]).pixels, stack.dtype
 
 
 def reduced(pixels: np.ndarray, edge: int) -> np.ndarray:

@@ -120,7 +120,7 @@ function told(job) {
   if (ENDED.has(job.state)) return parts[0];
   if (job.images_ahead > 0) parts.push(`${job.images_ahead} images before it`);
   const { seconds, disk_mib: disk, memory_mib: memory } = job.estimate;
-  const room = `${Math.ceil(disk)} MiB of disk${memory === null ? "" : ` and up to ${Math.ceil(memory)} MiB of memory`}`;
+  const room = `${disk === null ? "some" : `${Math.ceil(disk)} MiB of`} disk${memory === null ? "" : ` and up to ${Math.ceil(memory)} MiB of memory`}`;
   if (seconds !== null) parts.push(`takes about ${duration(seconds)}, ${room}`);
   else parts.push(`takes ${room}; how long is known soon`);
   if (job.seconds_left !== null) parts.push(`about ${duration(job.seconds_left)} left`);
