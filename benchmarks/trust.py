@@ -32,8 +32,8 @@ from cvdm.errors import ImageError
 from cvdm.field_of_view import FieldOfView
 from cvdm.inspection.focus import measure_focus
 from cvdm.metrics import coverage, crps, target_range
-from cvdm.optics import blur, forward_residual, simulate_widefield
 from cvdm.observation import Observation
+from cvdm.optics import blur, forward_residual, simulate_widefield
 from cvdm.patches import ImagePair, read_pair
 from cvdm.posterior import Estimate, conclude, require_familiar
 from cvdm.probing import Detection, erase, filament, judge, measured_detection, plant, spots
