@@ -4,9 +4,10 @@
 
 `python -m cvdm reconstruct` restores images of 512 x 512 and 2048 x 2048 pixels of 32 bits, each in a process
 of its own, and one of 64 x 64 for what program and model take by themselves. What counts is the peak beyond
-that and beyond the arrays of the image: input and result, five of them. Promised: the large image takes at
-most 1.3 x the small one's, and 16 draws take what 2 do, up to 5 %. On a GPU its memory counts, and the
-arrays are in the host's. The last line is the summary; exit code 1 when a number is missed.
+that and beyond the arrays of the image, input and result, five of them, where they are in memory: those of a
+large image are in files, those of a GPU's in the host's. Promised: the large image takes at most 1.3 x the
+small one's, and 16 draws take what 2 do, up to 5 %. On a GPU its memory counts. The last line is the summary;
+exit code 1 when a number is missed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from cvdm.checkpoint import load_checkpoint
 from cvdm.images import read_image
 from cvdm.posterior import CHANNELS
+from cvdm.restoration import PIXELS_IN_MEMORY
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 LARGER_MOST, DRAWS_MOST = 1.3, 1.05
@@ -79,7 +81,8 @@ def main() -> int:
     alone = taken.pop((ALONE, options.few)).mib
     beyond = {}
     for (edge, samples), one in taken.items():
-        arrays = 0 if options.device == "cuda" else edge**2 * 4 * (1 + len(CHANNELS)) / MIB
+        held = options.device == "cpu" and edge**2 <= PIXELS_IN_MEMORY
+        arrays = edge**2 * 4 * (1 + len(CHANNELS)) / MIB if held else 0.0
         beyond[edge, samples] = one.mib - alone - arrays
         print(
             f"{edge:>5} px, K = {samples:>2}: peak {one.mib:.0f} MiB, {beyond[edge, samples]:.0f} beyond "
