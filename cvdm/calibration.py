@@ -12,8 +12,10 @@ like the calibration fields and is therefore also measured on the test fields.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -36,6 +38,11 @@ class Calibration:
     """Number of calibration fields."""
     raw_coverage: float
     """Coverage on the calibration fields of the uncalibrated interval mean -+ z std (z of a Gaussian)."""
+
+    @property
+    def id(self) -> str:
+        """Names these very numbers in the provenance of what they were used for."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def bounds(self, mean: np.ndarray, std: np.ndarray, half_range: float) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bound (H, W), in the units of mean and std; half_range in the same units."""

@@ -27,6 +27,7 @@ from cvdm.normalisation import Pixels
 from cvdm.planes import FileImage, Folder, Write
 from cvdm.posterior import CHANNELS, Posterior, posterior_of
 from cvdm.reading.opening import read_stack
+from cvdm.reading.selection import selected
 from cvdm.reading.stack import Metadata, Stack, metadata_of
 from cvdm.region import Region, bands
 from cvdm.storage import content_digest
@@ -50,6 +51,7 @@ def restore_file(
     *,
     annotations: Mapping[str, str],
     maps: Sequence[str] = (),
+    channels: Sequence[str] = (),
     progress: Progress | None = None,
     folder: Path | None = None,
     seen: Callable[[Posterior], None] | None = None,
@@ -57,15 +59,17 @@ def restore_file(
     """Restore an image, or every plane of a stack, and write an OME-TIFF that keeps what the file says.
 
     The result has reconstruction, uncertainty, bounds and `maps` (out of `cvdm.posterior.maps_of`) as
-    channels, of each channel of the input. Plane n of a stack, in the file's order, is drawn with
-    `sampling.seed` + n, and is what that plane alone with that seed comes to. folder: where the work is kept
-    while it lasts, whatever the image's size; beside the result, and for a stack or a large image only, when
-    it is None. seen: called with the posterior of the first plane, unless an earlier attempt had restored it.
+    channels, of each channel of the input, or of `channels` of it (`cvdm.reading.selection`). Plane n of a
+    stack, in the file's order, is drawn with `sampling.seed` + n, and is what that plane alone with that seed
+    comes to. folder: where the work is kept while it lasts, whatever the image's size; beside the result, and
+    for a stack or a large image only, when it is None. seen: called with the posterior of the first plane,
+    unless an earlier attempt had restored it.
     Raises ImageError, StorageError.
     """
     if target.exists() and source.exists() and target.samefile(source):
         raise ImageError("an output other than the input", str(target), "Choose another -o.")
-    with read_stack(source, max_pixels=MOST_PIXELS) as stack:
+    with read_stack(source, max_pixels=MOST_PIXELS) as whole:
+        stack = selected(whole, channels)
         if folder is None and stack.plane_count == 1 and prod(stack.shape) <= PIXELS_IN_MEMORY:
             pixels = stack.plane(0).pixels
             posterior = posterior_of(checkpoint, pixels, sampling=sampling, progress=progress)
@@ -74,7 +78,7 @@ def restore_file(
             _write([posterior.channels(maps)], target, stack, annotations)
             return
         folder = folder or target.with_name(f".{target.name}.cvdm")
-        identity = _identity(checkpoint, source, sampling, maps)
+        identity = _identity(checkpoint, source, sampling, maps, channels)
         work = _Work(checkpoint, stack, sampling, maps, folder, identity, progress, seen)
         try:
             require_room(folder, stack.shape, maps)
@@ -235,14 +239,20 @@ def result_metadata(metadata: Metadata, channels: int, each: int) -> Metadata:
     )
 
 
-def _identity(checkpoint: Checkpoint, source: Path, sampling: SamplingConfig, maps: Sequence[str]) -> str:
+def _identity(
+    checkpoint: Checkpoint,
+    source: Path,
+    sampling: SamplingConfig,
+    maps: Sequence[str],
+    channels: Sequence[str],
+) -> str:
     """Names everything on which the files of the work depend."""
     weights = hashlib.sha256()
     for name, values in sorted(checkpoint.model.state_dict().items()):
         weights.update(name.encode())
         weights.update(values.cpu().numpy().tobytes())
     model = (weights.hexdigest(), checkpoint.normalisation, checkpoint.record.forward_model)
-    return repr((content_digest(source), model, sampling, tuple(maps)))
+    return repr((content_digest(source), model, sampling, tuple(maps), tuple(channels)))
 
 
 def require_room(folder: Path, shape: tuple[int, ...], maps: Sequence[str] = ()) -> None:

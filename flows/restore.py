@@ -40,6 +40,8 @@ class Draws:
     seed: int | None = None
     maps: str | None = None
     """Channels beside those of every result, separated by commas."""
+    channels: str | None = None
+    """Of a stack, by names or numbers separated by commas; all for None."""
 
     def applied_to(self, default: SamplingConfig) -> SamplingConfig:
         """The model's own sampling with these choices in it."""
@@ -73,14 +75,15 @@ def restore_by_checkpoint(
     checkpoint = load_checkpoint(directory, device=device)
     verify_golden(directory, checkpoint)
     sampling = draws.applied_to(checkpoint.recipe.sampling)
-    maps = _possible_maps(draws, maps_of(checkpoint))
+    maps, channels = _possible_maps(draws, maps_of(checkpoint)), _listed(draws.channels)
+    chosen = {"maps": ", ".join(maps), "channels": ", ".join(channels)}
     one = len(errands) == 1
 
     def restore(errand: Errand, stopped: Event) -> dict[str, str]:
         made = {
             **checkpoint.annotations(sampling),
             **(origin or {}),
-            **({"maps": ", ".join(maps)} if maps else {}),
+            **{name: found for name, found in chosen.items() if found},
             "input_sha256": sha256_of(errand.source),
         }
         if not _is_there(errand.target, made):
@@ -93,6 +96,7 @@ def restore_by_checkpoint(
                     sampling,
                     annotations=made,
                     maps=maps,
+                    channels=channels,
                     progress=progress,
                 )
         return made
@@ -155,7 +159,7 @@ def _by_jobs(client: Client, choices: Mapping[str, Any]) -> Way:
 
 def _possible_maps(draws: Draws, possible: Sequence[str]) -> tuple[str, ...]:
     """Raises ConfigError for maps that a model cannot make."""
-    wanted = {name.strip() for name in (draws.maps or "").split(",") if name.strip()}
+    wanted = set(_listed(draws.maps))
     if impossible := wanted - set(possible):
         raise ConfigError(
             f"maps that this model can make: {', '.join(possible)}",
@@ -163,6 +167,11 @@ def _possible_maps(draws: Draws, possible: Sequence[str]) -> tuple[str, ...]:
             "Leave it out; a residual needs a dataset card that states the forward model.",
         )
     return tuple(name for name in possible if name in wanted)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    """What stands between commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
 def sha256_of(path: Path) -> str:

@@ -101,6 +101,8 @@ class Desk:
         started, loop = time.monotonic(), asyncio.get_running_loop()
         most = self._settings.max_pixels
         order = read_order(upload.fields, self._limits)
+        if order.channels:
+            raise ParameterError("an image of one channel", "a choice of channels", "POST it to /jobs.")
         self._device.check_open()  # when it closes, so does the intake
         pixels = await loop.run_in_executor(self._intake, check_image, upload.image, most)
         # Shielded: a model that takes longer to load than this request lasts is there for the next one.

@@ -10,12 +10,12 @@ from cvdm.checkpoint import Checkpoint
 from cvdm.errors import ImageError
 from cvdm.images import MAX_PIXELS
 from cvdm.posterior import require_familiar
-from cvdm.reading import Plane, read_stack
+from cvdm.reading import Plane, read_stack, selected
 from cvdm.restoration import evaluations_of, require_room
 from cvdm.suitability import doubts_of_file, doubts_of_plane, gathered
 from service.jobs.archive import Archive
 from service.jobs.intake import inside, is_zip, unpack
-from service.jobs.table import NewItem
+from service.jobs.records import NewItem
 from service.loading import Resident
 from service.schema import Order
 from service.settings import Settings
@@ -61,7 +61,8 @@ class Arrival:
         path, checkpoint = self._archive.received(self._id, number), resident.checkpoint
         sampling = order.sampling(checkpoint.recipe.sampling)
         most, label = self._settings.max_job_pixels, name[:100] or "an image"
-        with read_stack(path, max_pixels=most, label=label) as stack:
+        with read_stack(path, max_pixels=most, label=label) as whole:
+            stack = selected(whole, order.channels)
             doubts = doubts_of_file(checkpoint, stack, label)
             if prod(stack.shape) <= min(self._settings.max_pixels, MAX_PIXELS):
                 for plane in stack.planes():

@@ -22,8 +22,9 @@ from service.doorkeeper import Caller
 from service.errors import ParameterError, QuotaError, UnfinishedError, UnknownJobError
 from service.jobs.archive import Archive
 from service.jobs.arrival import Arrival, Placed, Uploaded
+from service.jobs.records import ENDED, Item, Job, NewItem, Request
 from service.jobs.runner import Runner
-from service.jobs.table import ENDED, Item, Job, NewItem, Request, Table
+from service.jobs.table import Table
 from service.jobs.telling import Telling, moment
 from service.jobs.views import Views
 from service.loading import Resident
@@ -37,10 +38,6 @@ from service.watching.sittings import Sittings
 from service.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
-LISTED = 50
-"""Jobs in one list."""
-LISTED_IMAGES = 20
-"""Images of each job in a list of jobs; the job itself tells all."""
 LONGEST_KEY = 200
 
 
@@ -134,7 +131,7 @@ class JobDesk:
     def jobs(self, caller: Caller) -> list[dict[str, Any]]:
         """What GET /jobs tells: the newest first; to an operator, those of everybody."""
         owner = None if caller.is_operator else caller.name
-        return [self._telling.job(job, LISTED_IMAGES) for job in self._table.of_owner(owner, most=LISTED)]
+        return self._telling.jobs(owner)
 
     def item(self, caller: Caller, id: str, number: int) -> Item:
         """One image of a job. Raises UnknownJobError."""
@@ -255,14 +252,15 @@ def _request(resident: Resident, order: Order, items: Sequence[NewItem]) -> Requ
     sampling, version = order.sampling(resident.checkpoint.recipe.sampling), resident.version
     memory = max(memory_bytes(resident.checkpoint, item.shape, sampling) for item in items)
     return Request(
-        version.task,
-        version.number,
-        version.run_id,
-        sampling.samples,
-        sampling.steps,
-        sampling.seed,
-        order.maps,
-        memory,
+        task=version.task,
+        version=version.number,
+        run_id=version.run_id,
+        samples=sampling.samples,
+        steps=sampling.steps,
+        seed=sampling.seed,
+        maps=order.maps,
+        channels=order.channels,
+        memory_bytes=memory,
     )
 
 

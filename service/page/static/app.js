@@ -99,7 +99,7 @@ async function showCard() {
 async function upload(files) {
   if (!files.length) return;
   element("problem").hidden = true;
-  const fields = Object.fromEntries(["task", "version", "samples", "steps", "seed"].map((id) => [id, element(id).value]));
+  const fields = Object.fromEntries(["task", "version", "channels", "samples", "steps", "seed"].map((id) => [id, element(id).value]));
   fields.maps = ["schedule_map", "residual"].filter((map) => element(`map-${map}`).checked).join(",");
   const bar = element("upload-bar");
   bar.value = 0;
