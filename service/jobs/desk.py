@@ -272,5 +272,6 @@ def _result_name(item: Item) -> str:
     """The input's name for its result."""
     stem = Path(item.name).name
     for ending in (".zip", ".zarr", ".tiff", ".tif", ".mrc", ".czi", ".nd2", ".lif", ".ome"):
-        stem = stem.removesuffix(ending)
+        if stem.lower().endswith(ending):
+            stem = stem[: -len(ending)]
     return f"{stem or 'image'}.ome.tif"

@@ -218,7 +218,7 @@ def told_in(service, stack):
 
 
 def test_chosen_channels_are_restored_alone(service, stack):
-    """By name or by number; job, layout, tiles, file and provenance know those alone; the pixels are theirs."""
+    """By name or by number; job, layout, tiles, file and provenance know those alone, and their pixels."""
     image = tiff_bytes(stack, ome=True, metadata={"axes": "CZYX", "Channel": {"Name": ["nuclei", "actin"]}})
     results = {}
     for choice in ("actin", "1"):
