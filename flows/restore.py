@@ -226,7 +226,5 @@ def _failure(id: str, image: Mapping[str, Any]) -> CvdmError:
     """Why a job has no result."""
     error = image["error"]
     if error is None:
-        return ServiceRefusal(
-            "a restored image", f"job {id} was {image['state']}", "Restore it again."
-        )
+        return ServiceRefusal("a restored image", f"job {id} was {image['state']}", "Restore it again.")
     return ServiceRefusal(error["expected"], error["actual"], error["remedy"])

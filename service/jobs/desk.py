@@ -96,6 +96,7 @@ class JobDesk:
             ]
             pixels = sum(prod(item.shape) for item in items)
             await asyncio.to_thread(caller.spend, images=len(items), pixels=pixels)
+            self._require_quota(caller, len(images))  # others came meanwhile; from here on none can
             self._archive.accept(id)
             request = _request(resident, order, items)
             try:
