@@ -66,8 +66,9 @@ def connected(url, text):
     return closing(connection)
 
 
-def test_a_body_that_drips_is_refused_and_its_place_is_free_again(url):
+def test_a_body_that_drips_is_refused_and_its_place_is_free_again(url, monkeypatch):
     """Drips take every place, and others are told to come back; soon the drips are cut off, and they can."""
+    monkeypatch.setattr(upload, "GRACE_SECONDS", 4.0)
     files = {"image": ("cell.tif", acquired(32))}
     with httpx.Client(base_url=url, timeout=60) as client:
         client.get("/openapi.json")  # connected, before the drips' time runs
