@@ -25,9 +25,11 @@ Not covered: a promise for a single field, a pixel or a kind of structure, and d
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -80,6 +82,11 @@ class Calibration:
             f"whatever their distribution: {self.guaranteed_level:.1%} on average{short}. "
             "Nothing is promised for a single field or pixel, or for images of another kind."
         )
+
+    @property
+    def id(self) -> str:
+        """Names these very numbers in the provenance of what they were used for."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def bounds(self, mean: np.ndarray, std: np.ndarray, half_range: float) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bound (H, W), in the units of mean and std; half_range in the same units."""

@@ -44,6 +44,9 @@ WEIGHTS, DESCRIPTION = "weights.pt", "model.json"
 GOLDEN_SAMPLING = SamplingConfig(samples=2, steps=3, seed=0)
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference that a replay may show, as a share of the intensity range."""
+QUANTITATIVE = "reconstruction, uncertainty_std, lower and upper are intensities in the input's units"
+NOT_QUANTITATIVE = "what the interval leaves open is the model's guess: not to be counted or measured"
+UNCALIBRATED = "lower and upper are not calibrated for these draws and steps"
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,10 @@ class Checkpoint:
             "task": self.record.task,
             "dataset_digest": self.record.dataset_digest,
             "git_commit": self.record.git_commit or "unknown",
+            "calibration": self.calibration.id,
+            "quantitative": QUANTITATIVE,
+            "not_quantitative": NOT_QUANTITATIVE
+            + ("" if self.is_calibrated_for(sampling) else f"; {UNCALIBRATED}"),
             "seed": str(sampling.seed),
             "samples": str(sampling.samples),
             "steps": str(sampling.steps),

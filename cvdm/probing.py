@@ -77,7 +77,7 @@ def measured_detection(low: np.ndarray, high: np.ndarray) -> Detection:
     variance = squares[used] / counts[used]
     # relative errors of variances are alike: weighed by their inverse
     slope, _ = np.polyfit(level, variance, 1, w=np.sqrt(counts[used]) / np.maximum(variance, 1e-12))
-    return Detection(max(float(slope), np.finfo(np.float32).tiny))
+    return Detection(max(float(slope), float(np.finfo(np.float32).tiny)))
 
 
 def spots(

@@ -30,6 +30,7 @@ from cvdm.places import Place, observed, places_of, restored_number
 from cvdm.planes import FileImage, Folder, Write
 from cvdm.posterior import CHANNELS, Posterior, posterior_of
 from cvdm.reading.opening import read_stack
+from cvdm.reading.selection import selected
 from cvdm.reading.stack import Metadata, Stack, metadata_of
 from cvdm.region import Region, bands
 from cvdm.sight import Sight
@@ -56,6 +57,7 @@ def restore_file(
     *,
     annotations: Mapping[str, str],
     maps: Sequence[str] = (),
+    channels: Sequence[str] = (),
     progress: Progress | None = None,
     folder: Path | None = None,
     seen: Callable[[Posterior], None] | None = None,
@@ -63,17 +65,17 @@ def restore_file(
     """Restore an image, or every plane of a stack, and write an OME-TIFF that keeps what the file says.
 
     The result has reconstruction, uncertainty, bounds and `maps` (out of `cvdm.posterior.maps_of`) as
-    channels; of each channel of the input, unless the model sees them together and restores one. Place n of a
-    stack, in the file's order, is drawn with `sampling.seed` + n, and is what that place alone with that seed
-    comes to. folder: where the work is kept
+    channels; of each channel of the input, or of `channels` of it (`cvdm.reading.selection`), unless the
+    model sees them together and restores one. Place n of a stack, in the file's order, is drawn with
+    `sampling.seed` + n, and is what that place alone with that seed comes to. folder: where the work is kept
     while it lasts, whatever the image's size; beside the result, and for a stack or a large image only, when
     it is None. seen: called with the posterior of the first plane, unless an earlier attempt had restored it.
     Raises ImageError, StorageError.
     """
     if target.exists() and source.exists() and target.samefile(source):
         raise ImageError("an output other than the input", str(target), "Choose another -o.")
-    with read_stack(source, max_pixels=MOST_PIXELS) as stack:
-        sight = checkpoint.sight
+    with read_stack(source, max_pixels=MOST_PIXELS) as whole:
+        stack, sight = selected(whole, channels), checkpoint.sight
         places, shape = places_of(stack, sight), sight.enlarged(stack.shape)
         if folder is None and len(places) == 1 and prod(shape) * sight.channel_count <= PIXELS_IN_MEMORY:
             (observation,) = observed(stack, sight)
@@ -83,7 +85,7 @@ def restore_file(
             _write([posterior.channels(maps)], target, stack, sight, annotations)
             return
         folder = folder or target.with_name(f".{target.name}.cvdm")
-        identity = _identity(checkpoint, source, sampling, maps)
+        identity = _identity(checkpoint, source, sampling, maps, channels)
         work = _Work(checkpoint, stack, places, sampling, maps, folder, identity, progress, seen)
         try:
             require_room(folder, checkpoint.sight, stack.axes, stack.shape, maps)
@@ -274,14 +276,20 @@ def result_metadata(metadata: Metadata, sight: Sight, labels: int, each: int) ->
     )
 
 
-def _identity(checkpoint: Checkpoint, source: Path, sampling: SamplingConfig, maps: Sequence[str]) -> str:
+def _identity(
+    checkpoint: Checkpoint,
+    source: Path,
+    sampling: SamplingConfig,
+    maps: Sequence[str],
+    channels: Sequence[str],
+) -> str:
     """Names everything on which the files of the work depend."""
     weights = hashlib.sha256()
     for name, values in sorted(checkpoint.model.state_dict().items()):
         weights.update(name.encode())
         weights.update(values.cpu().numpy().tobytes())
     model = (weights.hexdigest(), checkpoint.sight, checkpoint.normalisation, checkpoint.record.forward_model)
-    return repr((content_digest(source), model, sampling, tuple(maps)))
+    return repr((content_digest(source), model, sampling, tuple(maps), tuple(channels)))
 
 
 def require_room(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from flows.progress import progress_bar, progress_note
 
 ENDINGS = (".tif", ".tiff", ".mrc", ".czi", ".nd2", ".lif")
 """Of the images that are looked for in a folder."""
+ZARR_HEADERS = ("zarr.json", ".zattrs", ".zgroup")
+"""One of them lies in every OME-Zarr folder, which is one image."""
 RESULT = ".ome.tif"
 
 
@@ -58,7 +60,7 @@ def errands_for(paths: Sequence[str], output: str) -> list[Errand]:
     Results are called like their inputs, and lie in the folder as these did. Raises ImageError.
     """
     target = Path(output)
-    if len(paths) == 1 and Path(paths[0]).is_file() and not (target.is_dir() or output.endswith("/")):
+    if len(paths) == 1 and _is_image(Path(paths[0])) and not (target.is_dir() or output.endswith("/")):
         return [_checked(Errand(Path(paths[0]), target))]
     found: dict[Path, Path] = {}  # result to image
     for given in paths:
@@ -106,33 +108,48 @@ def carry_out(errands: Sequence[Errand], restore: Way, *, at_once: int = 1) -> O
 def _images(given: str, output: Path) -> list[tuple[Path, Path]]:
     """Images of a path or pattern, each with its place under the output."""
     path = Path(given)
-    if path.is_dir():
-        inside = [
-            file
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-            and file.suffix.lower() in ENDINGS
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            and not (output.exists() and output.resolve() in file.resolve().parents)
-        ]
+    if path.is_dir() and not _is_image(path):
+        inside = list(_inside(path, output.resolve()))
         if not inside:
-            raise ImageError(f"images ({', '.join(ENDINGS)}) in {path}", "none", "Check the folder.")
+            kinds = f"{', '.join(ENDINGS)}, OME-Zarr"
+            raise ImageError(f"images ({kinds}) in {path}", "none", "Check the folder.")
         return [(file, file.relative_to(path)) for file in inside]
     files = [path]
     if not path.exists() and any(mark in given for mark in "*?["):
         files = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
-    if not files or not all(file.is_file() for file in files):
+    if not files or not all(_is_image(file) for file in files):
         raise ImageError("an image file that can be read", f"{given}: no such file", "Check the path.")
     return [(file, Path(file.name)) for file in files]
 
 
+def _inside(folder: Path, output: Path) -> Iterator[Path]:
+    """Images of a folder and those in it, but for hidden ones and results."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.resolve() == output:
+            continue
+        if _is_image(path) and (path.is_dir() or path.suffix.lower() in ENDINGS):
+            yield path
+        elif path.is_dir() and not path.is_symlink():  # which may lead back
+            yield from _inside(path, output)
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a path is one image, if it is any: a file, or an OME-Zarr folder."""
+    return path.is_file() or (path.is_dir() and any((path / name).is_file() for name in ZARR_HEADERS))
+
+
 def _stem(name: str) -> str:
     """Without the endings of an image."""
-    for ending in (".tiff", ".tif", *ENDINGS[2:]):
+    for ending in (
+        ".zip",
+        ".zarr",
+        ".tiff",
+        *ENDINGS,
+        ".ome",
+    ):  # in the order in which they follow each other
         if name.lower().endswith(ending):
             name = name[: -len(ending)]
-            break
-    return name[: -len(".ome")] if name.lower().endswith(".ome") else name
+    return name
 
 
 def _checked(errand: Errand) -> Errand:

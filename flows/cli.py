@@ -231,7 +231,7 @@ def up() -> None:
 
 @command(app)
 def reconstruct(
-    images: Annotated[list[str], typer.Argument(help="Two-dimensional images, folders of them, patterns.")],
+    images: Annotated[list[str], typer.Argument(help="Images and stacks, folders of them, patterns.")],
     output: Annotated[str, typer.Option("--output", "-o", help="OME-TIFF to write; a folder for several.")],
     task: Annotated[str | None, typer.Option("--task", help="Use a registered model of this task.")] = None,
     version: Which = "champion",
@@ -241,6 +241,7 @@ def reconstruct(
     steps: Annotated[int | None, typer.Option(min=1, help="Denoiser evaluations per draw.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws.")] = None,
     maps: Annotated[str | None, typer.Option(help="Also write these: schedule_map, residual.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Of a stack restore these, names or numbers.")] = None,
 ) -> Answer:
     """Restore images and write reconstruction, uncertainty and calibrated bounds of each.
 
@@ -252,7 +253,7 @@ def reconstruct(
 
     if (checkpoint is None) == (task is None and server is None):
         raise typer.BadParameter("Give one of --task, --checkpoint and --server (which may have a --task).")
-    errands, draws = errands_for(images, output), Draws(samples, steps, seed, maps)
+    errands, draws = errands_for(images, output), Draws(samples, steps, seed, maps, channels)
     if checkpoint is not None:
         outcome = restore_by_checkpoint(errands, checkpoint, draws, settings=settings)
     elif server is not None:

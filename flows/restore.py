@@ -40,6 +40,8 @@ class Draws:
     seed: int | None = None
     maps: str | None = None
     """Channels beside those of every result, separated by commas."""
+    channels: str | None = None
+    """Of a stack, by names or numbers separated by commas; all for None."""
 
     def applied_to(self, default: SamplingConfig) -> SamplingConfig:
         """The model's own sampling with these choices in it."""
@@ -73,14 +75,15 @@ def restore_by_checkpoint(
     checkpoint = load_checkpoint(directory, device=device)
     verify_golden(directory, checkpoint)
     sampling = draws.applied_to(checkpoint.recipe.sampling)
-    maps = _possible_maps(draws, maps_of(checkpoint))
+    maps, channels = _possible_maps(draws, maps_of(checkpoint)), _listed(draws.channels)
+    chosen = {"maps": ", ".join(maps), "channels": ", ".join(channels)}
     one = len(errands) == 1
 
     def restore(errand: Errand, stopped: Event) -> dict[str, str]:
         made = {
             **checkpoint.annotations(sampling),
             **(origin or {}),
-            **({"maps": ", ".join(maps)} if maps else {}),
+            **{name: found for name, found in chosen.items() if found},
             "input_sha256": sha256_of(errand.source),
         }
         if not _is_there(errand.target, made):
@@ -93,6 +96,7 @@ def restore_by_checkpoint(
                     sampling,
                     annotations=made,
                     maps=maps,
+                    channels=channels,
                     progress=progress,
                 )
         return made
@@ -120,11 +124,14 @@ def restore_by_service(
 ) -> Outcome:
     """Have a service restore, as jobs: an image whose job is known is not restored again.
 
+    All by one version: an alias is looked up once, and a champion that takes over meanwhile changes nothing.
     Raises CvdmError where no image could be restored.
     """
-    choices: dict[str, Any] = {"task": task, "version": version, **asdict(draws)}
+    one = len(errands) == 1
     with Client(url, key=os.environ.get(KEY)) as client:
-        return carry_out(errands, _by_jobs(client, choices), at_once=AT_ONCE)
+        choices: dict[str, Any] = _pinned(client, task, version) | asdict(draws)
+        with progress_bar("reconstruct", "%") if one else nullcontext(_unseen) as show:
+            return carry_out(errands, _by_jobs(client, choices, show), at_once=AT_ONCE)
 
 
 def restore_at_once(source: Path, target: Path, url: str, fields: Mapping[str, str | int]) -> dict[str, str]:
@@ -133,16 +140,32 @@ def restore_at_once(source: Path, target: Path, url: str, fields: Mapping[str, s
         return client.reconstruct_file(source, target, **fields)
 
 
-def _by_jobs(client: Client, choices: Mapping[str, Any]) -> Way:
+def _pinned(client: Client, task: str | None, version: str) -> dict[str, Any]:
+    """Task and version by its number; as they are where the service alone can tell, or refuse."""
+    found = [
+        entry
+        for entry in client.models()
+        if task in (None, entry["task"])
+        and (entry["serving"] if version == "champion" else version in entry["aliases"])
+    ]
+    if len(found) != 1:
+        return {"task": task, "version": version}
+    return {"task": found[0]["task"], "version": found[0]["version"]}
+
+
+def _by_jobs(client: Client, choices: Mapping[str, Any], show: Progress) -> Way:
     chosen = hashlib.sha256(repr(sorted(choices.items())).encode()).hexdigest()
 
     def restore(errand: Errand, stopped: Event) -> dict[str, str]:
         def look(job: dict[str, Any]) -> None:
-            _ended_by(stopped, _unseen, 0, 1)
+            _ended_by(stopped, show, int(job["percent"]), 100)
 
         # The same image asked for in the same way is the same job: restored already, or on its way.
         key = f"{sha256_of(errand.source)}-{chosen}"
         job = client.submit([errand.source], key=key, **choices)
+        if job.describe()["state"] in ("failed", "cancelled"):  # of an earlier attempt: this is another one
+            job.remove()
+            job = client.submit([errand.source], key=key, **choices)
         found = job.wait(look)
         (image,) = found["images"]
         if image["state"] != "done":
@@ -155,7 +178,7 @@ def _by_jobs(client: Client, choices: Mapping[str, Any]) -> Way:
 
 def _possible_maps(draws: Draws, possible: Sequence[str]) -> tuple[str, ...]:
     """Raises ConfigError for maps that a model cannot make."""
-    wanted = {name.strip() for name in (draws.maps or "").split(",") if name.strip()}
+    wanted = set(_listed(draws.maps))
     if impossible := wanted - set(possible):
         raise ConfigError(
             f"maps that this model can make: {', '.join(possible)}",
@@ -163,6 +186,11 @@ def _possible_maps(draws: Draws, possible: Sequence[str]) -> tuple[str, ...]:
             "Leave it out; a residual needs a dataset card that states the forward model.",
         )
     return tuple(name for name in possible if name in wanted)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    """What stands between commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
 def sha256_of(path: Path) -> str:
@@ -198,7 +226,5 @@ def _failure(id: str, image: Mapping[str, Any]) -> CvdmError:
     """Why a job has no result."""
     error = image["error"]
     if error is None:
-        return ServiceRefusal(
-            "a restored image", f"job {id} was {image['state']}", "Restore the image with another seed."
-        )
+        return ServiceRefusal("a restored image", f"job {id} was {image['state']}", "Restore it again.")
     return ServiceRefusal(error["expected"], error["actual"], error["remedy"])

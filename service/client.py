@@ -24,6 +24,7 @@ import io
 import json
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ PREFIX = "x-cvdm-"
 ENDED = ("done", "failed", "cancelled")
 
 Picture = np.ndarray | Path | str
-"""Pixels in the detector's units, or a file that the service reads."""
+"""Pixels in the detector's units, or a file or OME-Zarr folder that the service reads."""
 AXES = "TCZYX"
 
 
@@ -88,8 +89,8 @@ class Client:
         """Restore one image at once.
 
         axes: of an array with channels, "CYX", for a model that sees several. choices: task, version (a
-        number, "champion", "previous"), samples, steps, seed, maps (further channels, out of schedule_map and
-        residual); None leaves it to the service. Raises ServiceRefusal, ImageError.
+        number, "champion", "previous"), samples, steps, seed, maps (further channels of the result, out of
+        schedule_map and residual); None leaves it to the service. Raises ServiceRefusal, ImageError.
         """
         with _opened([picture], axes) as files:
             reply = self._asked("POST", "/reconstruct", files=files, data=_form(choices))
@@ -116,7 +117,8 @@ class Client:
         """Have images and stacks restored as a job.
 
         key: of your own choice; sent again with the same images it is the same job. axes: of arrays of more
-        than two, e.g. "ZYX" or "TCZYX". choices: as of `reconstruct`. Raises ServiceRefusal, ImageError.
+        than two, e.g. "ZYX" or "TCZYX". choices: as of `reconstruct`, and channels (names or numbers; all
+        where there are none). Raises ServiceRefusal, ImageError.
         """
         headers = {} if key is None else {"idempotency-key": key}
         with _opened(pictures, axes) as files:
@@ -238,12 +240,27 @@ def _opened(
                 continue
             path = Path(picture)
             try:
+                if path.is_dir():
+                    files.append(("image", (f"{path.name}.zip", exits.enter_context(_zipped(path)))))
+                    continue
                 files.append(("image", (path.name, exits.enter_context(path.open("rb")))))
             except OSError as error:
                 raise ImageError(
                     "an image file that can be read", f"{path}: {error.strerror}", "Check the path."
                 ) from error
         yield files
+
+
+@contextmanager
+def _zipped(folder: Path) -> Iterator[BinaryIO]:
+    """An OME-Zarr folder as one file; its chunks are compressed already. Raises OSError."""
+    with tempfile.TemporaryFile(prefix="cvdm-client-") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
+            for member in sorted(folder.rglob("*")):
+                if member.is_file():
+                    packed.write(member, member.relative_to(folder).as_posix())
+        file.seek(0)
+        yield file
 
 
 def _as_tiff(pixels: np.ndarray, axes: str | None) -> BinaryIO:
@@ -282,7 +299,8 @@ def _restored(content: BinaryIO) -> Restored:
 def _form(choices: Mapping[str, Any]) -> dict[str, str]:
     given = {name: value for name, value in choices.items() if value is not None}
     return {
-        name: str(value) if isinstance(value, str | int) else ",".join(value) for name, value in given.items()
+        name: str(value) if isinstance(value, str | int) else ",".join(map(str, value))
+        for name, value in given.items()
     }
 
 

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,9 @@ class Desk:
             finally:
                 await upload.close()
 
+    @cached_property
     def openapi(self) -> dict[str, Any]:
-        """What GET /openapi.json tells."""
+        """What GET /openapi.json tells; read once, which takes as long as dozens of other answers."""
         document = yaml.safe_load(OPENAPI.read_text(encoding="utf-8"))
         choices = document["components"]["schemas"]["Choices"]["properties"]
         choices["samples"]["maximum"] = self._limits.max_samples
@@ -101,6 +102,8 @@ class Desk:
         started, loop = time.monotonic(), asyncio.get_running_loop()
         most = self._settings.max_pixels
         order = read_order(upload.fields, self._limits)
+        if order.channels:
+            raise ParameterError("an image of one channel", "a choice of channels", "POST it to /jobs.")
         self._device.check_open()  # when it closes, so does the intake
         # Shielded: a model that takes longer to load than this request lasts is there for the next one.
         resident = await asyncio.shield(self.residents.get(order.task, order.version))

@@ -90,7 +90,11 @@ def restore(
 
 
 def provenance_of(
-    resident: Resident, sampling: SamplingConfig, input_sha256: str, maps: Sequence[str] = ()
+    resident: Resident,
+    sampling: SamplingConfig,
+    input_sha256: str,
+    maps: Sequence[str] = (),
+    channels: Sequence[str] = (),
 ) -> Provenance:
     """What made an answer."""
     version = resident.version
@@ -101,6 +105,7 @@ def provenance_of(
         reconstruction=resident.checkpoint.annotations(sampling),
         input_sha256=input_sha256,
         maps=tuple(maps),
+        channels=tuple(channels),
     )
 
 

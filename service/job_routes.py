@@ -71,12 +71,13 @@ async def enter(request: Request) -> Response:
 
 async def listed(request: Request) -> Response:
     """GET /jobs."""
-    return JSONResponse({"jobs": jobs_of(request).jobs(caller_of(request.scope))})
+    jobs = await asyncio.to_thread(jobs_of(request).jobs, caller_of(request.scope))
+    return JSONResponse({"jobs": jobs})
 
 
 async def described(request: Request) -> Response:
     """GET /jobs/{id}."""
-    return JSONResponse(_described(request))
+    return JSONResponse(await _described(request))
 
 
 async def removed(request: Request) -> Response:
@@ -92,7 +93,7 @@ async def cancelled(request: Request) -> Response:
 
 async def events(request: Request) -> Response:
     """GET /jobs/{id}/events."""
-    first = _described(request)  # refused before the stream begins
+    first = await _described(request)  # refused before the stream begins
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(_changes(request, first), media_type="text/event-stream", headers=headers)
 
@@ -104,7 +105,7 @@ async def result(request: Request) -> Response:
     id = request.path_params["id"]
     number = request.path_params.get("number")
     if number is None:
-        images = _described(request)["images"]
+        images = (await _described(request))["images"]
         if len(images) > 1:
             raise UnfinishedError(
                 "a job of one image", f"one of {len(images)}", f"Ask for /jobs/{id}/images/NUMBER/result."
@@ -123,8 +124,10 @@ def jobs_of(request: Request) -> JobDesk:
     return desk
 
 
-def _described(request: Request) -> dict[str, Any]:
-    return jobs_of(request).describe(caller_of(request.scope), request.path_params["id"])
+async def _described(request: Request) -> dict[str, Any]:
+    """In a thread: a batch has up to a thousand images, and is asked about often."""
+    desk, caller = jobs_of(request), caller_of(request.scope)
+    return await asyncio.to_thread(desk.describe, caller, request.path_params["id"])
 
 
 async def _changes(request: Request, told: dict[str, Any]) -> AsyncIterator[str]:
@@ -137,7 +140,7 @@ async def _changes(request: Request, told: dict[str, Any]) -> AsyncIterator[str]
         if request.app.state.desk.closed:
             return
         try:
-            now = _described(request)
+            now = await _described(request)
         except UnknownJobError:
             return
         if now != told:

@@ -97,6 +97,10 @@ class Call:
     input_sha256: str | None
 
 
+MOST_CALLS = 1_000_000
+"""Calls that are kept, the newest ones; some 150 bytes each."""
+
+
 class Keys:
     """The file of keys; made when the first key is."""
 
@@ -178,6 +182,9 @@ class Keys:
             connection.execute(
                 "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (time.time(), *vars(call).values())
             )
+            connection.execute(
+                "DELETE FROM calls WHERE rowid <= (SELECT max(rowid) FROM calls) - ?", (MOST_CALLS,)
+            )
 
     def calls(self, *, most: int = 100) -> list[dict[str, Any]]:
         """The newest calls, the last one first."""
@@ -187,16 +194,16 @@ class Keys:
     def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:
         if not self.path.exists():
             return []
-        with self._open() as connection:
+        with self._open("BEGIN") as connection:
             return connection.execute(query, values).fetchall()
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """One transaction."""
+    def _open(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        """One transaction; those that read alone wait for nobody."""
         with closing(sqlite3.connect(self.path, timeout=10)) as connection, connection:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(begin)
             yield connection
 
 

@@ -109,7 +109,7 @@ async def metrics(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """GET /openapi.json: what may be asked and what is answered, for programs."""
-    return JSONResponse(_desk(request).openapi())
+    return JSONResponse(_desk(request).openapi)
 
 
 async def models(request: Request) -> Response:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from cvdm.config import SamplingConfig
 from service.errors import ParameterError
 
-FIELDS = ("task", "version", "samples", "steps", "seed", "maps")
+FIELDS = ("task", "version", "samples", "steps", "seed", "maps", "channels")
 """Optional form fields beside the file `image`."""
 CHAMPION, PREVIOUS = "champion", "previous"
 """The registry's aliases that may stand for a version."""
@@ -41,6 +41,8 @@ class Order:
     seed: int | None = None
     maps: tuple[str, ...] = ()
     """Channels beside those that every answer has."""
+    channels: tuple[str, ...] = ()
+    """Of a stack, by name or number, that are restored; all where there are none."""
 
     def sampling(self, default: SamplingConfig) -> SamplingConfig:
         """The model's own sampling with this order's choices in it."""
@@ -69,6 +71,7 @@ def read_order(fields: Mapping[str, str], limits: Limits) -> Order:
         steps=_optional("steps", given, 1, limits.max_steps),
         seed=_optional("seed", given, 0, LARGEST_SEED),
         maps=_maps(given.get("maps", "")),
+        channels=_listed(given.get("channels", "")),
     )
 
 
@@ -94,7 +97,7 @@ def _version(text: str) -> int | str | None:
 
 
 def _maps(text: str) -> tuple[str, ...]:
-    names = dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
+    names = _listed(text)
     if unknown := [name for name in names if name not in MAPS]:
         raise ParameterError(
             f"maps out of {', '.join(MAPS)}, separated by commas",
@@ -102,6 +105,11 @@ def _maps(text: str) -> tuple[str, ...]:
             "Correct the spelling or leave maps out.",
         )
     return tuple(name for name in MAPS if name in names)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """What stands between commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def _optional(name: str, given: Mapping[str, str], least: int, most: int) -> int | None:
@@ -133,6 +141,8 @@ class Provenance:
     """Of the file as it was uploaded."""
     maps: tuple[str, ...] = ()
     """Channels that were asked for beside those of every answer."""
+    channels: tuple[str, ...] = ()
+    """Of the input that were restored; all where there are none."""
 
     def annotations(self) -> dict[str, str]:
         """For the OME metadata of the reply."""
@@ -142,7 +152,8 @@ class Provenance:
             "run_id": self.run_id,
             "input_sha256": self.input_sha256,
         }
-        own |= {"maps": ", ".join(self.maps)} if self.maps else {}
+        chosen = {"maps": self.maps, "channels": self.channels}
+        own |= {name: ", ".join(found) for name, found in chosen.items() if found}
         return own | dict(self.reconstruction)
 
     def headers(self) -> dict[str, str]:

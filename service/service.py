@@ -23,6 +23,7 @@ from bentoml._internal.server.http import traffic
 
 from cvdm.errors import ConfigError, CvdmError
 from service.doorkeeper import Doorkeeper
+from service.heads import allow_connections, time_heads
 from service.logs import write_json_lines
 from service.routes import build_app
 from service.settings import Settings
@@ -62,6 +63,7 @@ def _untimed(app: Any, timeout: float) -> Any:
 
 
 traffic.TimeoutMiddleware = _untimed  # type: ignore[assignment,misc]
+time_heads()
 
 
 @bentoml.service(
@@ -95,6 +97,7 @@ class CvdmService:
         from service.shelf import Shelf
 
         write_json_lines()
+        allow_connections()
         settings = Settings.read()
         self._device, self._metrics = Device(max_waiting=settings.max_waiting), Metrics()
         device, metrics = self._device, self._metrics

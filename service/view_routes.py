@@ -22,7 +22,7 @@ from service.job_routes import jobs_of
 from service.schema import integer, shown
 
 if TYPE_CHECKING:  # imports torch, which the supervising process has no use for
-    from service.jobs.table import Item
+    from service.jobs.records import Item
     from service.jobs.views import Place
 
 LARGEST = 2**31 - 1

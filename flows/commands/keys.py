@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -37,12 +38,19 @@ def list() -> Answer:
     """List all keys with their quotas; none can be read."""
     found = [key.as_json() for key in _keys().listed()]
     lines = [
-        f"{key['name']:24} {key['role']:9} "
+        f"{key['name']:24} {key['role']:9} {_quotas(key):40} "
         + ("revoked " + key["revoked"] if key["revoked"] else "since " + key["created"])
         for key in found
     ]
     nobody = "No key: the service answers its own machine only."
     return Answer({"keys": found}, "\n".join(lines) or nobody)
+
+
+def _quotas(key: Mapping[str, Any]) -> str:
+    """What a key may ask for, in words."""
+    words = {"requests_per_day": "images/day", "pixels_per_day": "pixels/day", "images": "at a time"}
+    told = [f"{key[name]} {word}" for name, word in words.items() if key[name] is not None]
+    return ", ".join(told) or "no quota"
 
 
 @command(keys, "keys")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 from collections.abc import Set
 from pathlib import Path
@@ -63,6 +64,8 @@ class Archive:
                 while chunk := upload.read(CHUNK):
                     digest.update(chunk)
                     file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())  # a job that is told to be accepted outlives a power cut too
         except OSError as error:
             raise storage_error(error, target) from error
         return digest.hexdigest()

@@ -12,12 +12,12 @@ from cvdm.images import MAX_PIXELS
 from cvdm.observation import Observation
 from cvdm.places import Place, observed, places_of, require_result
 from cvdm.posterior import require_familiar
-from cvdm.reading import read_stack
+from cvdm.reading import read_stack, selected
 from cvdm.restoration import evaluations_of, require_room
 from cvdm.suitability import doubts_of_file, doubts_of_image, gathered
 from service.jobs.archive import Archive
 from service.jobs.intake import inside, is_zip, unpack
-from service.jobs.table import NewItem
+from service.jobs.records import NewItem
 from service.loading import Resident
 from service.schema import Order
 from service.settings import Settings
@@ -63,7 +63,8 @@ class Arrival:
         path, checkpoint = self._archive.received(self._id, number), resident.checkpoint
         sampling = order.sampling(checkpoint.recipe.sampling)
         most, label = self._settings.max_job_pixels, name[:100] or "an image"
-        with read_stack(path, max_pixels=most, label=label) as stack:
+        with read_stack(path, max_pixels=most, label=label) as whole:
+            stack = selected(whole, order.channels)
             require_result(stack, checkpoint.sight, most)
             total = evaluations_of(checkpoint, stack, sampling)
             doubts = doubts_of_file(checkpoint, stack, label, stack.axes)

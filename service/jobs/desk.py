@@ -22,8 +22,9 @@ from service.doorkeeper import Caller
 from service.errors import ParameterError, QuotaError, UnfinishedError, UnknownJobError
 from service.jobs.archive import Archive
 from service.jobs.arrival import Arrival, Placed, Uploaded
+from service.jobs.records import ENDED, Item, Job, NewItem, Request
 from service.jobs.runner import Runner
-from service.jobs.table import ENDED, Item, Job, NewItem, Request, Table
+from service.jobs.table import Table
 from service.jobs.telling import Telling, moment
 from service.jobs.views import Views
 from service.loading import Resident
@@ -37,10 +38,6 @@ from service.watching.sittings import Sittings
 from service.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
-LISTED = 50
-"""Jobs in one list."""
-LISTED_IMAGES = 20
-"""Images of each job in a list of jobs; the job itself tells all."""
 LONGEST_KEY = 200
 
 
@@ -99,6 +96,7 @@ class JobDesk:
             ]
             pixels = sum(prod(item.shape) for item in items)
             await asyncio.to_thread(caller.spend, images=len(items), pixels=pixels)
+            self._require_quota(caller, len(images))  # others came meanwhile; from here on none can
             self._archive.accept(id)
             request = _request(resident, order, items)
             try:
@@ -134,7 +132,7 @@ class JobDesk:
     def jobs(self, caller: Caller) -> list[dict[str, Any]]:
         """What GET /jobs tells: the newest first; to an operator, those of everybody."""
         owner = None if caller.is_operator else caller.name
-        return [self._telling.job(job, LISTED_IMAGES) for job in self._table.of_owner(owner, most=LISTED)]
+        return self._telling.jobs(owner)
 
     def item(self, caller: Caller, id: str, number: int) -> Item:
         """One image of a job. Raises UnknownJobError."""
@@ -257,15 +255,16 @@ def _request(resident: Resident, order: Order, items: Sequence[NewItem]) -> Requ
     memory = max(memory_bytes(checkpoint, item.shape, sampling) for item in items)
     disk = sum(disk_bytes(checkpoint.sight, item.axes, item.shape, order.maps) for item in items)
     return Request(
-        version.task,
-        version.number,
-        version.run_id,
-        sampling.samples,
-        sampling.steps,
-        sampling.seed,
-        order.maps,
-        memory,
-        disk,
+        task=version.task,
+        version=version.number,
+        run_id=version.run_id,
+        samples=sampling.samples,
+        steps=sampling.steps,
+        seed=sampling.seed,
+        maps=order.maps,
+        channels=order.channels,
+        memory_bytes=memory,
+        disk_bytes=disk,
     )
 
 
@@ -277,5 +276,6 @@ def _result_name(item: Item) -> str:
     """The input's name for its result."""
     stem = Path(item.name).name
     for ending in (".zip", ".zarr", ".tiff", ".tif", ".mrc", ".czi", ".nd2", ".lif", ".ome"):
-        stem = stem.removesuffix(ending)
+        if stem.lower().endswith(ending):
+            stem = stem[: -len(ending)]
     return f"{stem or 'image'}.ome.tif"

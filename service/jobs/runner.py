@@ -24,7 +24,9 @@ from service.device import Job as Piece
 from service.errors import ServiceError, StoppingError, UnknownVersionError
 from service.inference import provenance_of
 from service.jobs.archive import Archive
-from service.jobs.table import Item, Job, State, Table
+from service.jobs.queue import Queue
+from service.jobs.records import Item, Job, State, Waiting
+from service.jobs.table import Table
 from service.loading import Resident
 from service.residents import Residents
 from service.schema import Order
@@ -73,7 +75,8 @@ class Runner:
         on_end: Callable[[Item, State], None] = lambda item, state: None,
     ) -> None:
         self._table, self._archive, self._residents, self._device = table, archive, residents, device
-        self._watcher, self._shadow, self._kept_seconds = watcher, shadow, kept_seconds
+        self._watcher, self._shadow = watcher, shadow
+        self.kept_seconds = kept_seconds
         self._on_end = on_end
         self._running: dict[tuple[str, int], _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,7 +107,7 @@ class Runner:
         """Something waits that did not before."""
         self._wake.set()
 
-    def done(self, item: Item) -> int:
+    def done(self, item: Item | Waiting) -> int:
         """Evaluations of a tile so far, to the last one."""
         running = self._running.get((item.job, item.number))
         return item.done if running is None else max(item.done, running.done)
@@ -112,22 +115,16 @@ class Runner:
     def seconds(self, job: Job) -> float | None:
         """That a job takes on a device of its own; None before anything was restored."""
         pace = self._pace(job.request.run_id)
-        return None if pace is None else pace * sum(job.work(item) for item in job.items)
+        return None if pace is None else pace * sum(item.work for item in job.items)
 
-    def seconds_left(self, job: Job) -> float | None:
+    def queue(self) -> Queue:
+        """What waits and is worked on now."""
+        return Queue(self._table.waiting(), self.done)
+
+    def seconds_left(self, job: Job, queue: Queue) -> float | None:
         """Until a job's end, on a device shared by as many users as now; None before there is a pace."""
         pace = self._pace(job.request.run_id)
-        if pace is None:
-            return None
-        ahead = 0.0
-        owners: set[str] = set()
-        jobs = {job.id: job}
-        for item in self._table.unfinished():
-            owners.add(item.owner)
-            if item.job == job.id or (item.owner == job.owner and item.entered < job.created):
-                other = jobs.setdefault(item.job, self._table.get(item.job) or job)
-                ahead += other.work(item) * (1 - self.done(item) / item.total)
-        return ahead * pace * max(1, len(owners))
+        return None if pace is None else pace * queue.work_left(job.id)
 
     def _pace(self, run_id: str) -> float | None:
         return self._paces.get(run_id) or self._table.pace(run_id)
@@ -153,7 +150,7 @@ class Runner:
         busy: defaultdict[str, int] = defaultdict(int)
         for running in self._running.values():
             busy[running.owner] += 1
-        for item in self._table.unfinished():
+        for item in self._table.next_of_owners(2 * AT_DEVICE):  # as many may be with the device already
             key, owner = (item.job, item.number), item.owner
             if key in self._running or busy[owner] >= AT_DEVICE:
                 continue
@@ -227,7 +224,7 @@ class Runner:
                 self._table.report(item, done, item.seconds + piece.seconds)
                 if done > item.done:
                     share = (done - item.done) / item.total
-                    self._paces[job.request.run_id] = piece.seconds / (job.work(item) * share)
+                    self._paces[job.request.run_id] = piece.seconds / (item.work * share)
             progress(done, total)
 
         sampling = order_of(job).sampling(resident.checkpoint.recipe.sampling)
@@ -236,15 +233,18 @@ class Runner:
             self._archive.input(item.job, item.number),
             result,
             sampling,
-            annotations=provenance_of(resident, sampling, item.sha256, item.maps).annotations(),
+            annotations=provenance_of(
+                resident, sampling, item.sha256, item.maps, item.channels
+            ).annotations(),
             maps=item.maps,
+            channels=item.channels,
             progress=report,
             folder=self._archive.work(item.job, item.number),
             seen=partial(self._seen, resident, item, running),
         )
         if running.piece is not None and running.piece.seconds > 0 and item.done < item.total:
             share = (item.total - item.done) / item.total
-            self._table.learn_pace(job.request.run_id, running.piece.seconds, job.work(item) * share)
+            self._table.learn_pace(job.request.run_id, running.piece.seconds, item.work * share)
 
     def _seen(self, resident: Resident, item: Item, running: _Running, posterior: Posterior) -> None:
         if self._residents.is_champion(resident.version):
@@ -278,7 +278,7 @@ class Runner:
 
     def _sweep(self) -> None:
         """Remove what has been kept long enough."""
-        for job in self._table.ended_before(time.time() - self._kept_seconds):
+        for job in self._table.ended_before(time.time() - self.kept_seconds):
             self._table.remove(job.id)
             self._archive.drop(job.id)
 

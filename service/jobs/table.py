@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import fields
+from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
-ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+from service.jobs.records import Item, Job, NewItem, Request, State, Waiting
+
 SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE jobs (
@@ -56,101 +57,14 @@ CREATE TABLE paces (
 CREATE INDEX items_by_state ON items (state);
 CREATE INDEX jobs_by_owner ON jobs (owner, created);
 """
+ITEM = tuple(field.name for field in fields(Item))
 IMAGES = """
 CREATE TEMP VIEW images AS SELECT items.*, owner, created AS entered,
-    coalesce(json_extract(request, '$.maps'), '[]') AS maps FROM items JOIN jobs ON job = id
+    coalesce(json_extract(request, '$.maps'), '[]') AS maps,
+    coalesce(json_extract(request, '$.channels'), '[]') AS channels,
+    json_extract(request, '$.samples') * json_extract(request, '$.steps') AS rounds
+    FROM items JOIN jobs ON job = id
 """
-
-
-@dataclass(frozen=True)
-class Request:
-    """What all images of a job have in common. The version is a number, whoever is champion later."""
-
-    task: str
-    version: int
-    run_id: str
-    samples: int
-    steps: int
-    seed: int
-    maps: tuple[str, ...] = ()
-    """Channels of the results beside those that all have."""
-    memory_bytes: int | None = None
-    """About how much the largest image takes; None of a job that an earlier release accepted."""
-    disk_bytes: int | None = None
-    """What all of its images take while they are restored, their results included; None likewise."""
-
-
-@dataclass(frozen=True)
-class NewItem:
-    """An image that was uploaded and looked at."""
-
-    name: str
-    """The client's name of the file, for people."""
-    sha256: str
-    axes: str
-    """Letters out of "TCZYX", as of `cvdm.reading.Stack`."""
-    shape: tuple[int, ...]
-    total: int
-    """Evaluations of a tile that it takes."""
-    warnings: tuple[Mapping[str, str], ...] = ()
-    """What speaks against it: expected, actual, remedy."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a job."""
-
-    job: str
-    owner: str
-    number: int
-    """From 0."""
-    name: str
-    sha256: str
-    axes: str
-    shape: tuple[int, ...]
-    state: State
-    done: int
-    """Evaluations of a tile so far."""
-    total: int
-    warnings: tuple[Mapping[str, str], ...]
-    seconds: float
-    """How long it had the device, in this and earlier processes."""
-    error: Mapping[str, Any] | None
-    entered: float
-    """When the job was; seconds since 1970, like the following."""
-    began: float | None
-    ended: float | None
-    maps: tuple[str, ...]
-    """As of its job's request."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Images restored alike."""
-
-    id: str
-    owner: str
-    request: Request
-    created: float
-    """Seconds since 1970."""
-    items: tuple[Item, ...]
-
-    def work(self, item: Item) -> int:
-        """Of one of its images: pixels x draws x steps, to which its time is about proportional."""
-        return prod(item.shape) * self.request.samples * self.request.steps
-
-    @property
-    def state(self) -> State:
-        """Of all images: running from the first one's begin to the last one's end."""
-        states = {item.state for item in self.items}
-        if states <= set(ENDED):
-            return next(state for state in ("cancelled", "failed", "done") if state in states)
-        return "queued" if states == {"queued"} else "running"
-
-    @property
-    def ended(self) -> float | None:
-        """When the last image ended."""
-        return max(item.ended or 0.0 for item in self.items) if self.state in ENDED else None
 
 
 class Table:
@@ -215,15 +129,30 @@ class Table:
         rows = self._read("SELECT * FROM jobs WHERE id = ?", id)
         return self._job(rows[0]) if rows else None
 
-    def of_owner(self, owner: str | None, *, most: int) -> list[Job]:
-        """The jobs of an owner, or of all for None; the newest first."""
-        query = "SELECT * FROM jobs WHERE ?1 IS NULL OR owner = ?1 ORDER BY created DESC, id LIMIT ?2"
-        return [self._job(row) for row in self._read(query, owner, most)]
+    def ids_of(self, owner: str | None, *, most: int) -> list[str]:
+        """Of the jobs of an owner, or of all for None; the newest first."""
+        query = "SELECT id FROM jobs WHERE ?1 IS NULL OR owner = ?1 ORDER BY created DESC, id LIMIT ?2"
+        return [row["id"] for row in self._read(query, owner, most)]
 
-    def unfinished(self) -> list[Item]:
-        """Images that wait or are worked on, in the order in which they came."""
-        query = "SELECT * FROM images WHERE state IN ('queued', 'running') ORDER BY entered, job, number"
-        return [_item(row) for row in self._read(query)]
+    def next_of_owners(self, most: int) -> list[Item]:
+        """Of each owner the first images that wait or are worked on, in the order in which they came."""
+        query = (
+            "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY owner ORDER BY entered, job, number) "
+            "AS turn FROM images WHERE state IN ('queued', 'running')) WHERE turn <= ? "
+            "ORDER BY entered, job, number"
+        )
+        return [_item(row) for row in self._read(query, most)]
+
+    def waiting(self) -> list[Waiting]:
+        """All that waits or is worked on, in the order in which it came."""
+        query = (
+            "SELECT job, number, owner, shape, rounds, done, total FROM images "
+            "WHERE state IN ('queued', 'running') ORDER BY entered, job, number"
+        )
+        return [
+            Waiting(job, number, owner, _pixels(shape) * rounds, done, total)
+            for job, number, owner, shape, rounds, done, total in self._read(query)
+        ]
 
     def unfinished_of(self, owner: str) -> int:
         """How many images an owner has that wait or are worked on."""
@@ -309,7 +238,8 @@ class Table:
     def _job(self, row: sqlite3.Row) -> Job:
         items = self._read("SELECT * FROM images WHERE job = ? ORDER BY number", row["id"])
         asked = json.loads(row["request"])
-        request = Request(**asked | {"maps": tuple(asked.get("maps", ()))})
+        lists = {name: tuple(asked.get(name, ())) for name in ("maps", "channels")}
+        request = Request(**asked | lists)
         return Job(row["id"], row["owner"], request, row["created"], tuple(_item(item) for item in items))
 
     def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:
@@ -328,9 +258,15 @@ class Table:
             self._connection.execute("COMMIT")
 
 
+@lru_cache
+def _pixels(shape: str) -> int:
+    """Of a shape as it is stored; the images of a batch have few."""
+    return prod(json.loads(shape))
+
+
 def _item(row: sqlite3.Row) -> Item:
-    values = dict(row)
-    for name in ("shape", "warnings", "maps"):
+    values = {name: row[name] for name in ITEM}
+    for name in ("shape", "warnings", "maps", "channels"):
         values[name] = tuple(json.loads(values[name]))
     values["error"] = None if values["error"] is None else json.loads(values["error"])
     return Item(**values)

@@ -2,34 +2,69 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
+from service.jobs.queue import Queue
+from service.jobs.records import ENDED, Item, Job
 from service.jobs.runner import Runner
-from service.jobs.table import ENDED, Item, Job, Table
+from service.jobs.table import Table
+
+LISTED = 50
+"""Jobs in one list."""
+LISTED_IMAGES = 20
+"""Images of each job in a list of jobs; the job itself tells all."""
+KEPT = 200
+"""Ended jobs that are not put together anew for each list."""
 
 
 class Telling:
-    """Puts together what the table and the runner know; plain values."""
+    """Puts together what the table and the runner know; plain values. Calls may come from any thread."""
 
     def __init__(self, table: Table, runner: Runner) -> None:
         self._table, self._runner = table, runner
+        self._lock = threading.Lock()
+        self._ended: dict[str, dict[str, Any]] = {}
 
-    def job(self, job: Job, most_images: int | None = None) -> dict[str, Any]:
-        """State, progress, choices and images; of these the first ones, or all for None."""
+    def job(self, job: Job) -> dict[str, Any]:
+        """State, progress, choices and all images."""
+        return self._told(job, self._runner.queue(), None)
+
+    def jobs(self, owner: str | None) -> list[dict[str, Any]]:
+        """The newest jobs of an owner, or of all for None, each with its first images."""
+        queue, found = self._runner.queue(), []
+        for id in self._table.ids_of(owner, most=LISTED):
+            if (told := self._ended.get(id)) is None:
+                if (job := self._table.get(id)) is None:  # removed a moment ago
+                    continue
+                told = self._told(job, queue, LISTED_IMAGES)
+                if job.state in ENDED:
+                    self._keep(told)
+            found.append(told)
+        return found
+
+    def _keep(self, told: dict[str, Any]) -> None:
+        """What has ended does not change any more; a batch of a thousand images is put together once."""
+        with self._lock:
+            self._ended[told["id"]] = told
+            while len(self._ended) > KEPT:
+                del self._ended[next(iter(self._ended))]
+
+    def _told(self, job: Job, queue: Queue, most_images: int | None) -> dict[str, Any]:
         done = sum(self._runner.done(item) for item in job.items)
         total = sum(item.total for item in job.items)
-        left = None if job.state in ENDED else self._runner.seconds_left(job)
-        waiting = [item.job for item in self._table.unfinished()] if job.state == "queued" else []
+        left = None if job.state in ENDED else self._runner.seconds_left(job, queue)
         return {
             "id": job.id,
             "state": job.state,
             "owner": job.owner,
             "created": moment(job.created),
             "ended": moment(job.ended),
+            "kept_until": moment(job.ended and job.ended + self._runner.kept_seconds),
             **{name: value for name, value in vars(job.request).items() if not name.endswith("_bytes")},
             "percent": round(100 * done / total, 1),
-            "images_ahead": waiting.index(job.id) if job.id in waiting else 0,
+            "images_ahead": queue.images_ahead(job.id) if job.state == "queued" else 0,
             "seconds_left": None if left is None else round(left, 1),
             "estimate": self._estimated(job),
             "image_count": len(job.items),

@@ -13,8 +13,9 @@ to all of its input's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,12 +28,12 @@ import tifffile
 from cvdm.normalisation import Pixels, sampled
 from cvdm.planes import FileImage, Folder
 from cvdm.posterior import CHANNELS
-from cvdm.reading import Stack, read_stack
+from cvdm.reading import Stack, read_stack, selected
 from cvdm.restoration import MOST_PIXELS, channel_labels
 from cvdm.upsampling import on_grid
 from service.errors import ParameterError, UnfinishedError
 from service.jobs.archive import Archive
-from service.jobs.table import Item
+from service.jobs.records import Item
 
 TILE = 512
 SAMPLED = 4
@@ -165,8 +166,11 @@ class Views:
 
         return folder.image(f"input-{position}", (item.shape[-2], item.shape[-1]), fill)
 
-    def _opened(self, item: Item) -> Stack:
-        return read_stack(self._archive.input(item.job, item.number), max_pixels=MOST_PIXELS, label=item.name)
+    @contextmanager
+    def _opened(self, item: Item) -> Iterator[Stack]:
+        path = self._archive.input(item.job, item.number)
+        with read_stack(path, max_pixels=MOST_PIXELS, label=item.name) as stack:
+            yield selected(stack, item.channels)
 
     def _picture(self, item: Item, place: Place, window: tuple[float, float] | None) -> bytes:
         pixels = self._pixels(item, place)

@@ -111,3 +111,26 @@ def test_ctrl_c_ends_what_runs_and_begins_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         carry_out(errands, restore, at_once=2)
     assert len(begun) < 5
+
+
+def test_an_ome_zarr_folder_is_one_image(folder, tmp_path):
+    """In a folder, by itself, and in a pattern; what is in it are no images; its endings are left out."""
+    for name in ("stack.ome.zarr", "day2/old.zarr"):
+        (folder / name / "0").mkdir(parents=True)
+        (folder / name / ("zarr.json" if "ome" in name else ".zattrs")).write_text("{}")
+        (folder / name / "0" / "chunk.tif").write_bytes(b"")
+    out = tmp_path / "out"
+    inside = found([folder], out)
+    assert len(inside) == 6
+    assert inside[str(folder / "stack.ome.zarr")] == str(out / "stack.ome.tif")
+    assert inside[str(folder / "day2" / "old.zarr")] == str(out / "day2" / "old.ome.tif")
+    assert found([folder / "stack.ome.zarr"], out) == {str(folder / "stack.ome.zarr"): str(out)}
+    assert found([f"{folder}/*.zarr"], f"{out}/") == {
+        str(folder / "stack.ome.zarr"): str(out / "stack.ome.tif")
+    }
+
+
+def test_a_link_that_leads_back_ends(folder, tmp_path):
+    """A folder that is linked into itself is looked through once."""
+    (folder / "day2" / "again").symlink_to(folder)
+    assert len(found([folder], tmp_path / "out")) == 4

@@ -2,10 +2,14 @@
 
 import sqlite3
 import time
+from datetime import datetime, timedelta
 
 import pytest
 
-from service.jobs.table import NewItem, Request, Table
+from service.jobs.queue import Queue
+from service.jobs.records import NewItem, Request
+from service.jobs.table import Table
+from service.jobs.telling import Telling
 
 REQUEST = Request("cells", 3, "run", 8, 10, 0)
 ITEMS = [NewItem(f"{n}.tif", "0" * 64, "YX", (64, 48), 20) for n in range(3)]
@@ -69,7 +73,7 @@ def test_a_key_stands_for_one_job_of_its_owner(table):
     entered(table, key="k")
     with pytest.raises(sqlite3.IntegrityError):
         entered(table, "b", key="k")
-    assert table.get("b") is None and len(table.unfinished()) == 3
+    assert table.get("b") is None and len(table.waiting()) == 3
     for id, owner, key in (("c", "bob", "k"), ("d", "ann", None), ("e", "ann", None)):
         assert entered(table, id, owner, key=key).id == id
 
@@ -85,19 +89,21 @@ def test_after_a_start_what_was_interrupted_waits_again(table, tmp_path):
     assert again.requeue() == 1
     found = again.get("a").items[0]
     assert (found.state, found.done, found.seconds) == ("queued", 7, 1.5) and found.began is not None
-    assert [item.number for item in again.unfinished()] == [0, 2]
+    assert [image.number for image in again.waiting()] == [0, 2]
 
 
 def test_images_wait_in_the_order_in_which_they_came(table):
     """Whoever they are of; an owner's are counted."""
     for id, owner in (("z", "ann"), ("a", "bob"), ("m", "ann")):
         entered(table, id, owner, items=ITEMS[:2])
-    assert [(item.job, item.number) for item in table.unfinished()] == [
+    assert [(image.job, image.number) for image in table.waiting()] == [
         (id, number) for id in "zam" for number in (0, 1)
     ]
     assert table.unfinished_of("ann") == 4
-    assert [job.id for job in table.of_owner("ann", most=9)] == ["m", "z"]
-    assert [job.id for job in table.of_owner("ann", most=1)] == ["m"]
+    assert table.ids_of("ann", most=9) == ["m", "z"] and table.ids_of("ann", most=1) == ["m"]
+    assert table.ids_of(None, most=9) == ["m", "a", "z"]
+    first = [(item.job, item.number) for item in table.next_of_owners(3)]
+    assert first == [("z", 0), ("z", 1), ("a", 0), ("a", 1), ("m", 0)]
 
 
 def test_what_ended_long_ago_is_found_and_removed(table):
@@ -109,7 +115,7 @@ def test_what_ended_long_ago_is_found_and_removed(table):
     assert [job.id for job in table.ended_before(time.time() + 1)] == ["a"]
     assert table.ended_before(time.time() - 10) == []
     table.remove("a")
-    assert table.ids() == {"b", "c"} and len(table.unfinished()) == 3
+    assert table.ids() == {"b", "c"} and len(table.waiting()) == 3
 
 
 def test_the_jobs_of_an_earlier_release_are_taken_over(tmp_path):
@@ -126,5 +132,66 @@ def test_the_jobs_of_an_earlier_release_are_taken_over(tmp_path):
     table = Table(tmp_path / "jobs.db")
     job = table.get("a")
     assert job.request == REQUEST and job.request.memory_bytes is None
-    assert [item.maps for item in table.unfinished()] == [()]
+    assert [item.maps for item in table.next_of_owners(9)] == [()]
     table.close()
+
+
+class Idle:
+    """A runner that works on nothing; images take a second each at its pace."""
+
+    kept_seconds = 3600.0
+
+    def __init__(self, table):
+        self._table = table
+
+    def done(self, item):
+        return item.done
+
+    def queue(self):
+        return Queue(self._table.waiting(), self.done)
+
+    def seconds(self, job):
+        return float(len(job.items))
+
+    def seconds_left(self, job, queue):
+        return queue.work_left(job.id) / job.items[0].work
+
+
+def test_what_is_before_a_job_is_its_owners_share(table):
+    """Of the images of all, and of the work of its owner; with two owners everything takes twice as long."""
+    entered(table, "a", "ann", items=ITEMS[:2])
+    entered(table, "b", "bob", items=ITEMS[:1])
+    entered(table, "c", "ann", items=ITEMS)
+    table.report(table.get("a").items[0], 10, 1.0)  # of 20
+    work, queue = table.get("a").items[0].work, Idle(table).queue()
+    assert [queue.images_ahead(id) for id in "abc"] == [0, 2, 3]
+    assert [queue.work_left(id) / work for id in "abc"] == [2 * 1.5, 2 * 1, 2 * 4.5]
+    assert queue.images_ahead("none") == queue.work_left("none") == 0
+
+
+def test_the_list_of_jobs_stays_quick_however_much_waits(table):
+    """Fifty batches of twenty images each; it took twenty seconds when each job looked at all of them."""
+    for number in range(50):
+        entered(table, f"j{number}", "ann", items=[NewItem("i.tif", "ab", "YX", (64, 48), 20)] * 20)
+    telling = Telling(table, Idle(table))
+    began = time.perf_counter()
+    told = telling.jobs("ann")
+    assert time.perf_counter() - began < 2
+    assert [job["images_ahead"] for job in told] == list(range(980, -1, -20))
+
+
+def test_a_list_tells_of_ended_jobs_what_they_are(table):
+    """Each time the same, without one that was removed, and until when it is kept."""
+    for id in "ab":
+        entered(table, id)
+    telling = Telling(table, Idle(table))
+    assert {job["kept_until"] for job in telling.jobs("ann")} == {None}
+    for item in table.get("a").items:
+        table.end(item, "done")
+    first, again = telling.jobs("ann"), telling.jobs("ann")
+    assert first == again and [job["state"] for job in again] == ["queued", "done"]
+    assert again[1] == telling.job(table.get("a"))
+    ended, kept = (datetime.fromisoformat(again[1][name]) for name in ("ended", "kept_until"))
+    assert kept - ended == timedelta(hours=1)
+    table.remove("a")
+    assert [job["id"] for job in telling.jobs("ann")] == ["b"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -361,6 +362,14 @@ def test_a_user_has_a_quota(residents, tmp_path):
         service.client.post(f"/jobs/{id}/cancel")
         service.wait_for(id, "cancelled")
         assert service.enter(acquired(32), acquired(33)).status_code == 202
+
+
+def test_jobs_that_come_at_once_exceed_no_quota(residents, tmp_path):
+    """Planted: eight clients at a time, each with an image, where three may wait."""
+    with Service(residents, tmp_path / "jobs", max_job_images=3) as service, ThreadPoolExecutor(8) as clients:
+        replies = list(clients.map(lambda n: service.enter(acquired(48, seed=n), **LONG), range(8)))
+        assert sorted(reply.status_code for reply in replies) == [202] * 3 + [429] * 5
+        assert len(list((service.settings.jobs_dir / "files").iterdir())) == 3
 
 
 def test_a_job_can_be_removed_when_it_has_ended(service, tmp_path):

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from service.doorkeeper import Doorkeeper, caller_of
 from service.errors import KeysError, QuotaError
-from service.keys import Keys, Quota
+from service.keys import Call, Keys, Quota
 from service.metrics import Metrics
 from service.routes import build_app
 
@@ -88,6 +88,17 @@ def test_a_day_has_a_bound_and_what_is_refused_does_not_count(keys):
         keys.spend(ann, images=2, pixels=1)
     keys.spend(ann, images=1, pixels=40)
     keys.spend(bob, images=1000, pixels=10**12)
+
+
+def test_the_calls_are_the_newest_ones(keys, monkeypatch):
+    """Planted: three are kept; readers wait for nobody who writes."""
+    monkeypatch.setattr("service.keys.MOST_CALLS", 3)
+    secret = keys.create("ann")
+    for number in range(5):
+        keys.log(Call("ann", None, "GET", f"/{number}", 200, None, None))
+    assert [call["path"] for call in keys.calls()] == ["/4", "/3", "/2"]
+    with keys._open():
+        assert keys.who(secret).name == "ann"
 
 
 def test_two_at_a_time_never_exceed_the_bound(keys):

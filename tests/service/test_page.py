@@ -230,6 +230,22 @@ def test_a_refusal_is_said_in_the_services_words(tab, tmp_path):
     assert not tab.is_visible("#problem") and not tab.is_visible("#upload")
 
 
+def test_what_made_a_result_is_named_with_its_card(tab, stack, tmp_path):
+    """Task and version beside the image, and the card of that version; channels that were chosen alone."""
+    card = restored(tab, stack, samples=2, steps=2, channels="actin")
+    assert "channels actin" in card.inner_text() and "zyx 3 × 60 × 80" in card.inner_text()
+    card.get_by_role("button", name="Look").click()
+    tab.wait_for_selector("#canvas[data-painted]")
+    assert tab.inner_text("#maker") == "test-cells, version 1"
+    tab.click("#maker-card")
+    sync_api.expect(tab.locator("#card pre")).to_contain_text("Version 1 of test-cells has no model card.")
+    tab.keyboard.press("Escape")
+    assert not tab.is_visible("#card")
+    tab.click("#facts summary")
+    facts = tab.inner_text("#facts")
+    assert "are not calibrated for these draws and steps" in facts and "calibration" in facts
+
+
 def test_all_can_be_reached_by_keyboard(tab, stack):
     """Every control of the desk and the viewer has the focus once while Tab goes through the page."""
     restored(tab, stack, samples=2, steps=2).get_by_role("button", name="Look").click()

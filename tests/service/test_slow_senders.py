@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPResponse
 
 import httpx
 import pytest
 import uvicorn
 from prometheus_client import CollectorRegistry
-from service_world import acquired, free_port
+from service_world import START_SECONDS, Service, Store, acquired, answers, free_port, start
 
-from service import upload
+from service import heads, upload
 from service.desk import Desk
 from service.device import Device
 from service.doorkeeper import CALLER, Caller
+from service.heads import TimedHeads
 from service.metrics import Metrics
 from service.routes import build_app
 from service.settings import Settings
@@ -40,7 +42,7 @@ def url(residents, monkeypatch):  # noqa: F811
     settings = Settings(tracking_uri="sqlite:////none.db")
     device = Device(max_waiting=PLACES - 1)
     app.state.desk = Desk(settings, residents, device, Metrics(CollectorRegistry()))
-    server = uvicorn.Server(uvicorn.Config(_open_to_all(app), port=port, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(_open_to_all(app), port=port, log_level="error", http=TimedHeads))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     while not server.started:
@@ -64,13 +66,16 @@ def connected(url, text):
     return closing(connection)
 
 
-def test_a_body_that_drips_is_refused_and_its_place_is_free_again(url):
+def test_a_body_that_drips_is_refused_and_its_place_is_free_again(url, monkeypatch):
     """Drips take every place, and others are told to come back; soon the drips are cut off, and they can."""
-    drips = [connected(url, HEAD) for _ in range(PLACES)]
+    monkeypatch.setattr(upload, "GRACE_SECONDS", 4.0)
     files = {"image": ("cell.tif", acquired(32))}
-    deadline = time.monotonic() + 10
-    while httpx.post(f"{url}/reconstruct", files=files, timeout=20).status_code != 503:
-        assert time.monotonic() < deadline
+    with httpx.Client(base_url=url, timeout=60) as client:
+        client.get("/openapi.json")  # connected, before the drips' time runs
+        drips = [connected(url, HEAD) for _ in range(PLACES)]
+        deadline = time.monotonic() + 10
+        while client.post("/reconstruct", files=files).status_code != 503:
+            assert time.monotonic() < deadline
     for drip in drips:
         with drip as connection:
             connection.sendall(b"x")  # a byte now and then buys no time
@@ -98,9 +103,75 @@ def test_an_upload_that_is_fast_enough_may_take_its_time(url):
 def test_half_open_requests_keep_nobody_waiting(url):
     """Hundreds of connections that never end their headers cost a socket each, and nobody's answer."""
     halves = [connected(url, HEAD[:40]) for _ in range(300)]
-    began = time.monotonic()
-    for _ in range(20):
-        assert httpx.get(f"{url}/openapi.json", timeout=10).status_code == 200
-    assert time.monotonic() - began < 10
+    with httpx.Client(base_url=url, timeout=10) as client:
+        began = time.monotonic()
+        for _ in range(20):
+            assert client.get("/openapi.json").status_code == 200
+        assert time.monotonic() - began < 10
     for half in halves:
         half.__exit__()
+
+
+def closed(connection, seconds):
+    """Whether the other side ends a connection within so many seconds, without a word."""
+    connection.settimeout(seconds)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+
+
+def test_half_a_head_ends_its_connection_and_a_whole_one_does_not(url, monkeypatch):
+    """A byte now and then buys no time, neither at first nor after an answer; who works with it may stay."""
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.5)
+    whole = "GET /openapi.json HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    with connected(url, HEAD[:40]) as first, connected(url, whole) as second, connected(url, "") as third:
+        while b"}" not in second.recv(2**16)[-3:]:
+            pass
+        second.sendall(HEAD[:40].encode())
+        for connection in (first, second, third):
+            assert closed(connection, 5)
+    with connected(url, "") as used:
+        for _ in range(6):
+            time.sleep(0.3)
+            used.sendall(whole.encode())
+            reply = HTTPResponse(used)
+            reply.begin()
+            assert reply.status == 200 and reply.read()
+
+
+def test_a_long_answer_is_no_idle_connection(url, monkeypatch):
+    """Planted: a head may take a tenth of a second, and the image takes longer."""
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.1)
+    files = {"image": ("cell.tif", acquired(128))}
+    began = time.monotonic()
+    reply = httpx.post(f"{url}/reconstruct", files=files, data={"samples": "8", "steps": "20"}, timeout=60)
+    assert reply.status_code == 200 and time.monotonic() - began > 0.3
+
+
+@pytest.mark.slow
+def test_a_real_process_outlasts_slow_senders(tmp_path, checkpoints):
+    """BentoML's own server: with every place dripped on and hundreds of half heads health answers at once,
+    and within half a minute all of them are gone."""
+    store = Store(tmp_path)
+    store.register(checkpoints(seed=0), champion=True)
+    service = Service(f"http://127.0.0.1:{free_port()}", store, tmp_path / "service.log")
+    process = start(tmp_path, store, int(service.url.rsplit(":", 1)[1]), service.log)
+    try:
+        service.wait_for(lambda: answers(service), START_SECONDS)
+        service.wait_for_champion(1)
+        with ExitStack() as exits:
+            halves = [exits.enter_context(connected(service.url, HEAD[:40])) for _ in range(300)]
+            drips = [exits.enter_context(connected(service.url, HEAD)) for _ in range(9)]
+            service.wait_for(lambda: service.reconstruct(acquired(32)).status_code == 503)
+            assert service.get("/livez").elapsed.total_seconds() < 1
+            assert all(closed(half, 40) for half in halves)
+            for drip in drips:
+                drip.settimeout(40)
+                reply = HTTPResponse(drip)
+                reply.begin()
+                assert reply.status == 408
+            assert service.reconstruct(acquired(32)).status_code == 200
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)

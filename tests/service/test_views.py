@@ -215,3 +215,39 @@ def told_in(service, stack):
     job = service.wait_for(second["id"], "done")
     taken = sum(image["seconds"] for image in job["images"])
     assert 0.1 * taken < second["estimate"]["seconds"] < 60
+
+
+def test_chosen_channels_are_restored_alone(service, stack):
+    """By name or by number; job, layout, tiles, file and provenance know those alone, and their pixels."""
+    image = tiff_bytes(stack, ome=True, metadata={"axes": "CZYX", "Channel": {"Name": ["nuclei", "actin"]}})
+    results = {}
+    for choice in ("actin", "1"):
+        reply = service.enter(image, samples="2", steps="2", channels=choice)
+        assert reply.status_code == 202, reply.text
+        assert reply.json()["channels"] == [choice] and reply.json()["images"][0]["axes"] == "ZYX"
+        id = reply.json()["id"]
+        assert service.wait_for(id, "done", "failed")["state"] == "done"
+        results[choice] = service.client.get(f"/jobs/{id}/result")
+        assert results[choice].headers["x-cvdm-channels"] == choice
+        path = f"/jobs/{id}/images/0"
+        assert service.client.get(f"{path}/view").json()["channels"] == [""]
+        for z in range(3):
+            np.testing.assert_array_equal(values(service, path, layer="input", z=z), stack[1, z])
+    alone = service.enter(tiff_bytes(stack[1], ome=True, metadata={"axes": "ZYX"}), samples="2", steps="2")
+    assert service.wait_for(alone.json()["id"], "done", "failed")["state"] == "done"
+    expected = tifffile.imread(io.BytesIO(service.client.get(f"/jobs/{alone.json()['id']}/result").content))
+    for result in results.values():
+        np.testing.assert_array_equal(tifffile.imread(io.BytesIO(result.content)), expected)
+
+
+def test_a_channel_far_from_the_models_refuses_no_other(service, stack):
+    """Planted: brightfield beside fluorescence. All are refused; the one that is meant is restored."""
+    both = np.stack([stack[0, 0], stack[0, 0] + 60000])
+    image = tiff_bytes(both, ome=True, metadata={"axes": "CYX", "Channel": {"Name": ["GFP", "brightfield"]}})
+    assert service.enter(image).status_code == 422
+    assert service.enter(image, channels="GFP", samples="2", steps="2").status_code == 202
+    reply = service.enter(image, channels="DAPI")
+    assert reply.status_code == 422 and "0 to 1, GFP, brightfield" in reply.json()["expected"]
+    files = {"image": ("a.tif", image)}
+    reply = service.client.post("/reconstruct", files=files, data={"channels": "GFP"})
+    assert reply.status_code == 422 and "/jobs" in reply.json()["remedy"]

@@ -43,7 +43,7 @@ async function words(reply) {
 /**
  * Send images as one job.
  * @param {File[]} files
- * @param {Object<string, string>} fields task, version, samples, steps, seed; empty ones are left out
+ * @param {Object<string, string>} fields task, version, channels, samples, steps, seed, maps; empty ones are left out
  * @param {(share: number) => void} tell how much of it is sent
  * @returns {{done: Promise<Object>, stop: () => void}} the job; rejected with Refusal
  */

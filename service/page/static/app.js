@@ -86,12 +86,16 @@ function versions() {
   );
 }
 
-async function showCard() {
-  const chosen = element("version").value;
-  const champion = models.find((model) => model.task === element("task").value && model.serving);
-  const version = chosen || champion?.version;
-  if (!version) return;
-  const reply = await answered(`/models/${encodeURIComponent(element("task").value)}/${version}/card`);
+/** The card of the version that is chosen. */
+async function showChosenCard() {
+  const task = element("task").value;
+  const champion = models.find((model) => model.task === task && model.serving);
+  const version = element("version").value || champion?.version;
+  if (version) await showCard(task, version);
+}
+
+async function showCard(task, version) {
+  const reply = await answered(`/models/${encodeURIComponent(task)}/${version}/card`);
   element("card").querySelector("pre").textContent = await reply.text();
   element("card").showModal();
 }
@@ -99,7 +103,7 @@ async function showCard() {
 async function upload(files) {
   if (!files.length) return;
   element("problem").hidden = true;
-  const fields = Object.fromEntries(["task", "version", "samples", "steps", "seed"].map((id) => [id, element(id).value]));
+  const fields = Object.fromEntries(["task", "version", "channels", "samples", "steps", "seed"].map((id) => [id, element(id).value]));
   fields.maps = ["schedule_map", "residual"].filter((map) => element(`map-${map}`).checked).join(",");
   const bar = element("upload-bar");
   bar.value = 0;
@@ -165,6 +169,8 @@ async function look(job, image) {
     const path = `/jobs/${job.id}/images/${image.number}`;
     const view = await ask(`${path}/view`);
     element("download").href = `${path}/result`;
+    element("maker").textContent = `${job.task}, version ${job.version}`;
+    element("maker-card").onclick = () => attempt(() => showCard(job.task, job.version));
     viewer.show(path, view);
     list.mark(job.id, image.number);
     await facts(job, image);
@@ -201,7 +207,7 @@ element("key-form").addEventListener("submit", (event) => {
   });
 });
 element("task").addEventListener("change", versions);
-element("show-card").addEventListener("click", () => attempt(showCard));
+element("show-card").addEventListener("click", () => attempt(showChosenCard));
 element("files").addEventListener("change", () => attempt(() => upload(element("files").files)));
 const drop = element("drop");
 for (const kind of ["dragenter", "dragover"]) {

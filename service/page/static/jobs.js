@@ -117,6 +117,7 @@ export class JobList {
 
 function told(job) {
   const parts = [`${job.task}, version ${job.version}, ${job.samples} draws of ${job.steps} steps, seed ${job.seed}`];
+  if (job.channels.length) parts[0] += `, channels ${job.channels.join(", ")}`;
   if (ENDED.has(job.state)) return parts[0];
   if (job.images_ahead > 0) parts.push(`${job.images_ahead} images before it`);
   const { seconds, disk_mib: disk, memory_mib: memory } = job.estimate;
