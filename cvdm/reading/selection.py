@@ -31,7 +31,7 @@ def selected(stack: Stack, channels: Sequence[str]) -> Stack:
     lengths = (*stack.shape[:at], len(numbers), *stack.shape[at + 1 : -2])
 
     def original(position: int) -> int:
-        place = list(np.unravel_index(position, lengths))
+        place = [int(along) for along in np.unravel_index(position, lengths)]
         place[at] = numbers[place[at]]
         return int(np.ravel_multi_index(place, stack.shape[:-2]))
 

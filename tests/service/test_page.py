@@ -232,7 +232,7 @@ def test_a_refusal_is_said_in_the_services_words(tab, tmp_path):
 
 def test_what_made_a_result_is_named_with_its_card(tab, stack, tmp_path):
     """Task and version beside the image, and the card of that version; channels that were chosen alone."""
-    card = restored(tab, stack, samples=2, steps=2, channels="actin")
+    card = restored(tab, stack, samples=3, steps=2, channels="actin")
     assert "channels actin" in card.inner_text() and "zyx 3 × 60 × 80" in card.inner_text()
     card.get_by_role("button", name="Look").click()
     tab.wait_for_selector("#canvas[data-painted]")
