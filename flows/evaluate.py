@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +18,8 @@ from cvdm.patches import ImagePair
 from cvdm.posterior import conclude
 from cvdm.schedule_drift import schedule_drift
 from cvdm.validation import validation_crops
-from flows import pictures, schedule_pictures
 from flows.aliases import standing
+from flows.easel import Easel, Order
 from flows.exhibits import Shown, exhibits, side_by_side
 from flows.gate import Background, strata_of
 from flows.job import Job
@@ -52,22 +55,47 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
     checkpoint = load_checkpoint(candidate.checkpoint, device=job.device)
     shown, show = _kept(job, checkpoint)
     ours = _measure(job, checkpoint, "evaluate", on_image=show)
-    files = exhibits(checkpoint, shown, f"{job.task} version {candidate.version}")
+    own = exhibits(checkpoint, shown, f"{job.task} version {candidate.version}")
     version = incumbent(job.task, registry, candidate.version)
-    theirs = None
-    if version is not None:
-        champion = _downloaded(job, registry, version)
-        by_champion, show = _kept(job, champion)
-        theirs = _measure(job, champion, f"version {version}", with_baselines=False, on_image=show)
-        names = (f"version {candidate.version}", f"version {version}")
-        files |= side_by_side(shown, by_champion, names)
-        _log_drift(job, registry, candidate, checkpoint, champion, names)
-    comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
-    _log_scores(registry, candidate, comparison)
-    files["evaluation/per-field.png"] = _scores_picture(job, candidate, comparison)
-    for path, content in files.items():
+    with drawing(job) as easel:
+        _put(easel, own.pictures)
+        theirs = None
+        if version is not None:
+            champion = _downloaded(job, registry, version)
+            by_champion, show = _kept(job, champion)
+            theirs = _measure(job, champion, f"version {version}", with_baselines=False, on_image=show)
+            names = (f"version {candidate.version}", f"version {version}")
+            drift = _drift(job, registry, candidate, checkpoint, champion, names)
+            _put(easel, [*side_by_side(shown, by_champion, names), drift])
+        comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
+        _log_scores(registry, candidate, comparison)
+        _put(easel, [_scores_picture(job, candidate, comparison)])
+        easel.finish()
+        for file in sorted(one for one in easel.drawn.rglob("*") if one.is_file()):
+            folder = file.parent.relative_to(easel.drawn).as_posix()
+            registry.artifacts.log_file(candidate.run.run_id, file, folder)
+    for path, content in own.files.items():
         registry.artifacts.log_bytes(candidate.run.run_id, content, path)
     return comparison
+
+
+@contextmanager
+def drawing(job: Job) -> Iterator[Easel]:
+    """An easel of its own for the block; what it has drawn goes with it."""
+    folder = job.folder / "drawing"
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
+    easel = Easel(folder)
+    try:
+        yield easel
+    finally:
+        easel.leave()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(easel: Easel, orders: Iterable[Order]) -> None:
+    for order in orders:
+        easel.put(order)
+    easel.work()
 
 
 def _kept(job: Job, checkpoint: Checkpoint) -> tuple[dict[str, Shown], OnImage]:
@@ -158,23 +186,25 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
     registry.runs.log_changed(run, scores)
 
 
-def _scores_picture(job: Job, candidate: Candidate, comparison: Comparison) -> bytes:
+def _scores_picture(job: Job, candidate: Candidate, comparison: Comparison) -> Order:
     against = f" against version {comparison.champion_version}" if comparison.champion else ""
     title = f"{job.task} version {candidate.version}{against}, test fields"
-    return pictures.per_field(comparison.candidate, comparison.champion, title)
+    scores = {"candidate": comparison.candidate, "champion": comparison.champion}
+    return Order("evaluation/per-field.png", "per_field", {**scores, "title": title})
 
 
-def _log_drift(
+def _drift(
     job: Job,
     registry: Registry,
     candidate: Candidate,
     ours: Checkpoint,
     theirs: Checkpoint,
     names: tuple[str, str],
-) -> None:
-    """How far the learned schedule is from the champion's, as `cvdm.schedule_drift` defines it."""
-    crops, run = validation_crops(job.dataset), candidate.run
+) -> Order:
+    """Log how far the learned schedule is from the champion's (`cvdm.schedule_drift`); gives its picture."""
+    crops = validation_crops(job.dataset)
     drift = schedule_drift(ours, theirs, crops)
-    registry.runs.log_changed(run, {DRIFT_METRIC: drift.value})
-    picture = schedule_pictures.schedule_drift(drift, crops, names)
-    registry.artifacts.log_bytes(run.run_id, picture, "schedule/drift-from-champion.png")
+    registry.runs.log_changed(candidate.run, {DRIFT_METRIC: drift.value})
+    seen = {"ours": drift.ours[0], "theirs": drift.theirs[0], "low": crops[0].low}
+    arguments = {"value": drift.value, **seen, "names": names}
+    return Order("schedule/drift-from-champion.png", "schedule_drift", arguments)
