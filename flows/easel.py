@@ -70,15 +70,16 @@ class Easel:
         """Keep an order. Raises StorageError."""
         arrays: list[np.ndarray] = []
         words = json.dumps({"drawing": order.drawing, WORDS: _packed(order.arguments, arrays)})
-        named = {f"array_{number}": array for number, array in enumerate(arrays)}
+        entries: dict[str, Any] = {WORDS: np.array(words)}
+        entries |= {f"array_{number}": array for number, array in enumerate(arrays)}
         with replacing(self._orders / (order.path + ORDER)) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{WORDS: np.array(words)}, **named)
+            np.savez(file, **entries)
 
     def work(self) -> None:
         """See to it that somebody draws what is left; returns at once. Raises StorageError."""
         if (self._process is not None and self._process.poll() is None) or not undrawn(self._orders):
             return
-        command = [sys.executable, "-m", "flows.easel", str(self._orders), str(self.drawn)]
+        command = [sys.executable, "-P", "-m", "flows.easel", str(self._orders), str(self.drawn)]
         path = os.pathsep.join(filter(None, (str(CODE), os.environ.get("PYTHONPATH"))))
         try:
             with self._log.open("wb") as log:
@@ -169,11 +170,21 @@ def main() -> None:
     parent = os.getppid()
     while left := undrawn(orders):
         for order in left:
-            with replacing(drawn / order.relative_to(orders).with_suffix("")) as temporary:
-                temporary.write_bytes(draw(order))
-            order.unlink(missing_ok=True)
+            _carry_out(order, drawn / order.relative_to(orders).with_suffix(""))
             if os.getppid() != parent:
                 return
+
+
+def _carry_out(order: Path, target: Path) -> None:
+    """Draw an order, unless the process of a parent that was killed has just done so."""
+    half = order.with_suffix(f".{os.getpid()}.half")  # among the drawn there are whole pictures only
+    try:
+        half.write_bytes(draw(order))
+    except FileNotFoundError:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half.replace(target)
+    order.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ are removed, and the Fourier ring correlation with the target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from cvdm.checkpoint import Checkpoint
-from cvdm.metrics import sparsification
+from cvdm.metrics import Sparsification, sparsification
 from cvdm.patches import ImagePair
 from cvdm.posterior import Reconstruction
 from cvdm.resolution import fourier_ring_correlation, shares_noise
@@ -61,69 +60,71 @@ class RingCurves:
         return {**arrays, "shared_noise": self.shared_noise}
 
 
-@dataclass(frozen=True)
 class Exhibits:
-    """All of it, by the paths among the artifacts."""
+    """What is shown of one version, taken up field by field: no image is kept but its reconstruction."""
 
-    files: Mapping[str, bytes]
-    pictures: Sequence[Order]
+    def __init__(self, level: float, name: str) -> None:
+        """level: what the calibrated interval promises. name: of the version, for titles."""
+        self._level, self._name = level, name
+        self.means: dict[str, np.ndarray] = {}
+        """By field, the reconstruction (H, W)."""
+        self._observed: dict[str, tuple[float, ...]] = {}
+        self._ranked: dict[str, Sparsification] = {}
+        self._rings: dict[str, RingCurves] = {}
+
+    def add(self, shown: Shown) -> Order:
+        """Take up a test image; returns its panel."""
+        image, result = shown.image, shown.result
+        self.means[image.field] = result.mean
+        self._observed[image.field] = observed_coverage(shown, self._level)
+        self._ranked[image.field] = sparsification(result.std, np.abs(image.high - result.mean))
+        self._rings[image.field] = ring_curves(shown)
+        images = {"low": image.low, "mean": result.mean, "high": image.high, "std": result.std}
+        more = {"interval": result.upper - result.lower, "title": f"{self._name}, test field {image.field}"}
+        return Order(f"panels/test-{image.field}.png", "image_panel", {**images, **more})
+
+    def curves(self) -> list[Order]:
+        """Pictures over all fields."""
+        name, curve = self._name, CalibrationCurve(LEVELS, self._observed)
+        return [
+            _curves("calibration", "calibration", {"curve": curve}, f"Calibration of {name}"),
+            _curves(
+                "sparsification",
+                "sparsification",
+                {"curves": self._ranked},
+                f"Does {name} know where it errs?",
+            ),
+            _curves(
+                "frc",
+                "ring_correlations",
+                {"curves": self._rings},
+                f"Which detail of {name} agrees with the target",
+            ),
+        ]
+
+    def files(self) -> dict[str, bytes]:
+        """The numbers behind them, by path."""
+        numbers = {
+            "calibration": asdict(CalibrationCurve(LEVELS, self._observed)),
+            "sparsification": {field: one.as_json() for field, one in self._ranked.items()},
+            "frc": {field: one.as_json() for field, one in self._rings.items()},
+        }
+        return {f"evaluation/{key}.json": _json(document) for key, document in numbers.items()}
 
 
-def exhibits(checkpoint: Checkpoint, shown: Mapping[str, Shown], name: str) -> Exhibits:
-    """Curves and panels of one version. shown: by field. name: of the version, for titles."""
-    calibration = calibration_curve(checkpoint, shown)
-    ranked = {
-        field: sparsification(one.result.std, np.abs(one.image.high - one.result.mean))
-        for field, one in shown.items()
-    }
-    rings = {field: ring_curves(one) for field, one in shown.items()}
-    curves = [
-        _curves("calibration", "calibration", {"curve": calibration}, f"Calibration of {name}"),
-        _curves("sparsification", "sparsification", {"curves": ranked}, f"Does {name} know where it errs?"),
-        _curves(
-            "frc", "ring_correlations", {"curves": rings}, f"Which detail of {name} agrees with the target"
-        ),
-    ]
-    numbers = {
-        "calibration": asdict(calibration),
-        "sparsification": {field: one.as_json() for field, one in ranked.items()},
-        "frc": {field: one.as_json() for field, one in rings.items()},
-    }
-    return Exhibits(
-        files={f"evaluation/{key}.json": _json(document) for key, document in numbers.items()},
-        pictures=[*curves, *(_panel(field, one, name) for field, one in shown.items())],
-    )
+def side_by_side(image: ImagePair, ours: np.ndarray, theirs: np.ndarray, names: tuple[str, str]) -> Order:
+    """What two versions made of the same test image; names: of ours and of theirs."""
+    means = {names[1]: theirs, names[0]: ours}
+    title = f"{names[0]} against {names[1]}, test field {image.field}"
+    arguments = {"low": image.low, "high": image.high, "means": means, "title": title}
+    return Order(f"panels/versions-{image.field}.png", "versions_panel", arguments)
 
 
-def side_by_side(
-    ours: Mapping[str, Shown], theirs: Mapping[str, Shown], names: tuple[str, str]
-) -> list[Order]:
-    """What two versions made of the same test images; names: of ours and of theirs."""
-    return [
-        Order(
-            f"panels/versions-{field}.png",
-            "versions_panel",
-            {
-                "low": one.image.low,
-                "high": one.image.high,
-                "means": {names[1]: theirs[field].result.mean, names[0]: one.result.mean},
-                "title": f"{names[0]} against {names[1]}, test field {field}",
-            },
-        )
-        for field, one in ours.items()
-    ]
-
-
-def calibration_curve(checkpoint: Checkpoint, shown: Mapping[str, Shown]) -> CalibrationCurve:
-    """Observed coverage of the calibrated interval, scaled to other levels as a Gaussian's would be."""
-    own = _gaussian_reach(checkpoint.calibration.level)
-    factors = [_gaussian_reach(level) / own for level in LEVELS]
-    observed = {}
-    for field, one in shown.items():
-        reach = (one.result.upper - one.result.lower) / 2
-        error = np.abs(one.image.high - one.result.mean)
-        observed[field] = tuple(float((error <= reach * factor).mean()) for factor in factors)
-    return CalibrationCurve(LEVELS, observed)
+def observed_coverage(shown: Shown, level: float) -> tuple[float, ...]:
+    """At each of `LEVELS`, of the calibrated interval of `level`, scaled as a Gaussian's would be."""
+    reach = (shown.result.upper - shown.result.lower) / 2
+    error, own = np.abs(shown.image.high - shown.result.mean), _gaussian_reach(level)
+    return tuple(float((error <= reach * _gaussian_reach(one) / own).mean()) for one in LEVELS)
 
 
 def ring_curves(one: Shown) -> RingCurves:
@@ -140,12 +141,6 @@ def ring_curves(one: Shown) -> RingCurves:
 
 def _curves(file: str, drawing: Drawing, curves: Mapping[str, Any], title: str) -> Order:
     return Order(f"evaluation/{file}.png", drawing, {**curves, "title": title})
-
-
-def _panel(field: str, one: Shown, name: str) -> Order:
-    images = {"low": one.image.low, "mean": one.result.mean, "high": one.image.high, "std": one.result.std}
-    more = {"interval": one.result.upper - one.result.lower, "title": f"{name}, test field {field}"}
-    return Order(f"panels/test-{field}.png", "image_panel", {**images, **more})
 
 
 def _json(document: object) -> bytes:

@@ -128,9 +128,11 @@ def follow_training(job: Job, registry: Registry, run: Run) -> None:
                 progress(step.step, step.total)
                 for told in (*log.add(step), *step.news):
                     progress_note(f"step {step.step}: {told}")
+        except BaseException:
+            log.leave()
+            raise
         finally:
             log.offer()
-            log.leave()
     log.deliver()
     trained, best = read_state(job.state_path)["step"], read_best(job.state_path)
     registry.runs.set_tags(run.run_id, {"steps_trained": str(trained), "best_step": str(best.step)})

@@ -93,6 +93,18 @@ def test_a_kill_loses_no_picture(images, tmp_path):
     assert sorted(drawn(again)) == ["0.png", "1.png", "2.png"] and not undrawn(tmp_path / "undrawn")
 
 
+def test_among_the_drawn_there_are_whole_pictures_only(images, tmp_path):
+    """Whoever sends them while others are drawn finds no half of one, and nothing that is not his."""
+    easel = Easel(tmp_path)
+    for number in range(12):
+        easel.put(panel_order(images, f"{number:02}.png"))
+    easel.work()
+    while easel._process.poll() is None:
+        for path, content in drawn(easel).items():
+            assert path.endswith(".png") and content.rstrip().endswith(b"IEND\xaeB`\x82")
+    assert len(drawn(easel)) == 12 and not list(tmp_path.rglob("*.half"))
+
+
 def test_nobody_draws_for_a_parent_that_has_gone(images, tmp_path):
     """Orders without end, from a process that is killed: the one that draws ends after its picture."""
     easel = Easel(tmp_path)
