@@ -6,8 +6,9 @@ retraining went before, so that the databases are there:
     bare      python -m cvdm train, python -m cvdm evaluate     no tracker, no orchestrator, no service
     platform  cvdm retrain                                      with all of them, and the checks that go along
 
-Prints wall times, their ratio, what each step of the flow took, and peak resident memory: of the process that
-trains, and of it with everything that it has started (orchestrator, rehearsal). Exit code 1 when the rest,
+Prints wall times, CPU seconds (which other work on the machine disturbs less), their ratios, what each step
+of the flow took, and peak resident memory: of the process that trains, and of it with everything that it has
+started (orchestrator, rehearsal, judging, drawing). Exit code 1 when the rest,
 without validation, gate, rehearsal and model card, which are work of their own, costs more than 5 % of the
 bare wall time or 300 MiB.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -36,7 +38,7 @@ from story.world import CVDM, World  # noqa: E402
 MOST_TIME, MOST_MEMORY_MIB = 0.05, 300
 BESIDES = ("validate", "gate", "promote", "describe")
 """Steps of the flow that a bare training does without."""
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.2
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Measured:
     """One command."""
 
     seconds: float = 0.0
+    cpu: float = 0.0
+    """CPU seconds, its descendants' included."""
     own_mib: float = 0.0
     """Largest resident memory of the process."""
     family_mib: float = 0.0
@@ -53,6 +57,7 @@ class Measured:
         """Both, one after the other."""
         return Measured(
             self.seconds + later.seconds,
+            self.cpu + later.cpu,
             max(self.own_mib, later.own_mib),
             max(self.family_mib, later.family_mib),
         )
@@ -101,6 +106,7 @@ def science(command: str, task: str, *more: str) -> tuple[str, ...]:
 def measured(world: World, *command: str) -> Measured:
     """Run a command to its end."""
     began, found, ended = time.monotonic(), Measured(), threading.Event()
+    before = children_cpu()
     with (world.root / "story.log").open("a") as told:
         process = subprocess.Popen(command, cwd=world.home, env=world.environment, stdout=told, stderr=told)
     watcher = threading.Thread(target=look, args=(psutil.Process(process.pid), found, ended))
@@ -110,8 +116,14 @@ def measured(world: World, *command: str) -> Measured:
     watcher.join()
     if code != 0:
         raise SystemExit(f"{command} ended with {code}:\n{(world.root / 'story.log').read_text()[-3000:]}")
-    found.seconds = time.monotonic() - began
+    found.seconds, found.cpu = time.monotonic() - began, children_cpu() - before
     return found
+
+
+def children_cpu() -> float:
+    """CPU seconds of all processes so far that have ended and were waited for."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def look(process: psutil.Process, found: Measured, ended: threading.Event) -> None:
@@ -146,10 +158,10 @@ def report(bare: Measured, whole: Measured, steps: dict[str, float]) -> int:
     besides = sum(steps.get(name, 0.0) for name in BESIDES)
     cost = (whole.seconds - besides) / bare.seconds - 1
     memory = whole.own_mib - bare.own_mib
-    print(f"{'':10}{'seconds':>9}{'MiB':>7}{'with all that it started':>26}")
+    print(f"{'':10}{'seconds':>9}{'CPU':>7}{'MiB':>7}{'with all that it started':>26}")
     for name, one in (("bare", bare), ("platform", whole)):
-        print(f"{name:10}{one.seconds:9.0f}{one.own_mib:7.0f}{one.family_mib:26.0f}")
-    print(f"{'ratio':10}{whole.seconds / bare.seconds:9.3f}")
+        print(f"{name:10}{one.seconds:9.0f}{one.cpu:7.0f}{one.own_mib:7.0f}{one.family_mib:26.0f}")
+    print(f"{'ratio':10}{whole.seconds / bare.seconds:9.3f}{whole.cpu / bare.cpu:7.3f}")
     known = ", ".join(f"{name} {seconds:.0f}" for name, seconds in steps.items())
     print(f"seconds by step: {known}, else {whole.seconds - sum(steps.values()):.0f}")
     print(f"orchestration (without {', '.join(BESIDES)}): {cost:+.1%} time, {memory:+.0f} MiB")

@@ -124,12 +124,16 @@ def retrain(
         str, typer.Option("--init", help="Where weights start: auto, scratch, base or champion.")
     ] = "auto",
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Training seed.")] = None,
+    data_version: Annotated[
+        str | None, typer.Option("--data-version", help="Refuse any other data than this version.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Train anew even when nothing has changed.")] = False,
 ) -> Answer:
     """Validate, train, evaluate, judge and, if it is better, promote a model; run again to continue."""
     from flows.launch import launch
 
-    result = launch(Settings.read(), task, preset, init=init, seed=seed, force=force)
+    settings = Settings.read()
+    result = launch(settings, task, preset, init=init, seed=seed, data_version=data_version, force=force)
     lines = [
         f"{task} version {result.version}: {result.verdict}",
         f"  weights from {result.init}: {result.init_reason}",

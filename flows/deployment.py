@@ -26,11 +26,11 @@ from cvdm.images import read_image
 from flows.processes import SERVICE_LIVES, service_server
 from flows.registry import Registry
 from flows.restore import restore_at_once
-from flows.servers import answers, free_port, reachable, running, waiting_line
+from flows.servers import free_port, reachable, running, waiting_line
 from flows.settings import Settings
 from service.client import ServiceRefusal
 
-POLL_SECONDS = 1.0
+POLL_SECONDS, ANSWER_SECONDS = 1.0, 10.0
 NEXT_LOOK_SECONDS = 15.0
 """Until a service that follows the registry has looked at it again."""
 ASKED = ("samples", "steps", "seed")
@@ -63,16 +63,18 @@ class ServiceDeployment:
     def watch(self, task: str, version: int) -> None:
         """Wait until the running service has taken the version over. Raises DeploymentError.
 
-        Returns at once where no service runs here, or one of another registry.
+        Returns at once where no service runs here, or one of another registry. One that takes connections and
+        does not answer runs here: it is waited for like one that does not take over.
         """
         url = f"http://{reachable(self._settings.host)}:{self._settings.service_port}"
-        if not answers(url + SERVICE_LIVES) or not self._is_known(url, task, version):
+        deadline = time.monotonic() + self._settings.deploy_window_seconds
+        if not self._runs(url, deadline) or not self._is_known(url, task, version):
             return
         deadline = time.monotonic() + self._settings.deploy_window_seconds
         with waiting_line(f"the service takes version {version} over") as tick:
             while True:
                 known = models_of(url, task)
-                own = next((one for one in known if one["version"] == version), {})
+                own = next((one for one in known or () if one["version"] == version), {})
                 if own.get("serving"):
                     return
                 if own.get("reason"):
@@ -82,23 +84,42 @@ class ServiceDeployment:
                         "See GET /models and the service's log.",
                     )
                 if time.monotonic() > deadline:
-                    raise DeploymentError(
-                        f"the service to take over version {version} of {task} within "
-                        f"{self._settings.deploy_window_seconds} s",
-                        "another version that serves" if known else "no answer",
-                        "Look at the service's log; CVDM_DEPLOY_WINDOW_SECONDS gives it more time.",
+                    raise self._late(
+                        f"take over version {version} of {task}",
+                        "no answer" if known is None else "another version that serves",
                     )
                 tick()
                 time.sleep(POLL_SECONDS)
+
+    def _runs(self, url: str, deadline: float) -> bool:
+        """Whether a service of this kind runs here. Raises DeploymentError for one that hangs until then."""
+        while True:
+            try:
+                return httpx.get(url + SERVICE_LIVES, timeout=ANSWER_SECONDS).is_success
+            except httpx.TimeoutException:
+                if time.monotonic() > deadline:
+                    raise self._late("say that it lives", f"no answer at {url}") from None
+            except httpx.HTTPError:  # nobody, or somebody who speaks another language
+                return False
+
+    def _late(self, what: str, instead: str) -> DeploymentError:
+        return DeploymentError(
+            f"the service to {what} within {self._settings.deploy_window_seconds} s",
+            instead,
+            "Look at the service's log; CVDM_DEPLOY_WINDOW_SECONDS gives it more time.",
+        )
 
     def _is_known(self, url: str, task: str, version: int) -> bool:
         """Whether the service follows this registry: it knows the version's run, or will at its next look."""
         run = self._registry.models.version(task, version).run_id
         deadline = time.monotonic() + NEXT_LOOK_SECONDS
         while True:
-            if any((one["version"], one["run_id"]) == (version, run) for one in models_of(url, task)):
+            known = models_of(url, task)
+            if any((one["version"], one["run_id"]) == (version, run) for one in known or ()):
                 return True
             if time.monotonic() > deadline:
+                if known is None:
+                    raise self._late(f"say which versions of {task} it has", "no answer")
                 return False
             time.sleep(POLL_SECONDS)
 
@@ -132,10 +153,10 @@ def replay(url: str, task: str, version: int, golden: Path, answer: Path) -> Non
             )
 
 
-def models_of(url: str, task: str) -> list[dict[str, Any]]:
-    """What a service says of a task's versions; empty where it does not answer."""
+def models_of(url: str, task: str) -> list[dict[str, Any]] | None:
+    """What a service says of a task's versions; None where it gives no such answer."""
     try:
-        reply = httpx.get(f"{url}/models", timeout=10)
-        return [one for one in reply.json()["models"] if one["task"] == task] if reply.is_success else []
+        reply = httpx.get(f"{url}/models", timeout=ANSWER_SECONDS)
+        return [one for one in reply.json()["models"] if one["task"] == task] if reply.is_success else None
     except (httpx.HTTPError, ValueError, KeyError):
-        return []
+        return None

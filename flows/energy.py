@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from cvdm.errors import ConfigError, StorageError
 from cvdm.storage import replacing
 from flows.registry import Registry, RegistryError, Run
-from flows.usage import WORLD, Usage
+from flows.usage import HOURS, WORLD, Usage
 
 if TYPE_CHECKING:
     from codecarbon import OfflineEmissionsTracker
@@ -148,7 +148,8 @@ def require_known_country(settings: Settings) -> None:
 
 
 def _log(registry: Registry, run: Run, usage: Usage) -> None:
-    registry.runs.log_series(run, [(0, usage.metrics())])
+    """Each attempt and each judgement is a step of its own, from 1: a metric has one value per step."""
+    registry.runs.log_series(run, [(registry.runs.last_step(run, HOURS) + 1, usage.metrics())])
     registry.runs.set_tags(run.run_id, {"energy_method": usage.method, "energy_grid": usage.grid})
 
 

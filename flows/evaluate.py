@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from cvdm.checkpoint import Checkpoint, load_checkpoint
-from cvdm.evaluation import Evaluation, OnImage
+from cvdm.evaluation import Evaluation
 from cvdm.evaluation import evaluate as measure
 from cvdm.field_of_view import FieldOfView
 from cvdm.patches import ImagePair
 from cvdm.posterior import conclude
 from cvdm.schedule_drift import schedule_drift
 from cvdm.validation import validation_crops
-from flows import pictures, schedule_pictures
 from flows.aliases import standing
-from flows.exhibits import Shown, exhibits, side_by_side
+from flows.easel import Easel, Order
+from flows.exhibits import Exhibits, Shown, side_by_side
 from flows.gate import Background, strata_of
 from flows.job import Job
 from flows.progress import progress_bar
@@ -31,6 +34,8 @@ PICTURED_FIELDS = 4
 PER_FIELD = "evaluation/per-field.json"
 """Scores of the candidate, a row per test field: as a table, MLflow shows it for several runs at once."""
 SPEED = "test/seconds_per_megapixel"
+BASELINE = "versus"
+"""Before a baseline's scores. MLflow sorts its charts by name: what is alike in all runs should come last."""
 DRIFT_METRIC = "schedule/drift_from_champion"
 TEST_FIELDS = "test_fields"
 """Tag on a run: digest of the names of the fields that its candidate was judged on."""
@@ -50,36 +55,49 @@ class Comparison:
 def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
     """Measure both models and write scores and pictures to the candidate's run."""
     checkpoint = load_checkpoint(candidate.checkpoint, device=job.device)
-    shown, show = _kept(job, checkpoint)
-    ours = _measure(job, checkpoint, "evaluate", on_image=show)
-    files = exhibits(checkpoint, shown, f"{job.task} version {candidate.version}")
-    version = incumbent(job.task, registry, candidate.version)
-    theirs = None
-    if version is not None:
-        champion = _downloaded(job, registry, version)
-        by_champion, show = _kept(job, champion)
-        theirs = _measure(job, champion, f"version {version}", with_baselines=False, on_image=show)
-        names = (f"version {candidate.version}", f"version {version}")
-        files |= side_by_side(shown, by_champion, names)
-        _log_drift(job, registry, candidate, checkpoint, champion, names)
-    comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
-    _log_scores(registry, candidate, comparison)
-    files["evaluation/per-field.png"] = _scores_picture(job, candidate, comparison)
-    for path, content in files.items():
+    own = Exhibits(checkpoint.calibration.level, f"{job.task} version {candidate.version}")
+    version, theirs = incumbent(job.task, registry, candidate.version), None
+    with drawing(job) as easel:
+        ours = _measure(job, checkpoint, "evaluate", easel, own.add)
+        _put(easel, *own.curves())
+        if version is not None:
+            champion = _downloaded(job, registry, version)
+            names = (f"version {candidate.version}", f"version {version}")
+
+            def beside(shown: Shown) -> Order:
+                return side_by_side(shown.image, own.means[shown.image.field], shown.result.mean, names)
+
+            theirs = _measure(job, champion, names[1], easel, beside, with_baselines=False)
+            _put(easel, _drift(job, registry, candidate, checkpoint, champion, names))
+        comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
+        _log_scores(registry, candidate, comparison)
+        _put(easel, _scores_picture(job, candidate, comparison))
+        easel.finish()
+        for file in sorted(one for one in easel.drawn.rglob("*") if one.is_file()):
+            folder = file.parent.relative_to(easel.drawn).as_posix()
+            registry.artifacts.log_file(candidate.run.run_id, file, folder)
+    for path, content in own.files().items():
         registry.artifacts.log_bytes(candidate.run.run_id, content, path)
     return comparison
 
 
-def _kept(job: Job, checkpoint: Checkpoint) -> tuple[dict[str, Shown], OnImage]:
-    """What is shown of an evaluation, by field, and the callback that keeps it: one image per field."""
-    wanted = sorted(job.dataset.fields("test"))[:PICTURED_FIELDS]
-    shown: dict[str, Shown] = {}
+@contextmanager
+def drawing(job: Job) -> Iterator[Easel]:
+    """An easel of its own for the block; what it has drawn goes with it."""
+    folder = job.folder / "drawing"
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
+    easel = Easel(folder)
+    try:
+        yield easel
+    finally:
+        easel.leave()
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def keep(image: ImagePair, view: FieldOfView, draws: np.ndarray) -> None:
-        if image.field in wanted and image.field not in shown:
-            shown[image.field] = Shown(image, conclude(checkpoint, view, draws))
 
-    return shown, keep
+def _put(easel: Easel, *orders: Order) -> None:
+    for order in orders:
+        easel.put(order)
+    easel.work()
 
 
 def _background(job: Job, registry: Registry, candidate: Candidate, champion: int | None) -> Background:
@@ -115,10 +133,20 @@ def _measure(
     job: Job,
     checkpoint: Checkpoint,
     label: str,
+    easel: Easel,
+    picture: Callable[[Shown], Order],
     *,
     with_baselines: bool = True,
-    on_image: OnImage | None = None,
 ) -> Evaluation:
+    """Score a model; one image of each of the first fields is shown as `picture` orders it."""
+    wanted = sorted(job.dataset.fields("test"))[:PICTURED_FIELDS]
+
+    def show(image: ImagePair, view: FieldOfView, draws: np.ndarray) -> None:
+        if image.field in wanted:
+            wanted.remove(image.field)
+            # drawn later: what a restoration takes is measured here
+            easel.put(picture(Shown(image, conclude(checkpoint, view, draws))))
+
     with progress_bar(label, "image") as progress:
         return measure(
             checkpoint,
@@ -127,7 +155,7 @@ def _measure(
             sampling=job.recipe.sampling,
             with_baselines=with_baselines,
             progress=progress,
-            on_image=on_image,
+            on_image=show,
         )
 
 
@@ -143,7 +171,7 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
     scores = {f"test/{name}": ours.mean(name) for name in ours.metrics}
     for baseline, metrics in ours.baselines.items():
         scores |= {
-            f"baseline/{baseline}/{name}": float(np.mean(list(v.values()))) for name, v in metrics.items()
+            f"{BASELINE}/{baseline}/{name}": float(np.mean(list(v.values()))) for name, v in metrics.items()
         }
     run = candidate.run
     registry.artifacts.log_json(run.run_id, ours.as_json(), "evaluation/candidate.json")
@@ -158,23 +186,25 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
     registry.runs.log_changed(run, scores)
 
 
-def _scores_picture(job: Job, candidate: Candidate, comparison: Comparison) -> bytes:
+def _scores_picture(job: Job, candidate: Candidate, comparison: Comparison) -> Order:
     against = f" against version {comparison.champion_version}" if comparison.champion else ""
     title = f"{job.task} version {candidate.version}{against}, test fields"
-    return pictures.per_field(comparison.candidate, comparison.champion, title)
+    scores = {"candidate": comparison.candidate, "champion": comparison.champion}
+    return Order("evaluation/per-field.png", "per_field", {**scores, "title": title})
 
 
-def _log_drift(
+def _drift(
     job: Job,
     registry: Registry,
     candidate: Candidate,
     ours: Checkpoint,
     theirs: Checkpoint,
     names: tuple[str, str],
-) -> None:
-    """How far the learned schedule is from the champion's, as `cvdm.schedule_drift` defines it."""
-    crops, run = validation_crops(job.dataset), candidate.run
+) -> Order:
+    """Log how far the learned schedule is from the champion's (`cvdm.schedule_drift`); gives its picture."""
+    crops = validation_crops(job.dataset)
     drift = schedule_drift(ours, theirs, crops)
-    registry.runs.log_changed(run, {DRIFT_METRIC: drift.value})
-    picture = schedule_pictures.schedule_drift(drift, crops, names)
-    registry.artifacts.log_bytes(run.run_id, picture, "schedule/drift-from-champion.png")
+    registry.runs.log_changed(candidate.run, {DRIFT_METRIC: drift.value})
+    seen = {"ours": drift.ours[0], "theirs": drift.theirs[0], "low": crops[0].low}
+    arguments = {"value": drift.value, **seen, "names": names}
+    return Order("schedule/drift-from-champion.png", "schedule_drift", arguments)

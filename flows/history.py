@@ -16,7 +16,9 @@ import yaml
 from cvdm.dataset import FOLDER_SUFFIXES, SUFFIXES
 from flows.settings import Settings
 from flows.version import (
+    LISTED,
     VersionError,
+    changed_files,
     data_version,
     record_file,
     require_in_project,
@@ -151,6 +153,23 @@ def named_version(found: Sequence[DataVersion], which: str) -> DataVersion:
     raise VersionError(
         "one version of the data", f"'{which}'", f"There are: {known or 'none'}. `cvdm data log` lists them."
     )
+
+
+def require_version(settings: Settings, which: str) -> None:
+    """Raise VersionError unless the data folder holds this version, no more and no less."""
+    wanted, now = named_version(versions(settings), which), data_version(settings)
+    if wanted.version != now:
+        raise VersionError(
+            f"data of version {which}",
+            f"version {str(now)[:8]}",
+            f"`cvdm data checkout {which}` brings it back, as a commit.",
+        )
+    if changed := [name for names in changed_files(settings).values() for name in names]:
+        raise VersionError(
+            f"data of version {which}",
+            f"{len(changed)} files that are missing or changed: {', '.join(changed[:LISTED])}",
+            "Ingest what is new; `dvc pull` brings back what is missing.",
+        )
 
 
 def present_version(found: Sequence[DataVersion], settings: Settings) -> DataVersion:

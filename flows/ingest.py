@@ -73,8 +73,9 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
     with one_ingest_at_a_time(settings):
         clear(settings.data_dir / INCOMING)  # `dvc add` would record it
         require_held(settings)
+        scratch = settings.mlruns_dir / "new-card" / f"{task}-ingest"
         with (
-            card_for(source, home, options.card, options.name_pattern) as card,
+            card_for(source, home, scratch, options.card, options.name_pattern) as card,
             staged(source, home, settings.data_dir / INCOMING / task, card.file) as batch,
         ):
             _check_task(batch.folder, task)

@@ -19,10 +19,15 @@ def launch(
     *,
     init: str = "auto",
     seed: int | None = None,
+    data_version: str | None = None,
     force: bool = False,
 ) -> RetrainResult:
     """Run the flow `retrain` in this process; at once the earlier result where nothing has changed."""
     _require_data(settings, task)
+    if data_version is not None:
+        from flows.history import require_version
+
+        require_version(settings, data_version)
     with orchestrator(settings) as ready:
         from flows.earlier import earlier_result
         from flows.registry import Registry
@@ -37,7 +42,7 @@ def launch(
                 refuse_by_hand(settings, task, earlier.described())
                 return earlier
         with ready():
-            return retrain(task, preset, init=init, seed=seed, force=force)
+            return retrain(task, preset, init=init, seed=seed, data_version=data_version, force=force)
 
 
 def _require_data(settings: Settings, task: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import yaml
 from cvdm.card import CARD_NAME, SPLITS, Card, Split, load_card
 from cvdm.dataset import image_files
 from cvdm.errors import ConfigError, DatasetError
-from cvdm.storage import replacing
+from cvdm.storage import replacing, storage_error
 from flows.transfer import same_content
 from flows.validation.features import SIDES
 
@@ -32,17 +31,17 @@ class LentCard:
 
 @contextmanager
 def card_for(
-    source: Path, home: Path, brought: Path | None = None, name_pattern: str | None = None
+    source: Path, home: Path, scratch: Path, brought: Path | None = None, name_pattern: str | None = None
 ) -> Iterator[LentCard]:
     """Lend the card of a task: the one that is there, the one that came, or one made from a pattern of names.
 
-    source, home: the batch and the task's folder, which bears its name.
+    source, home: the batch and the task's folder, which bears its name. scratch: a folder for a new card.
     brought, name_pattern: what a person says of a new task: its card, or how its names tell the field.
     Raises ConfigError, DatasetError, StorageError.
     """
     task = home.name
-    with tempfile.TemporaryDirectory(prefix="cvdm-card-") as own:
-        card = Path(own) / CARD_NAME
+    with _emptied(scratch):
+        card = scratch / CARD_NAME
         if home.is_dir():
             _require_card(home)
             if not _says_the_same(home, brought, name_pattern):
@@ -77,6 +76,20 @@ def card_for(
             _require_fit(name_pattern, names)
             write_card(card, Card(task=task, name_pattern=name_pattern, split=Split()))
             yield LentCard(card, made=True)
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """An empty folder for the block; what a process that was killed has left there goes, too."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _says_the_same(home: Path, brought: Path | None, name_pattern: str | None) -> bool:

@@ -1,14 +1,13 @@
 """Pictures for people: each function takes numbers and returns the bytes of a PNG.
 
 Windows and colour scales are fixed by the target of a field, not by a model, so that the pictures of two
-versions compare. Those of the schedule are in
-flows/schedule_pictures.py.
+versions compare. Those of the schedule are in flows/schedule_pictures.py; a retraining has all of them drawn
+by a process of their own (flows/easel.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,40 +31,10 @@ from flows.drawing import (
 if TYPE_CHECKING:
     from cvdm.evaluation import Evaluation
     from cvdm.metrics import Sparsification
+    from flows.exhibits import CalibrationCurve, RingCurves
 
 ERROR_SHARE, STD_SHARE = 0.25, 0.10
 """Upper ends of the error's and the uncertainty's colour scales, as shares of the target's window."""
-
-
-"""An image, its label, the ends of its colour scale, and the colours' name."""
-
-
-@dataclass(frozen=True)
-class CalibrationCurve:
-    """Observed against nominal coverage."""
-
-    nominal: tuple[float, ...]
-    observed: Mapping[str, tuple[float, ...]]
-    """By field, one value per nominal level."""
-
-
-@dataclass(frozen=True)
-class RingCurves:
-    """Fourier ring correlation with the target of one field; see `cvdm.resolution`."""
-
-    frequencies: np.ndarray
-    """(R,) in cycles per pixel."""
-    restored: np.ndarray
-    """(R,), of the reconstruction."""
-    low: np.ndarray
-    """(R,), of the input."""
-    shared_noise: bool
-    """Whether input and target share their noise, so that the curves say nothing about detail."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        arrays = {name: getattr(self, name).tolist() for name in ("frequencies", "restored", "low")}
-        return {**arrays, "shared_noise": self.shared_noise}
 
 
 def image_panel(
@@ -188,7 +157,7 @@ def sparsification(curves: Mapping[str, Sparsification], title: str) -> bytes:
     axis.plot(removed, by_std, color=OURS, linewidth=2, label="most uncertain first")
     axis.plot(removed, by_error, color=INK, linewidth=1.4, linestyle="--", label="worst first (oracle)")
     axis.fill_between(removed, by_error, by_std, color=OURS, alpha=0.12, linewidth=0)
-    area = np.mean([curve.area for curve in found])
+    area = np.mean(by_std - by_error)
     axis.set(
         xlabel="share of pixels removed",
         ylabel="mean error of those left, share of all",

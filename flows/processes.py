@@ -44,14 +44,13 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
 
     Raises PortError before anything starts, ServerError when a server does not come up or ends by itself.
     """
-    schedule = schedule_runner(settings)
     _make_prefect_home(settings)
     with running(*local_servers(settings)) as servers:
         for one in servers:
             one.wait_until_ready()
-        with running(*schedule) as runners:
+        with running(schedule_runner(settings)) as (runner,):
             announce(address_table(addresses(settings)))
-            watch((*servers, *runners))
+            watch((*servers, runner))
 
 
 def watch(servers: tuple[RunningServer, ...]) -> None:
@@ -161,12 +160,10 @@ def service_server(settings: Settings, port: int, *, name: str = "service", alon
     return _server(settings, name, command, port, SERVICE_LIVES, "CVDM_SERVICE_PORT", extra)
 
 
-def schedule_runner(settings: Settings) -> tuple[Server, ...]:
-    """The process that starts retrainings when the schedule says so; none without a task to retrain."""
-    if not settings.known_tasks():
-        return ()
+def schedule_runner(settings: Settings) -> Server:
+    """The process that starts retrainings when the schedule says so, also of tasks that come later."""
     extra = {"PREFECT_API_URL": settings.prefect_url}
-    return (_server(settings, "schedule", (sys.executable, "-m", "flows.schedule"), extra=extra),)
+    return _server(settings, "schedule", (sys.executable, "-m", "flows.schedule"), extra=extra)
 
 
 def addresses(settings: Settings, *, models: bool = True) -> tuple[Address, ...]:

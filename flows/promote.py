@@ -115,6 +115,12 @@ def _rollback(registry: Registry, task: str, to: int | None, *, reason: str, by:
     registry.models.set_tags(task, target, {"restored": f"{_now()} by {by}: {reason}"})
 
 
+def went_back(registry: Registry, task: str, version: int) -> bool:
+    """Whether the latest on record of a version is that the aliases went back, and it was rejected."""
+    last = [entry for entry in registry.audit.entries(task) if entry.version == version][-2:]
+    return [entry.action for entry in last] == ["reverted", "reject"]
+
+
 def take_back(registry: Registry, task: str, version: int, *, instead: int, reason: str, by: str) -> None:
     """Write on a version that a person preferred another one; the gate does not overrule that."""
     note = f"{_now()} by {by}, for version {instead}: {reason}"

@@ -29,10 +29,11 @@ from flows.evaluate import Comparison, evaluate
 from flows.flow_artifacts import GATE_PAGE, show_links, shown_progress
 from flows.gate import Decision, Verdict, decide
 from flows.gate.page import Shown, decision_page
+from flows.history import require_version
 from flows.job import Job, chosen_device
 from flows.model_card import describe
 from flows.progress import told_to
-from flows.promote import settle
+from flows.promote import settle, went_back
 from flows.registry import AwayError, Registry
 from flows.settings import Settings
 from flows.start import unless_shifted
@@ -75,6 +76,7 @@ def retrain(
     *,
     init: str = "auto",
     seed: int | None = None,
+    data_version: str | None = None,
     force: bool = False,
     trigger: str = "manual",
     ticket: str | None = None,
@@ -83,6 +85,7 @@ def retrain(
 
     init: where the weights start, `auto`, `scratch`, `base` or `champion`; see flows/start.py.
     seed: training seed instead of the preset's. force: train anew even when nothing has changed.
+    data_version: what the data folder must hold; see flows/history.py.
     trigger, ticket: what it is started for and by which decision; see flows/triggers/.
     Raises CvdmError, whose message says what to do; run again, it goes on where it stopped.
     """
@@ -96,6 +99,8 @@ def retrain(
         told_to(shown_progress(task)),
     ):
         begin(settings, task, trigger, ticket)
+        if data_version is not None:
+            require_version(settings, data_version)
         registry = Registry.open(settings)
         try:
             job = planned(registry, task, preset, init=init, seed=seed, settings=settings)
@@ -138,7 +143,10 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool, trigger: str) -> 
         registry.runs.set_tags(run.run_id, {"judgement": job.judgement})
     shutil.rmtree(job.folder, ignore_errors=True)
     told = f"version {result.version}: {'; '.join(result.reasons)}"
-    send(job.settings, Alert(EVENTS[decision.verdict], job.task, told))
+    event: Event = (
+        "rolled back" if went_back(registry, job.task, result.version) else EVENTS[decision.verdict]
+    )
+    send(job.settings, Alert(event, job.task, told))
     return result
 
 

@@ -26,9 +26,8 @@ from flows.drawing import (
 )
 
 if TYPE_CHECKING:
-    from cvdm.patches import ImagePair
     from cvdm.schedule import ScheduleCurves
-    from cvdm.schedule_drift import ScheduleDrift
+    from cvdm.schedule_drift import SeenSchedule
     from cvdm.validation import Panel
 
 MAP_REACH = 0.1
@@ -59,23 +58,24 @@ def schedule_maps(panels: Sequence[Panel], title: str) -> bytes:
     return image_grid(parts, title, columns=2, width=4.2)
 
 
-def schedule_drift(drift: ScheduleDrift, images: Sequence[ImagePair], names: tuple[str, str]) -> bytes:
-    """Both schedules on the first image: their curves over each other, their maps beside the input.
+def schedule_drift(
+    value: float, ours: SeenSchedule, theirs: SeenSchedule, low: np.ndarray, names: tuple[str, str]
+) -> bytes:
+    """Both schedules on one image: their curves over each other, their maps beside the input.
 
-    names: of the candidate and of the champion.
+    value: the drift over all images. low: the image (h, w). names: of the candidate and of the champion.
     """
-    ours, theirs = drift.ours[0], drift.theirs[0]
     figure, axes = new_figure(3, 2, width=3.9, height=3.2)
     for seen, colour, name in ((theirs, OTHER, names[1]), (ours, OURS, names[0])):
         _draw_curves(axes, seen.curves, colour, name)
     axes[0].legend(frameon=False, fontsize=8)
-    low = central(images[0].low)
+    low = central(low)
     show_image(figure, axes[3], ImagePart(low, f"{ours.field}: input", grey_window(low), "gray"))
     show_image(figure, axes[4], _map_part(ours.time_map, f"{names[0]}: "))
     show_image(figure, axes[5], _map_part(theirs.time_map, f"{names[1]}: "))
     figure.suptitle(
         f"Schedule of {names[0]} and of {names[1]}: pixels lose their signal "
-        f"{drift.value:.2%} of the diffusion time earlier or later, on average",
+        f"{value:.2%} of the diffusion time earlier or later, on average",
         fontsize=10,
         color=INK,
     )

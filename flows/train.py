@@ -2,7 +2,8 @@
 
 Rerunning the same job after any interruption continues training and run where they stopped; steps that the
 run already has are not written again. While the tracking server is away, facts wait in an outbox
-(flows/outbox.py). Not covered: a kill -9 while the pictures of a validation are drawn loses these.
+(flows/outbox.py), and pictures are drawn beside the training (flows/easel.py). Not covered: a kill -9 in the
+milliseconds between a checkpoint and the row of its step loses that row.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from cvdm.training import Step
 from cvdm.training import train as training_steps
 from cvdm.training_state import read_best, read_state
 from cvdm.validation import Validation
+from flows.easel import Easel
 from flows.job import Job
 from flows.outbox import Outbox
 from flows.progress import progress_bar, progress_note
 from flows.registry import FAILURE, Registry, RegistryError, Run
-from flows.snapshot import snapshot_files
+from flows.snapshot import snapshot_files, snapshot_pictures
 
 LOG_EVERY = 10
 """Steps between two rows of metrics; the first, the last and validations are always written."""
@@ -126,6 +128,9 @@ def follow_training(job: Job, registry: Registry, run: Run) -> None:
                 progress(step.step, step.total)
                 for told in (*log.add(step), *step.news):
                     progress_note(f"step {step.step}: {told}")
+        except BaseException:
+            log.leave()
+            raise
         finally:
             log.offer()
     log.deliver()
@@ -162,21 +167,23 @@ class StepLog:
     def __init__(self, registry: Registry, run: Run, state_path: Path) -> None:
         folder = state_path.parent / "outbox"
         self._outbox = Outbox(folder, registry, run, progress_metric=PROGRESS_METRIC)
+        self._easel = Easel(folder)
         self._state_path = state_path
         self._written = self._outbox.last_step()
         self._offered = time.monotonic()
 
     def add(self, step: Step) -> tuple[str, ...]:
-        """Take a step; a validation is written at once, with its pictures. Returns what a person should know.
+        """Take a step; of a validation the pictures follow later. Returns what a person should know.
 
         Raises StorageError.
         """
         if step.step <= self._written:
             return ()
-        if step.step == 1 or step.step % LOG_EVERY == 0 or step.validation is not None:
-            self._outbox.add_row(step.step, step_metrics(step))
         if step.validation is not None:
             self._add_validation(step.step, step.validation)
+        if step.step == 1 or step.step % LOG_EVERY == 0 or step.validation is not None:
+            # last, for a step that has its row is not added again
+            self._outbox.add_row(step.step, step_metrics(step))
         if step.validation is None and time.monotonic() - self._offered < FLUSH_SECONDS:
             return ()
         away = self.offer()
@@ -188,12 +195,20 @@ class StepLog:
         return self._outbox.offer()
 
     def deliver(self) -> None:
-        """Send what waits. Raises RegistryError; it waits on then, for the next attempt."""
+        """Draw and send what waits. Raises DrawingError, RegistryError; it waits on then."""
+        self._easel.finish()
         self._outbox.deliver()
+
+    def leave(self) -> None:
+        """End what draws beside this process; pictures that it had no time for wait."""
+        self._easel.leave()
 
     def _add_validation(self, step: int, validation: Validation) -> None:
         for path, content in snapshot_files(step, validation).items():
             self._outbox.add_file(path, content)
+        for order in snapshot_pictures(step, validation):
+            self._easel.put(order)
+        self._easel.work()
         self._outbox.add_copy(f"checkpoints/{self._state_path.name}", self._state_path)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 WORLD = "world mean"
 """The grid where no country is set."""
-KWH = "energy/kwh"
+KWH, HOURS = "energy/kwh", "energy/device_hours"
 METRICS = {
     KWH: "kwh",
     "energy/co2e_kg": "co2e_kg",
-    "energy/device_hours": "device_hours",
+    HOURS: "device_hours",
     "memory/peak_rss_mib": "peak_rss_mib",
     "memory/peak_device_mib": "peak_device_mib",
 }

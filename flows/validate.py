@@ -196,7 +196,8 @@ def _examine_batch(
 ) -> Examined:
     """A batch beside the task's data, as an ingest would judge it; nothing is taken in."""
     home = settings.dataset_dir(task)
-    with card_for(path, home, new_card, name_pattern) as lent:
+    scratch = settings.mlruns_dir / "new-card" / f"{task}-batch"
+    with card_for(path, home, scratch, new_card, name_pattern) as lent:
         require_same_card(path, lent.file, task)
         card = load_card(lent.file.parent)
     present = files_of(home, card) if home.is_dir() else ()

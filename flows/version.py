@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -145,13 +145,7 @@ def run_dvc(settings: Settings, *arguments: str) -> str:
     """What a DVC command prints; it is run again while another one holds its lock. Raises VersionError."""
     environment = {**settings.tool_environment(), "DVC_SITE_CACHE_DIR": str(settings.mlruns_dir / "dvc")}
     for attempt in range(LOCK_TRIES):
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments],
-            cwd=settings.home,
-            env={**environment, **os.environ},
-            capture_output=True,
-            text=True,
-        )
+        done = dvc_process(arguments, settings.home, {**environment, **os.environ})
         if done.returncode == 0:
             return done.stdout
         if not any(sign in done.stderr for sign in LOCKED) or attempt == LOCK_TRIES - 1:
@@ -163,6 +157,14 @@ def run_dvc(settings: Settings, *arguments: str) -> str:
         reason or f"exit code {done.returncode}",
         "Mend this and run it again.",
     )
+
+
+def dvc_process(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a DVC command in a folder to its end."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @contextmanager

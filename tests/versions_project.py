@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-import sys
 
 from cvdm.dataset import load_dataset, split_of
+from flows import version
 from flows.settings import PROJECT
 from flows.version import data_version
 
@@ -19,7 +20,7 @@ def git(home, *arguments):
 
 
 def dvc(home, *arguments):
-    subprocess.run([sys.executable, "-m", "dvc", *arguments, "--quiet"], cwd=home, check=True)
+    version.dvc_process([*arguments, "--quiet"], home, os.environ).check_returncode()
 
 
 def empty_project(home):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import psutil
@@ -17,7 +20,7 @@ from flows.audit import Entry
 from flows.deployment import DeploymentError, ServiceDeployment, deployment_of, models_of
 from flows.gate import Decision
 from flows.processes import SERVICE_READY, service_server
-from flows.promote import promote, settle
+from flows.promote import promote, settle, went_back
 from flows.registry import Registry
 from flows.servers import RunningServer, free_port, running
 from flows.settings import Settings
@@ -81,7 +84,7 @@ def test_a_version_with_other_weights_fails_its_rehearsal(settings, registry, ve
 def test_a_promoted_version_is_taken_over_by_the_running_service(settings, registry, versions, service):
     """When a promotion returns, the service answers with the new champion."""
     promote(registry, TASK, versions[1], **BY, deployment=Watched(settings, registry))
-    serving = [one["version"] for one in models_of(service.server.url, TASK) if one["serving"]]
+    serving = [one["version"] for one in models_of(service.server.url, TASK) or () if one["serving"]]
     assert serving == [versions[1]]
 
 
@@ -115,6 +118,46 @@ def test_a_service_that_hangs_sends_the_aliases_back(settings, registry, version
     assert "within 2 s" in registry.models.version(TASK, versions[2]).tags["reverted"]
     assert [entry.action for entry in registry.audit.entries()][-2:] == ["reverted", "reject"]
     assert last_entry(registry).version == versions[2]
+    assert went_back(registry, TASK, versions[2]) and not went_back(registry, TASK, versions[1])
+
+
+@pytest.mark.parametrize("path", ["/livez", "/models"])
+def test_a_service_that_hangs_before_it_is_asked_is_no_missing_service(registry, versions, settings, path):
+    """Planted: it takes the connection and says nothing, at the first question or at the second."""
+    before = standing(registry, TASK)
+    number = next(one for one in versions if one != before.champion)
+    with hanging(path) as port:
+        hung = settings.model_copy(update={"service_port": port, "deploy_window_seconds": 1})
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(DeploymentError, match="no answer"):
+            patch.setattr("flows.deployment.ANSWER_SECONDS", 0.5)
+            patch.setattr("flows.deployment.NEXT_LOOK_SECONDS", 1.0)
+            promote(registry, TASK, number, **BY, deployment=Watched(hung, registry))
+    assert standing(registry, TASK) == before
+
+
+@contextmanager
+def hanging(path: str) -> Iterator[int]:
+    """A server on a free port that answers everything at once but `path`, which it never does."""
+    release = threading.Event()
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == path:
+                release.wait()
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        release.set()
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_service_of_another_registry_is_nothing_to_wait_for(

@@ -132,6 +132,8 @@ def test_a_resumed_retraining_pays_for_all_of_its_attempts(job, project_settings
         pass
     assert kwh() >= 7.0
     assert "codecarbon" in registry.runs.tags(run.run_id)["energy_method"]
+    steps = [entry.step for entry in registry.runs._client.get_metric_history(run.run_id, KWH)]
+    assert sorted(steps) == [1, 2, 3], "one value for each, none twice at a step"
 
 
 def test_an_unknown_country_is_refused_before_anything_runs(monkeypatch, tmp_path):

@@ -21,7 +21,7 @@ from cvdm.posterior import Reconstruction
 from cvdm.schedule import ScheduleExtremes, build_schedule, schedule_curves
 from cvdm.validation import Panel
 from flows import drawing, pictures, schedule_pictures, strata_picture
-from flows.exhibits import Shown, ring_curves
+from flows.exhibits import CalibrationCurve, Shown, ring_curves
 
 
 def opened(png: bytes) -> np.ndarray:
@@ -129,7 +129,7 @@ def test_the_detail_that_agrees_with_the_target_is_drawn(field):
 
 def test_calibration_and_fields():
     """The plots of the gate's evidence, with and without a champion."""
-    curve = pictures.CalibrationCurve((0.1, 0.5, 0.9), {"f0": (0.1, 0.4, 0.85), "f1": (0.2, 0.5, 0.95)})
+    curve = CalibrationCurve((0.1, 0.5, 0.9), {"f0": (0.1, 0.4, 0.85), "f1": (0.2, 0.5, 0.95)})
     opened(pictures.calibration(curve, "calibration"))
     opened(pictures.per_field(scores(0.01), scores(0.02), "fields"))
     opened(pictures.per_field(scores(0.01), None, "fields"))

@@ -166,9 +166,8 @@ def test_without_a_running_orchestrator_a_private_one_serves_the_block(project_s
 
 @pytest.mark.slow
 def test_up_runs_everything_and_leaves_nothing(project_settings, cells_dataset):
-    """Pages answer, the schedule is active in its time zone, and kill -9 of `cvdm up` ends every process."""
-    (project_settings.data_dir).mkdir()
-    (project_settings.data_dir / "test-cells").symlink_to(cells_dataset)
+    """Pages answer, the first task gets a schedule when it comes, kill -9 of `cvdm up` ends all processes."""
+    project_settings.data_dir.mkdir()
     ports = {name: str(free_port("127.0.0.1")) for name in ("MLFLOW", "PREFECT", "SERVICE")}
     environment = {
         **os.environ,
@@ -191,12 +190,14 @@ def test_up_runs_everything_and_leaves_nothing(project_settings, cells_dataset):
         assert all(port in "".join(table) for port in ports.values())
         tree = [child.pid for child in psutil.Process(up.pid).children(recursive=True)]
         api = f"http://127.0.0.1:{ports['PREFECT']}/api"
+        (project_settings.data_dir / "test-cells").symlink_to(cells_dataset)
         deadline = time.monotonic() + 60
-        found: list = []
-        while not found and time.monotonic() < deadline:
-            found = httpx.post(f"{api}/deployments/filter", json={}, timeout=10).json()
+        found: dict = {}
+        while "test-cells" not in found and time.monotonic() < deadline:
+            deployments = httpx.post(f"{api}/deployments/filter", json={}, timeout=10).json()
+            found = {one["name"]: one for one in deployments}
             time.sleep(0.5)
-        (schedule,) = found[0]["schedules"]
+        (schedule,) = found["test-cells"]["schedules"]
         assert schedule["active"] and schedule["schedule"]["timezone"] == "Europe/Berlin"
         assert httpx.get(f"http://127.0.0.1:{ports['MLFLOW']}/health", timeout=10).status_code == 200
         assert httpx.get(f"http://127.0.0.1:{ports['SERVICE']}/readyz", timeout=10).status_code == 503

@@ -54,7 +54,8 @@ class World:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CVDM_")},
             **{f"CVDM_{name}_PORT": port for name, port in ports.items()},
-            "PYTHONPATH": f"{CHECKOUT / 'tests'}:{CHECKOUT / 'benchmarks'}",  # for the saboteur
+            # The code of this checkout, whatever is installed; the rest is for the saboteur.
+            "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'tests'}:{CHECKOUT / 'benchmarks'}",
             "CVDM_HOME": str(self.home),
             "CVDM_CACHE_DIR": str(root / "service-cache"),
             "CVDM_ALERTS": (root / "alerts.jsonl").as_uri(),

@@ -6,11 +6,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+from forked_dvc import forked_dvc
 from specimens import make_dataset
 from versions_project import TASK, empty_project
 
 from flows.ingest import ingest
 from flows.settings import Settings
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _dvc_is_imported_once():
+    """Importing DVC takes two thirds of most commands; they run in forks of a process that has done it."""
+    with forked_dvc() as run, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.version.dvc_process", run)
+        yield
 
 
 @pytest.fixture(scope="package")

@@ -9,9 +9,10 @@ from versions_project import TASK, git
 
 from cvdm.dataset import dataset_digest, load_dataset
 from flows.checkout import checkout
-from flows.history import difference, history_table, versions
+from flows.history import difference, history_table, require_version, versions
 from flows.ingest import ingest
 from flows.ingest_result import IngestOptions
+from flows.launch import launch
 from flows.settings import Settings
 from flows.version import VersionError
 
@@ -51,6 +52,18 @@ def test_what_a_version_added_is_named(settings, grown):
     back = difference(settings, second.tag, first.commit[:10])
     assert back.removed == found.added and not back.added and not back.changed
     assert "no difference" in difference(settings, first.tag, first.tag).summary()
+
+
+def test_a_retraining_of_another_version_than_asked_for_is_refused(settings, grown):
+    """By any name of a version; the remedy brings it back. A file that is gone makes it another one, too."""
+    _, first, second = grown
+    require_version(settings, second.tag)
+    with pytest.raises(VersionError) as raised:
+        launch(settings, TASK, "smoke", data_version=first.data_version[:8])
+    assert f"cvdm data checkout {first.data_version[:8]}" in raised.value.remedy
+    (settings.dataset_dir(TASK) / "low" / "f03_c0.tif").unlink()
+    with pytest.raises(VersionError, match="f03_c0"):
+        require_version(settings, second.tag)
 
 
 def test_versions_that_only_the_remote_has_are_compared(settings, grown):

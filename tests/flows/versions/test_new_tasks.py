@@ -21,7 +21,7 @@ from cvdm.images import write_tiff
 from cvdm.ledger import Ledger, load_ledger, write_ledger
 from flows.ingest import ingest
 from flows.ingest_result import IngestOptions
-from flows.new_card import example, write_card
+from flows.new_card import card_for, example, write_card
 from flows.settings import Settings
 from flows.validation.dealing import balanced_split
 
@@ -226,3 +226,16 @@ def test_a_batch_of_nothing_but_bad_pairs_makes_no_version(tmp_path):
     assert (result.added, result.data_version, result.commit) == ((), None, None) and not result.accepted
     assert len(files_of(settings.home / "quarantine")) == 9
     assert not settings.dataset_dir("new-task").exists()
+
+
+def test_what_a_kill_left_of_a_new_card_is_cleared(tmp_path):
+    """Planted: another card in the same place. The block has its own, and nothing lies there after it."""
+    batch, scratch = make_dataset(tmp_path / "batch", fields=2, size=64), tmp_path / "new-card"
+    (batch / "card.yaml").unlink()
+    scratch.mkdir()
+    for name in ("card.yaml", "half.tmp"):
+        (scratch / name).write_text("task: another")
+    with card_for(batch, tmp_path / "new-task", scratch, None, r"(?P<field>f\d+)_c\d+") as lent:
+        assert load_card(lent.file.parent).task == "new-task"
+        assert [path.name for path in lent.file.parent.iterdir()] == ["card.yaml"]
+    assert not scratch.exists()
