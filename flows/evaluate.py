@@ -24,6 +24,7 @@ from flows.progress import progress_bar
 from flows.registry import Registry
 from flows.shadow import ShadowSummary, shadow_summary
 from flows.start import learned_fields
+from flows.strata_picture import strata
 from flows.train import Candidate
 
 PICTURED_FIELDS = 4
@@ -65,6 +66,8 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
     comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
     _log_scores(registry, candidate, comparison)
     files["evaluation/per-field.png"] = _scores_picture(job, candidate, comparison)
+    title = f"{job.task} version {candidate.version}: by kind of pixels, test fields"
+    files["evaluation/strata.png"] = strata(ours, checkpoint.calibration.level, title)
     for path, content in files.items():
         registry.artifacts.log_bytes(candidate.run.run_id, content, path)
     return comparison
