@@ -67,8 +67,9 @@ def unfamiliar(found: dict) -> bytes:
         axis.set_yticks(heights, list(shown))
         longest = max(row[m] / reference[m] for row in shown.values() for m in ("width", "error"))
         axis.set(title=task, xlabel="times that of the same field in focus", xlim=(0, 1.3 * longest))
-        axis.legend(frameon=False, fontsize=7, loc="center right")
         quiet(axis)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
     return as_png(figure)
 
 

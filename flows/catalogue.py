@@ -17,6 +17,8 @@ from flows.usage import KWH
 
 SHOWN = ("psnr_fit", "ssim_fit", "crps", "coverage")
 TEST_METRICS = "test/"
+INTERVAL_GUARANTEE = "interval_guarantee"
+"""Tag on a version: what its interval promises, in words (`cvdm.calibration`)."""
 
 
 def known_task(task: str, registry: Registry, settings: Settings) -> str:
@@ -51,6 +53,11 @@ def catalogue_table(entries: list[dict[str, Any]]) -> str:
         )
     seen = [entry for entry in entries if entry["shadow"] is not None]
     lines += [f"{entry['task']} version {entry['version']}: {entry['shadow']['words']}" for entry in seen]
+    serving = [entry for entry in entries if entry["aliases"] and entry[INTERVAL_GUARANTEE]]
+    lines += [
+        f"{entry['task']} version {entry['version']}, interval: {entry[INTERVAL_GUARANTEE]}"
+        for entry in serving
+    ]
     return "\n".join(lines)
 
 
@@ -119,6 +126,7 @@ def _entry(
         "dataset_digest": version.tags.get("dataset_digest"),
         "data_version": version.tags.get("data_version"),
         "git_commit": version.tags.get("git_commit"),
+        INTERVAL_GUARANTEE: version.tags.get(INTERVAL_GUARANTEE),
         "kwh": metrics.get(KWH),
         "kwh_to_promotion": kwh_to_promotion,
         "shadow": None if shadow is None else {**asdict(shadow), "words": shadow.words()},

@@ -28,6 +28,7 @@ from cvdm.storage import replacing, storage_error
 Drawing = Literal[
     "calibration",
     "image_panel",
+    "kinds_of_pixels",
     "per_field",
     "ring_correlations",
     "schedule_curves",
@@ -36,7 +37,7 @@ Drawing = Literal[
     "sparsification",
     "versions_panel",
 ]
-"""The functions of flows/pictures.py and flows/schedule_pictures.py, each of which returns a PNG."""
+"""Functions of flows/pictures.py, schedule_pictures.py and strata_picture.py; each returns a PNG."""
 CODE = Path(__file__).resolve().parent.parent
 ORDER, LOG = ".npz", "drawing.log"
 WORDS = "arguments"
@@ -129,12 +130,10 @@ def draw(order: Path) -> bytes:
 
 def drawings() -> dict[str, Callable[..., bytes]]:
     """Every drawing by its name."""
-    from flows import pictures, schedule_pictures
+    from flows import pictures, schedule_pictures, strata_picture
 
-    return {
-        name: getattr(schedule_pictures if name.startswith("schedule_") else pictures, name)
-        for name in get_args(Drawing)
-    }
+    modules = (pictures, schedule_pictures, strata_picture)
+    return {name: next(getattr(m, name) for m in modules if hasattr(m, name)) for name in get_args(Drawing)}
 
 
 def _packed(value: Any, arrays: list[np.ndarray]) -> Any:

@@ -71,7 +71,8 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
             _put(easel, _drift(job, registry, candidate, checkpoint, champion, names))
         comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
         _log_scores(registry, candidate, comparison)
-        _put(easel, _scores_picture(job, candidate, comparison))
+        level = checkpoint.calibration.level
+        _put(easel, _scores_picture(job, candidate, comparison), _strata_picture(job, candidate, ours, level))
         easel.finish()
         for file in sorted(one for one in easel.drawn.rglob("*") if one.is_file()):
             folder = file.parent.relative_to(easel.drawn).as_posix()
@@ -191,6 +192,12 @@ def _scores_picture(job: Job, candidate: Candidate, comparison: Comparison) -> O
     title = f"{job.task} version {candidate.version}{against}, test fields"
     scores = {"candidate": comparison.candidate, "champion": comparison.champion}
     return Order("evaluation/per-field.png", "per_field", {**scores, "title": title})
+
+
+def _strata_picture(job: Job, candidate: Candidate, ours: Evaluation, level: float) -> Order:
+    title = f"{job.task} version {candidate.version}: by kind of pixels, test fields"
+    arguments = {"strata": ours.strata, "level": level, "title": title}
+    return Order("evaluation/strata.png", "kinds_of_pixels", arguments)
 
 
 def _drift(

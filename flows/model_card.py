@@ -61,7 +61,7 @@ def describe(
 
 def model_card(facts: Facts) -> str:
     """The whole card."""
-    return "\n\n".join([*_sections(facts), _fields(facts), _tests(facts)]) + "\n"
+    return "\n\n".join([*_sections(facts), _strata(facts), _fields(facts), _tests(facts)]) + "\n"
 
 
 def description(facts: Facts) -> str:
@@ -135,8 +135,7 @@ def _calibration(facts: Facts) -> str:
         f"## Uncertainty\n\nThe interval promises {own.level:.0%} and covers {scores.coverage:.1%} of the "
         f"test pixels (fitted on {own.fields} calibration fields; uncalibrated it would cover "
         f"{own.raw_coverage:.1%} there). AUSE {scores.mean('ause'):.3f}: 0 where uncertainty ranks pixels "
-        "as their error does. The promise holds on average over fields like the calibration fields, and "
-        "for this number of draws and steps only."
+        f"as their error does. {own.guarantee()} It holds for this number of draws and steps only."
     )
 
 
@@ -184,6 +183,20 @@ def _limits(facts: Facts) -> str:
         f"Judged on {fields} test fields of one dataset; nothing is known about other instruments.",
     ]
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _strata(facts: Facts) -> str:
+    """Where the interval holds: a row for each kind of pixels."""
+    columns = ("share", "coverage", "width", "mae", "crps", "ause")
+    rows = [
+        [name, *(f"{_mean(scores[column]):.4f}" for column in columns)]
+        for name, scores in facts.comparison.candidate.strata.items()
+    ]
+    return (
+        "## Uncertainty by kind of pixels\n\nThirds by the brightness of the reconstruction; smooth areas "
+        "and edges of the target. Width, mean absolute error and CRPS in shares of the target's range, means "
+        "over test fields.\n\n" + _table(["pixels", *columns], rows)
+    )
 
 
 def _fields(facts: Facts) -> str:

@@ -19,12 +19,13 @@ from pathlib import Path
 
 from cvdm.build import build_checkpoint, golden_input
 from cvdm.card import SPLITS
-from cvdm.checkpoint import save_checkpoint
+from cvdm.checkpoint import load_checkpoint, save_checkpoint
 from cvdm.storage import replacing
 from cvdm.training import Step
 from cvdm.training import train as training_steps
 from cvdm.training_state import read_best, read_state
 from cvdm.validation import Validation
+from flows.catalogue import INTERVAL_GUARANTEE
 from flows.easel import Easel
 from flows.job import Job
 from flows.outbox import Outbox
@@ -99,7 +100,8 @@ def train(job: Job, registry: Registry, run: Run) -> Candidate:
         registry.artifacts.log_bytes(run.run_id, installed_versions().encode(), ENVIRONMENT)
         follow_training(job, registry, run)
         directory = build(job)
-        number = registry.models.register(job.task, run, directory, job.tags())
+        guarantee = {INTERVAL_GUARANTEE: load_checkpoint(directory).calibration.guarantee()}
+        number = registry.models.register(job.task, run, directory, job.tags() | guarantee)
         registry.runs.set_tags(run.run_id, {"version": str(number)})
         registry.runs.rename(run.run_id, f"v{number} {job.preset}")
     else:

@@ -140,7 +140,7 @@ def test_kinds_of_pixels_are_drawn():
     kind = {name: {"f0": 0.9, "f1": 0.8} for name in ("share", "coverage", "width", "mae", "crps", "ause")}
     even = replace(scores(0.01), strata={"dim": kind, "bright": kind})
     worse = replace(even, strata={"dim": kind, "bright": kind | {"coverage": {"f0": 0.5, "f1": 0.4}}})
-    one, other = (opened(strata_picture.strata(found, 0.9, "x")) for found in (even, worse))
+    one, other = (opened(strata_picture.kinds_of_pixels(found.strata, 0.9, "x")) for found in (even, worse))
     assert one.shape != other.shape or np.abs(one - other).max() > 0
 
 
