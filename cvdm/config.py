@@ -167,8 +167,9 @@ class SamplingConfig:
     """Noise is a function of (seed, draw, step, absolute pixel position) and of nothing else."""
     solver: str = "angular-euler"
     """One of `SOLVERS`."""
-    tile: int = 512
-    """Edge of the square that one network evaluation restores, in pixels, without its halo."""
+    tile: int = 416
+    """Edge of the square that one network evaluation restores, in pixels, without its halo. With the default
+    networks' halo a tile is then as large as a whole image of 512 pixels, and takes as much memory."""
     halo: int = 0
     """Surroundings that a tile sees, in pixels; 0 means all that the networks can see, and the result does
     not depend on the tile. Less is faster, blended, and depends on it a little."""
