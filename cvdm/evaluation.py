@@ -4,10 +4,11 @@ Scores are computed per image, averaged within a field of view, then over fields
 every statistic, because captures of one field share their target. All scores are in units of the target's
 intensity range (`cvdm.metrics.target_range`), so that fields and tasks compare. `_fit` marks scores after a
 least-squares intensity fit. For a baseline, which gives one value per pixel and no spread, CRPS is by
-definition its mean absolute error. Two metrics of the model alone are there where they can be measured: the
-resolution against the target (`frc_px`, pixels) on pairs that do not share their noise, and the forward-model
-residual (`residual`, standard deviations of noise) of tasks whose card states the optics. Interval and spread
-are scored for kinds of pixels, too (`cvdm.stratified`).
+definition its mean absolute error; but the constant interval is the regression mean with the spread of its
+errors on the calibration fields (`cvdm.constant_interval`). Two metrics of the model alone are there where
+they can be measured: the resolution against the target (`frc_px`, pixels) on pairs that do not share their
+noise, and the forward-model residual (`residual`, standard deviations of noise) of tasks whose card states
+the optics. Interval and spread are scored for kinds of pixels, too (`cvdm.stratified`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from dataclasses import field as dataclass_field
 from functools import reduce
@@ -27,10 +28,22 @@ import torch
 from cvdm.baselines import Restorer, fit_baselines
 from cvdm.checkpoint import Checkpoint
 from cvdm.config import SamplingConfig
+from cvdm.constant_interval import ConstantInterval
 from cvdm.dataset import Dataset
 from cvdm.errors import CheckpointError, DatasetError
 from cvdm.field_of_view import FieldOfView, Progress
-from cvdm.metrics import ause, coverage, crps, fit_intensity, mae, nrmse, psnr, ssim, target_range
+from cvdm.metrics import (
+    ause,
+    coverage,
+    crps,
+    fit_intensity,
+    mae,
+    nrmse,
+    psnr,
+    rank_correlation,
+    ssim,
+    target_range,
+)
 from cvdm.optics import ForwardModel, forward_residual
 from cvdm.patches import ImagePair, read_images
 from cvdm.resolution import resolution_against
@@ -43,7 +56,7 @@ Scores = dict[str, float]
 """Metric to value, of one image."""
 OnImage = Callable[[ImagePair, FieldOfView, np.ndarray], None]
 """Called with an image, its field of view and the draws (K, H, W) in file units."""
-CANDIDATE = "candidate"
+CANDIDATE, REGRESSION, CONSTANT = "candidate", "regression-mean", "constant-interval"
 
 POINT_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, float], float]] = {
     "psnr": psnr,
@@ -72,7 +85,8 @@ class Evaluation:
     task: str
     split: str
     metrics: dict[str, PerField]
-    """psnr ssim nrmse mae, each also with _fit; crps coverage width ause; frc_px residual if measurable."""
+    """psnr ssim nrmse mae, each also with _fit; crps coverage width ause; std_rank map_rank; frc_px residual
+    if measurable. The ranks are Spearman's correlations of |error| with std and with the schedule's map."""
     baselines: dict[str, dict[str, PerField]]
     """By baseline, then metric (the point metrics and crps)."""
     samples: int
@@ -102,10 +116,7 @@ class Evaluation:
             "split": self.split,
             "metrics": _with_means(self.metrics),
             "strata": {name: _with_means(scores) for name, scores in self.strata.items()},
-            "baselines": {
-                name: {metric: _plain(_mean(values)) for metric, values in scores.items()}
-                for name, scores in self.baselines.items()
-            },
+            "baselines": {name: _with_means(scores) for name, scores in self.baselines.items()},
             "coverage": _plain(self.coverage),
             "steps": self.steps,
             "samples": self.samples,
@@ -152,6 +163,7 @@ def evaluate(
             f"at least one field in the {split} split of {dataset.root}", "none", "Add fields of view."
         )
     restorers = fit_baselines(dataset).restorers() if with_baselines else {}
+    constant = _constant_interval(checkpoint, dataset, sampling) if with_baselines else None
     rows: dict[str, list[tuple[str, Scores]]] = defaultdict(list)
     strata: dict[str, list[tuple[str, Scores]]] = defaultdict(list)
     pixels, seconds = 0, 0.0
@@ -159,7 +171,7 @@ def evaluate(
     optics = dataset.card.forward_model
     for done, pair in enumerate(pairs, start=1):
         for image in read_images(pair):
-            measured = _measure(checkpoint, restorers, image, sampling, optics, on_image)
+            measured = _measure(checkpoint, restorers, constant, image, sampling, optics, on_image)
             for name, values in measured.scores.items():
                 rows[name].append((image.field, values))
             for name, values in measured.strata.items():
@@ -201,6 +213,7 @@ def summary_table(evaluation: Evaluation) -> str:
 def _measure(
     checkpoint: Checkpoint,
     restorers: Mapping[str, Restorer],
+    constant: ConstantInterval | None,
     image: ImagePair,
     sampling: SamplingConfig,
     optics: ForwardModel | None,
@@ -214,11 +227,16 @@ def _measure(
     if on_image is not None:
         on_image(image, view, draws)
     judged = _judged(checkpoint, view, draws, image)
-    own = _posterior_scores(judged, image)
+    own = _posterior_scores(judged, view.schedule_map(), image)
     scores = {CANDIDATE: own | _scores_where_measurable(draws.mean(0), image, optics)}
     points = {name: restore(image.low) for name, restore in restorers.items()}
-    for name, point in (points | {"regression-mean": view.regression_mean()}).items():
+    regression = view.regression_mean()
+    for name, point in (points | {REGRESSION: regression}).items():
         scores[name] = _point_scores(point, image) | _crps_of_point(point, image)
+    if constant is not None:
+        half = view.scale.half_range
+        found = constant.crps((image.high - regression) / half) * half / target_range(image.high)
+        scores[CONSTANT] = scores[REGRESSION] | {"crps": found}
     extremes = schedule_extremes(checkpoint.model.schedule, view.condition.paths)
     return _Measured(scores, stratified(judged), seconds, extremes)
 
@@ -229,13 +247,29 @@ def _judged(checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray, image:
     return Judged(mean, std, lower, upper, crps(draws, image.high, antithetic=True), image.high)
 
 
-def _posterior_scores(judged: Judged, image: ImagePair) -> Scores:
-    span = target_range(image.high)
+def _constant_interval(
+    checkpoint: Checkpoint, dataset: Dataset, sampling: SamplingConfig
+) -> ConstantInterval | None:
+    """Of the calibration fields; None where there are none."""
+
+    def residuals() -> Iterator[tuple[str, np.ndarray]]:
+        for pair in dataset.split("calibration"):
+            for image in read_images(pair):
+                view = FieldOfView(checkpoint.model, checkpoint.normalisation, image.observation, sampling)
+                yield image.field, (image.high - view.regression_mean()) / view.scale.half_range
+
+    return ConstantInterval.of(residuals()) if dataset.split("calibration") else None
+
+
+def _posterior_scores(judged: Judged, schedule_map: np.ndarray, image: ImagePair) -> Scores:
+    span, error = target_range(image.high), np.abs(judged.mean - image.high)
     return _point_scores(judged.mean, image) | {
         "crps": float(judged.crps.mean()) / span,
         "coverage": coverage(judged.lower, judged.upper, image.high),
         "width": float((judged.upper - judged.lower).mean()) / span,
-        "ause": ause(judged.std, np.abs(judged.mean - image.high)),
+        "ause": ause(judged.std, error),
+        "std_rank": rank_correlation(judged.std, error),
+        "map_rank": rank_correlation(schedule_map, error),
     }
 
 

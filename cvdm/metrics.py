@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 SSIM_SIGMA = 1.5  # px, Wang et al. 2004
@@ -146,6 +147,13 @@ def ause(std: np.ndarray, error: np.ndarray) -> float:
     The area between the two curves of `sparsification`, over fractions 0 to 0.99.
     """
     return sparsification(std, error).area
+
+
+def rank_correlation(map_: np.ndarray, error: np.ndarray) -> float:
+    """Spearman's over the pixels of two images of one shape, in [-1, 1]; 0 where either is constant."""
+    if np.ptp(map_) == 0 or np.ptp(error) == 0:
+        return 0.0
+    return float(spearmanr(map_.ravel(), error.ravel()).statistic)
 
 
 def _mean_of_those_left(ascending: np.ndarray) -> np.ndarray:

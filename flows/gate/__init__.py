@@ -15,7 +15,8 @@ The unit of evidence is the field of view. The tests, in the order in which reas
                 draws carries up to 1/K of the posterior variance on top, which costs a calibrated
                 posterior up to 10 log10(1 + 1/K) dB. So on PSNR and SSIM the candidate must be no worse
                 than that, plus a margin, and what draws are for is tested where it shows: CRPS, against
-                the regression mean's absolute error.
+                the regression mean's absolute error, and against the regression mean with one calibrated
+                spread for all pixels.
 8. champion     paired by field, exact sign-flip test, one-sided at `alpha`: superior on CRPS, and
                 non-inferior within a margin on PSNR, SSIM, width of the interval, FRC resolution and
                 forward-model residual, the last two where they can be measured. All must hold (an

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cvdm.evaluation import Evaluation
+from cvdm.evaluation import CONSTANT, REGRESSION, Evaluation
 from flows.gate.background import Background
 from flows.gate.outcome import VERSUS_CHAMPION, GateTest
 from flows.gate.policy import GatePolicy
 from flows.gate.quantities import CRPS, PSNR, SSIM, Quantity
 
-REGRESSION = "regression-mean"
 LISTED = 5  # names in one sentence
 
 
@@ -99,6 +98,8 @@ def against_baselines(candidate: Evaluation, policy: GatePolicy) -> list[GateTes
                 SSIM: -policy.regression_ssim_margin,
                 CRPS: 0.0,
             }
+        elif name == CONSTANT:  # the same mean: its spread is what counts
+            demands = {CRPS: 0.0}
         tests += [
             _against_baseline(candidate, name, scores, quantity, least) for quantity, least in demands.items()
         ]

@@ -24,15 +24,17 @@ def test_every_metric_has_every_test_field(result, cells_dataset):
     """All documented metrics, one value per held-out field, all finite."""
     fields = set(load_dataset(cells_dataset).fields("test"))
     point = {"psnr", "ssim", "nrmse", "mae"}
-    own = {"crps", "coverage", "width", "ause", "frc_px"}
+    own = {"crps", "coverage", "width", "ause", "std_rank", "map_rank", "frc_px"}
     assert set(result.metrics) == point | {f"{m}_fit" for m in point} | own
     for values in result.metrics.values():
         assert set(values) == fields and np.isfinite(list(values.values())).all()
 
 
 def test_baselines_stand_beside_the_candidate(result):
-    """Input, best blur and regression mean are scored on the same fields; Richardson-Lucy needs optics."""
-    assert set(result.baselines) == {"input", "best-blur", "regression-mean"}
+    """Input, best blur and regression mean, alone and with one spread, are scored on the same fields;
+    Richardson-Lucy needs optics.
+    """
+    assert set(result.baselines) == {"input", "best-blur", "regression-mean", "constant-interval"}
     assert result.baselines["best-blur"]["psnr_fit"].keys() == result.metrics["psnr_fit"].keys()
     blur, low = (np.mean(list(result.baselines[b]["psnr_fit"].values())) for b in ("best-blur", "input"))
     assert blur > low
@@ -53,7 +55,7 @@ def test_the_json_document_is_as_documented(result):
     } <= set(document)
     crps = document["metrics"]["crps"]
     assert crps["mean"] == pytest.approx(np.mean(list(crps["per_field"].values())))
-    assert isinstance(document["baselines"]["input"]["psnr"], float)
+    assert isinstance(document["baselines"]["input"]["psnr"]["mean"], float)
     assert document["coverage"] == document["metrics"]["coverage"]["mean"]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rivals import RIVALS, StraightSchedule, denoised, flow_error, without_regression
 from schedules import set_gradients, summary
-from scoring import BLOCK, Row, Scores, add_rows, blocks, rank_correlation, read_rows
+from scoring import BLOCK, Row, Scores, add_rows, blocks, read_rows
 from specimens import TINY_RECIPE, cells
 
 from cvdm.config import SamplingConfig, ScheduleConfig
@@ -109,13 +109,6 @@ def test_rows_survive_the_file(tmp_path):
     add_rows(path, rows[1:])
     assert read_rows(path) == rows and read_rows(tmp_path / "none.csv") == []
     assert summary(rows) == "CRPS at 10 steps, t: pinned has 0.500 of cosine's"
-
-
-def test_rank_correlation_of_a_flat_map_is_zero():
-    """A constant ranks nothing; a copy of the error ranks it fully."""
-    error = torch.rand(8, 8).numpy()
-    assert rank_correlation(0 * error, error) == 0
-    assert rank_correlation(error**2, error) == pytest.approx(1)
 
 
 def test_without_diffusion_draws_are_white_around_the_mean():

@@ -129,7 +129,7 @@ def test_a_retraining_ends_with_a_judged_version(story):
     """A model of four steps is worse than a blur: registered, rejected, with reasons and numbers."""
     assert (story.first.version, story.first.verdict) == (1, "reject")
     assert "against best-blur" in story.first.reasons[0]
-    assert set(story.first.baselines) == {"input", "best-blur", "regression-mean"}
+    assert set(story.first.baselines) == {"input", "best-blur", "regression-mean", "constant-interval"}
     assert 0 <= story.first.metrics["coverage"] <= 1
     tags = story.registry.models.version(TASK, 2).tags
     assert tags["verdict"] == story.second.verdict
