@@ -14,6 +14,7 @@ import yaml
 
 from cvdm.config import Recipe
 from cvdm.errors import ConfigError
+from cvdm.sight import PLAIN
 
 Config = TypeVar("Config")
 
@@ -47,7 +48,14 @@ def load_recipe(params: Path, preset: str) -> Recipe:
             f"'{preset}'",
             f"Choose one of them or add it to {params}.",
         )
-    return from_mapping(Recipe, presets[preset], f"presets.{preset}")
+    recipe = from_mapping(Recipe, presets[preset], f"presets.{preset}")
+    if recipe.model.sight != PLAIN:
+        raise ConfigError(
+            "no model.sight in a preset: what a model sees is in the dataset's card",
+            f"one under 'presets.{preset}'",
+            "Remove it.",
+        )
+    return recipe
 
 
 def load_section(params: Path, section: str) -> Mapping[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,6 +82,13 @@ def observed(stack: Stack, sight: Sight) -> tuple[Observation, ...]:
     )
 
 
+def observed_at(stack: Stack, place: Place, sight: Sight) -> Observation:
+    """One place of a stack; only what is seen there is decoded. Raises ImageError."""
+    needed = sorted({at for planes in place.planes for at in planes})
+    decoded = {at: stack.plane(at).pixels for at in needed}
+    return Observation(tuple(tuple(decoded[at] for at in one) for one in place.planes), sight.factor)
+
+
 def read_seen(source: Path | str | BinaryIO, sight: Sight, *, max_pixels: int = MAX_PIXELS) -> Seen:
     """One image that a model of this sight restores at once. Raises ImageError.
 
@@ -108,12 +114,11 @@ def read_observation(source: Path | str | BinaryIO, sight: Sight) -> Observation
 
 
 def require_result(stack: Stack, sight: Sight, max_pixels: int) -> None:
-    """Refuse an image whose result would be too large. Raises ImageError."""
-    shape = sight.enlarged(stack.shape)
-    if prod(shape) > max_pixels:
+    """Refuse an image or stack that would be too large on the result's grid. Raises ImageError."""
+    if sight.pixels(stack.shape) > max_pixels:
         raise ImageError(
-            f"at most {max_pixels} pixels in the result, which is {sight.factor} times as large along a side",
-            f"{stack.label} with {stack.shape[-2]} x {stack.shape[-1]}",
+            f"at most {max_pixels} pixels on the result's grid, {sight.factor} times finer than the input's",
+            f"{stack.label} with {' x '.join(str(length) for length in stack.shape)}",
             "Crop the image.",
         )
 

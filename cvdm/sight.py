@@ -8,6 +8,7 @@ A model that sees something else is another model: give it another task.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from cvdm.errors import ConfigError
 
@@ -90,6 +91,10 @@ class Sight:
     def enlarged(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Height and width of the result of an input whose last two axes are these."""
         return shape[-2] * self.factor, shape[-1] * self.factor
+
+    def pixels(self, shape: tuple[int, ...]) -> int:
+        """Pixels of all planes of an image or stack, on the result's grid."""
+        return prod(shape) * self.factor**2
 
 
 PLAIN = Sight()

@@ -50,8 +50,12 @@ class Answer:
 
 
 def check_image(file: BinaryIO, sight: Sight, max_pixels: int) -> int:
-    """Refuse at once what could not be restored later; returns the result's pixels. Raises ImageError."""
-    return prod(read_seen(plain(file), sight, max_pixels=max_pixels).observation.shape)
+    """Refuse at once what could not be restored later; returns its pixels, on the result's grid.
+
+    Raises ImageError.
+    """
+    seen = read_seen(plain(file), sight, max_pixels=max_pixels).observation
+    return sight.channel_count * prod(seen.shape)
 
 
 def restore(

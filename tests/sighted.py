@@ -72,7 +72,8 @@ def stacks(root: Path, *, context: int = 1, planes: int = 5, fields: int = 8, no
 
 def halved(root: Path, *, factor: int = 2, fields: int = 12, shift: int = 0, noise: float = 2.0) -> Path:
     """Inputs that are means over factor x factor pixels of sharp discs; shift: of the targets, in pixels."""
-    rng = _begin(root, {"factor": factor})
+    small = {"hot_pixels": {"warn": None, "refuse": None}}  # a disc of a few pixels looks like one
+    rng = _begin(root, {"factor": factor, "validation": small})
     size = 96
     for field in range(fields):
         clean = _sharp(rng, size)

@@ -10,7 +10,7 @@ from cvdm.checkpoint import Checkpoint
 from cvdm.errors import ImageError
 from cvdm.images import MAX_PIXELS
 from cvdm.observation import Observation
-from cvdm.places import Place, observed, places_of, require_result
+from cvdm.places import Place, observed_at, places_of, require_result
 from cvdm.posterior import require_familiar
 from cvdm.reading import read_stack, selected
 from cvdm.restoration import evaluations_of, require_room
@@ -69,8 +69,8 @@ class Arrival:
             total = evaluations_of(checkpoint, stack, sampling)
             doubts = doubts_of_file(checkpoint, stack, label, stack.axes)
             if prod(stack.shape) <= min(self._settings.max_pixels, MAX_PIXELS):
-                places = places_of(stack, checkpoint.sight)
-                for place, seen in zip(places, observed(stack, checkpoint.sight), strict=True):
+                for place in places_of(stack, checkpoint.sight):
+                    seen = observed_at(stack, place, checkpoint.sight)
                     _require_familiar(checkpoint, place, seen, label)
                     doubts += doubts_of_image(checkpoint, seen, stack.full_range, label)
             axes, shape = stack.axes, stack.shape

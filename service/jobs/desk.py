@@ -10,7 +10,6 @@ import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ class JobDesk:
                 )
                 for number, (image, digest) in enumerate(zip(images, digests, strict=True))
             ]
-            pixels = sum(prod(item.shape) for item in items)
+            pixels = sum(resident.checkpoint.sight.pixels(item.shape) for item in items)
             await asyncio.to_thread(caller.spend, images=len(items), pixels=pixels)
             self._require_quota(caller, len(images))  # others came meanwhile; from here on none can
             self._archive.accept(id)

@@ -26,8 +26,10 @@ def test_sound_pairs_are_accepted(make, tmp_path):
     root = make(tmp_path / "test-cells", noise=4.0)
     assert refusals(root) == {}
     card = load_card(root)
-    for row in measure(files_of(root, card), card).rows:
-        assert row.shift_px is not None and row.shift_px < 0.2 and row.rank_correlation > 0.8
+    rows = measure(files_of(root, card), card).rows
+    shifts = [row.shift_px for row in rows if row.shift_px is not None]
+    assert len(shifts) > 0.8 * len(rows) and max(shifts) < 0.2
+    assert min(row.rank_correlation for row in rows) > 0.8
     low = sorted((root / "low").iterdir())[0]
     assert thumbnail(low, sight=card.sight).problem is None
 
