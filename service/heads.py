@@ -21,7 +21,7 @@ MOST_FILES = 2**16
 class TimedHeads(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # whichever parser is installed
     """uvicorn's protocol with a look at every connection now and then."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._looks = self.loop.call_later(HEAD_SECONDS, self._look, None)
 
