@@ -22,6 +22,7 @@ from cvdm.sight import PLAIN, Sight
 
 SPLITS = ("train", "validation", "calibration", "test")
 INPUTS = ("measured", "simulated")
+TARGET_UNITS = ("input", "own")
 CARD_NAME = "card.yaml"
 TASK_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 """Of a task: a plain folder name."""
@@ -58,6 +59,8 @@ class Card:
     name_pattern:       regular expression of a pair's name, with the groups `field` and optionally `session`.
     split:              see Split.
     inputs:             "measured" on a microscope, or "simulated" from the targets by forward_model.
+    target_units:       "input" where equal numbers mean equal brightness in input and target; "own" where
+                        each target was stretched by itself: least squares bring it onto its input then.
     structure:          what is imaged.
     modality:           how, e.g. "confocal".
     licence, citation:  terms and source of the images.
@@ -78,6 +81,7 @@ class Card:
     name_pattern: str
     split: Split
     inputs: str = "measured"
+    target_units: str = "input"
     structure: str | None = None
     modality: str | None = None
     licence: str | None = None
@@ -101,6 +105,10 @@ class Card:
             )
         if self.inputs not in INPUTS:
             raise DatasetError(f"inputs: {' or '.join(INPUTS)}", f"'{self.inputs}'", "Correct the card.")
+        if self.target_units not in TARGET_UNITS:
+            raise DatasetError(
+                f"target_units: {' or '.join(TARGET_UNITS)}", f"'{self.target_units}'", "Correct the card."
+            )
         if self.inputs == "simulated" and self.forward_model is None:
             raise DatasetError("a forward_model for simulated inputs", "none", "Add it to the card.")
         for name in ("pixel_size_um", "numerical_aperture", "wavelength_nm"):

@@ -54,6 +54,8 @@ class Pair:
     high: Path
     sight: Sight = PLAIN
     """What of the input is seen, and on which grid, as the card says."""
+    target_units: str = "input"
+    """As the card says."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def _pair(name: str, card: Card, low: Path, high: Path, sessions: Mapping[str, s
             "Rename the file in low/ and high/, or correct the pattern.",
         )
     session = sessions.get(name, match.groupdict().get("session"))
-    return Pair(name, match["field"], session, low, high, card.sight)
+    return Pair(name, match["field"], session, low, high, card.sight, card.target_units)
 
 
 def _some(names: list[str]) -> str:

@@ -7,8 +7,8 @@ are cut on the grid of the target, out of the same observation that is restored 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from cvdm.dataset import Dataset, Pair
 from cvdm.errors import DatasetError, TrainingError
 from cvdm.images import MAX_PIXELS, read_image
+from cvdm.metrics import fit_intensity
 from cvdm.normalisation import Normalisation
 from cvdm.observation import Observation
 from cvdm.places import observed, read_observation
@@ -39,6 +40,10 @@ class ImagePair:
     def low(self) -> np.ndarray:
         """(H, W) float32: the input's restored channel on the target's grid."""
         return np.asarray(self.observation.restored[:, :], np.float32)
+
+    def in_units_of_input(self) -> ImagePair:
+        """With a * target + b, of least squares onto the input: its noise is no bias, unlike the reverse."""
+        return replace(self, high=fit_intensity(self.high, self.low).astype(np.float32))
 
     def cropped(self, region: Region) -> ImagePair:
         """A part whose edges lie between pixels of the input."""
@@ -70,8 +75,8 @@ def read_images(pair: Pair) -> tuple[ImagePair, ...]:
         targets = (read_image(pair.high).pixels,)
     if observations[0].shape != targets[0].shape:
         raise _apart(pair.name, observations[0], targets[0], sight.factor)
-    pairs = zip(observations, targets, strict=True)
-    return tuple(ImagePair(pair.field, observation, target) for observation, target in pairs)
+    images = tuple(map(partial(ImagePair, pair.field), observations, targets))
+    return images if pair.target_units == "input" else tuple(image.in_units_of_input() for image in images)
 
 
 def require_stacks(name: str, low: Stack, high: Stack, sight: Sight) -> None:

@@ -228,6 +228,7 @@ MODEL = {"psf_sigma_px": 2, "photons": 50, "full_scale": 1, "read_noise": 1, "of
         ({"task": "../other"}, "a task name"),
         ({"task": 3}, "of type str"),
         ({"inputs": "guessed"}, "measured or simulated"),
+        ({"target_units": "arbitrary"}, "input or own"),
         ({"inputs": "simulated"}, "a forward_model"),
         ({"pixel_size_um": -1}, "pixel_size_um above 0"),
         ({"pixel_size_um": "65 nm"}, "of type float"),
@@ -267,7 +268,11 @@ def test_whole_numbers_pass_as_real_ones_and_null_as_unknown(tmp_path):
 
 @pytest.mark.parametrize(
     ("task", "pairs", "fields"),
-    [("fmd-confocal-nuclei", 57, [9, 3, 3, 4]), ("biosr-microtubules", 11, [6, 1, 2, 2])],
+    [
+        ("fmd-confocal-nuclei", 57, [9, 3, 3, 4]),
+        ("biosr-microtubules", 11, [6, 1, 2, 2]),
+        ("hagen-snr", 8, [3, 1, 2, 2]),
+    ],
 )
 def test_shipped_datasets_are_complete_and_balanced(task, pairs, fields):
     """The demo data load, no split is starved, and attribution and licence travel with them."""
@@ -283,7 +288,7 @@ def test_shipped_datasets_are_complete_and_balanced(task, pairs, fields):
 
 def test_no_target_is_shared_between_splits():
     """Captures of one field share a target; two splits never do."""
-    for task in ("fmd-confocal-nuclei", "biosr-microtubules"):
+    for task in ("fmd-confocal-nuclei", "biosr-microtubules", "hagen-snr"):
         dataset = load_dataset(DATA / task)
         targets = [{pair.high.read_bytes() for pair in dataset.split(split)} for split in SPLITS]
         assert sum(map(len, targets)) == len(set().union(*targets))

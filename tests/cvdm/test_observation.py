@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import tifffile
 from sighted import QUICK_RECIPE, card_with, halved, stacks, two_channels, write_channels
+from specimens import make_dataset
 
 from cvdm.card import load_card
 from cvdm.dataset import load_dataset
 from cvdm.errors import ConfigError, DatasetError, ImageError
+from cvdm.images import read_image, write_tiff
 from cvdm.normalisation import IntensityScale
 from cvdm.observation import Observation
 from cvdm.patches import PatchSource, read_images, read_pair
@@ -172,3 +174,19 @@ def test_a_sight_checks_itself():
         0,
         2,
     )
+
+
+def test_a_target_in_units_of_its_own_comes_in_those_of_its_input(tmp_path):
+    """A stretch of the target alone is undone, to within what the input's noise leaves open."""
+    root, rng = make_dataset(tmp_path / "cells", fields=4), np.random.default_rng(0)
+    for path in sorted((root / "high").iterdir()):
+        write_tiff(
+            path, (read_image(path).pixels * rng.uniform(2, 200) + rng.uniform(0, 50)).astype(np.float32)
+        )
+    card = root / "card.yaml"
+    stretched = [read_pair(pair) for pair in load_dataset(root).pairs]
+    card.write_text(card.read_text(encoding="utf-8") + "target_units: own\n", encoding="utf-8")
+    for before, after in zip(stretched, map(read_pair, load_dataset(root).pairs), strict=True):
+        assert np.abs(before.high - before.low).mean() > 20
+        assert np.polyfit(after.low.ravel(), after.high.ravel(), 1)[0] == pytest.approx(1, abs=0.2)
+        assert (after.high - after.low).mean() == pytest.approx(0, abs=0.5)
