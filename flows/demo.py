@@ -85,8 +85,8 @@ def run_demo(settings: Settings, say: Callable[[str], None]) -> DemoResult:
     folder = settings.home / FOLDER
     say("[1/4] data: from the DVC remote inside this repository")
     pull_data(settings)
-    say(f"[2/4] model: validate, train, evaluate, gate, promote ({TASK}, preset {PRESET})")
-    result = launch(settings, TASK, PRESET, init="scratch")  # the whole way, not from the shipped base
+    say(f"[2/4] model: validate, fine-tune the base, evaluate, gate, promote ({TASK}, preset {PRESET})")
+    result = launch(settings, TASK, PRESET)
     require_champion(settings, result)
     say("[3/4] service: start it and send it a test image that no training has seen")
     pair = load_dataset(settings.dataset_dir(TASK)).split("test")[0]

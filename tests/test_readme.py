@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from quality_table import quality_table, with_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -95,3 +96,8 @@ def test_the_table_of_the_data_gate_is_the_code():
     from flows.validation.quantities import quantities_table
 
     assert quantities_table() in (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_quality_is_what_the_shipped_models_scored():
+    """Its numbers come from models/*.evaluation.json and from nowhere else."""
+    assert with_table(README, quality_table()) == README
