@@ -60,29 +60,38 @@ def draw(path: Path, figure: Figure) -> None:
 
 
 def draw_rivals(rows: Sequence[Row], tasks: Sequence[str]) -> Figure:
-    """A dot for each seed at STEPS steps, the mean as a line; dashed, draws without diffusion."""
+    """A dot for each seed at STEPS steps, the mean as a line; 1 is a draw without diffusion of that seed."""
     figure = Figure(figsize=(11, 4.2 * len(tasks)), layout="constrained")
     axes = figure.subplots(len(tasks), 2, squeeze=False, sharey="row")
     for line, task in zip(axes, tasks, strict=True):
-        found: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            if (row.task, row.solver, row.steps) == (task, "angular-euler", STEPS):
-                found[row.variant].append(row)
-        names = sorted(found, key=lambda name: -float(np.mean([row.scores.crps for row in found[name]])))
-        for axis, score in zip(line, ("crps", "block_crps"), strict=True):
+        found = {score: relative(rows, task, score) for score in ("crps", "block_crps")}
+        names = sorted(found["crps"], key=lambda name: -float(np.mean(found["crps"][name])))
+        for axis, by_name in zip(line, found.values(), strict=True):
             for position, name in enumerate(names):
-                values = [getattr(row.scores, score) for row in found[name]]
+                values = by_name[name]
                 colour = COLOURS[0] if name == "pinned" else "0.35"
                 axis.plot(values, [position] * len(values), "o", color=colour, alpha=0.6, markersize=4)
                 axis.plot([np.mean(values)] * 2, [position - 0.3, position + 0.3], color=colour, lw=2)
-            if "no diffusion" in found:
-                floor = np.mean([getattr(row.scores, score) for row in found["no diffusion"]])
-                axis.axvline(float(floor), color="0.6", linestyle="--", linewidth=1)
+            axis.axvline(1, color="0.6", linestyle="--", linewidth=1)
             axis.grid(axis="y", color="0.9")
         line[0].set_yticks(range(len(names)), names)
-        line[0].set(xlabel=f"CRPS of pixels, {STEPS} steps", title=task)
-        line[1].set(xlabel=f"CRPS of means of {BLOCK} x {BLOCK} pixels")
+        line[0].set(xlabel=f"CRPS of pixels, {STEPS} steps; 1: no diffusion", title=task)
+        line[1].set(xlabel=f"CRPS of means of {BLOCK} x {BLOCK} pixels; 1: no diffusion")
     return figure
+
+
+def relative(rows: Sequence[Row], task: str, score: str) -> dict[str, list[float]]:
+    """By rival, its score over that without diffusion, seed by seed: they share a regression mean."""
+    at = {
+        (row.variant, row.seed): getattr(row.scores, score)
+        for row in rows
+        if (row.task, row.solver, row.steps) == (task, "angular-euler", STEPS)
+    }
+    found: dict[str, list[float]] = defaultdict(list)
+    for (name, seed), value in at.items():
+        if ("no diffusion", seed) in at:
+            found[name].append(value / at["no diffusion", seed])
+    return found
 
 
 def draw_steps(rows: Sequence[Row], tasks: Sequence[str]) -> Figure:

@@ -214,7 +214,10 @@ def table(rows: list[Row]) -> str:
         "map~err": 9,
     }
     lines = [" " * 73 + "".join(f"{name:>{width}}" for name, width in widths.items())]
-    for (task, rival, solver, steps), group in groups.items():
+    order = [*dict.fromkeys((task, rival) for task, rival, _, _ in groups)]
+    for (task, rival, solver, steps), group in sorted(
+        groups.items(), key=lambda item: (order.index(item[0][:2]), *item[0][2:])
+    ):
         mean = {f.name: np.mean([getattr(scores, f.name) for scores in group]) for f in fields(Scores)}
         spread = np.std([scores.crps for scores in group])
         lines.append(
