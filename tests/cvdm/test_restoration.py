@@ -238,7 +238,7 @@ def test_a_residual_does_not_show_where_it_was_cut(pixels, tmp_path, monkeypatch
 
 
 def test_planes_of_another_calibration_are_not_taken_up(checkpoint, stack, tmp_path):
-    """The model was calibrated anew while a stack was half restored: all of its planes have the new bounds."""
+    """A model calibrated anew while a stack was half restored: all of its planes have the new bounds."""
     target = tmp_path / "out.tif"
 
     def end(now, total):
