@@ -171,7 +171,7 @@ def conditions(place: Place, other: ImagePair) -> Iterator[tuple[str, np.ndarray
 def familiar(place: Place, low: np.ndarray) -> bool:
     """Whether the model takes an image at all."""
     try:
-        require_familiar(place.checkpoint.normalisation, low)
+        require_familiar(place.checkpoint, Observation.of(low))
     except ImageError:
         return False
     return True

@@ -28,6 +28,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
@@ -120,7 +121,7 @@ def calibrate(images: Sequence[CalibrationImage], floor: float, level: float = 0
         level=level,
         quantile=used,
         floor=floor,
-        fields=len(profile.coverages),
+        fields=len(profile.sorted_scores),
         raw_coverage=_raw_coverage(images, level),
         widening=widening,
         corrected_level=None if widening is None else float(profile.covered(used).mean()),
@@ -140,8 +141,6 @@ class _Profile:
     """Of each field, ascending."""
     reaches: np.ndarray
     """(R,) ascending candidates: scores of all fields."""
-    coverages: np.ndarray
-    """(n, R), of each field at each candidate."""
 
     @staticmethod
     def of(scores: Sequence[np.ndarray], fields: Sequence[str]) -> _Profile:
@@ -152,7 +151,7 @@ class _Profile:
         ordered = tuple(np.sort(np.concatenate(parts)) for parts in by_field.values())
         ranks = np.linspace(0, 1, GRID + 1)
         reaches = np.unique(np.concatenate([np.quantile(s, ranks, method="higher") for s in ordered]))
-        return _Profile(ordered, reaches, np.stack([_covered(s, reaches) for s in ordered]))
+        return _Profile(ordered, reaches)
 
     def covered(self, reach: float) -> np.ndarray:
         """(n,) of each field within one reach."""
@@ -160,15 +159,19 @@ class _Profile:
 
     def quantile(self, level: float, without: int | None = None) -> float:
         """The smallest candidate within which lie `level` of the pixels, fields weighing the same."""
-        kept = self.coverages if without is None else np.delete(self.coverages, without, axis=0)
+        kept = [scores for at, scores in enumerate(self.sorted_scores) if at != without]
+
+        def covered(reach: float) -> float:
+            return float(np.mean([_covered(scores, reach) for scores in kept]))
+
         # rounding: two fields that cover 0.9 each must cover 0.9
-        return float(self.reaches[np.searchsorted(kept.mean(axis=0), level - 1e-12)])
+        return float(self.reaches[bisect_left(self.reaches, level - 1e-12, key=covered)])
 
     def widening(self, level: float) -> float | None:
         """The smallest factor >= 1 by which fields are covered by what was fitted on the others."""
-        if len(self.coverages) < 2:
+        if len(self.sorted_scores) < 2:
             return None
-        others = [self.quantile(level, without=i) for i in range(len(self.coverages))]
+        others = [self.quantile(level, without=i) for i in range(len(self.sorted_scores))]
 
         def left_out(factor: float) -> float:
             pairs = zip(self.sorted_scores, others, strict=True)
@@ -189,8 +192,8 @@ def _smallest_factor(left_out: Callable[[float], float], level: float, enough: f
     return high
 
 
-def _covered(ascending: np.ndarray, reach: np.ndarray | float) -> np.ndarray:
-    return np.searchsorted(ascending, reach, side="right") / ascending.size
+def _covered(ascending: np.ndarray, reach: float) -> float:
+    return float(np.searchsorted(ascending, reach, side="right")) / ascending.size
 
 
 def _fields(count: int) -> str:

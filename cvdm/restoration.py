@@ -288,8 +288,13 @@ def _identity(
     for name, values in sorted(checkpoint.model.state_dict().items()):
         weights.update(name.encode())
         weights.update(values.cpu().numpy().tobytes())
-    model = (weights.hexdigest(), checkpoint.sight, checkpoint.normalisation, checkpoint.record.forward_model)
-    return repr((content_digest(source), model, sampling, tuple(maps), tuple(channels)))
+    own = (
+        checkpoint.sight,
+        checkpoint.normalisation,
+        checkpoint.calibration,
+        checkpoint.record.forward_model,
+    )
+    return repr((content_digest(source), weights.hexdigest(), own, sampling, tuple(maps), tuple(channels)))
 
 
 def require_room(

@@ -99,13 +99,14 @@ class Easel:
         """Wait until nothing is left. Raises DrawingError; the orders stay then."""
         while True:
             self.work()
-            if self._process is None or (self._process.wait() == 0 and not undrawn(self._orders)):
+            code = 0 if self._process is None else self._process.wait()
+            if not (left := undrawn(self._orders)):
                 return
-            if self._process.returncode != 0:
+            if code != 0:
                 last = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
                 raise DrawingError(
-                    f"to draw {undrawn(self._orders)[0].stem}",
-                    "".join(last) or f"the process that draws ended with code {self._process.returncode}",
+                    f"to draw {left[0].stem}",
+                    "".join(last) or f"the process that draws ended with code {code}",
                     f"See {self._log}; run the command again: it goes on from here.",
                 )
 
@@ -176,11 +177,14 @@ def main() -> None:
 
 def _carry_out(order: Path, target: Path) -> None:
     """Draw an order, unless the process of a parent that was killed has just done so."""
-    half = order.with_suffix(f".{os.getpid()}.half")  # among the drawn there are whole pictures only
     try:
-        half.write_bytes(draw(order))
+        picture = draw(order)
     except FileNotFoundError:
+        if order.exists():  # it is something else that is missing
+            raise
         return
+    half = order.with_suffix(f".{os.getpid()}.half")  # among the drawn there are whole pictures only
+    half.write_bytes(picture)
     target.parent.mkdir(parents=True, exist_ok=True)
     half.replace(target)
     order.unlink(missing_ok=True)

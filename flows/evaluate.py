@@ -84,15 +84,15 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
 
 @contextmanager
 def drawing(job: Job) -> Iterator[Easel]:
-    """An easel of its own for the block; what it has drawn goes with it."""
+    """An easel of its own for the block; what it has drawn goes with it, unless the block fails."""
     folder = job.folder / "drawing"
-    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed or was killed
     easel = Easel(folder)
     try:
         yield easel
     finally:
         easel.leave()
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # only now: a DrawingError names the log in it
 
 
 def _put(easel: Easel, *orders: Order) -> None:

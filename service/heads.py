@@ -14,7 +14,8 @@ from uvicorn import config
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 HEAD_SECONDS = 20.0
-"""Longest time from a connection, or the end of an answer, to the end of the next request's head."""
+"""Longest time from a connection to the end of its first request's head; after an answer the next one has at
+least so long, and at most twice that."""
 MOST_FILES = 2**16
 
 
@@ -23,18 +24,23 @@ class TimedHeads(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # whicheve
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._looks = self.loop.call_later(HEAD_SECONDS, self._look, None)
+        self._looks = self.loop.call_later(HEAD_SECONDS, self._look, self._answered())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._looks.cancel()
         super().connection_lost(exc)
 
-    def _look(self, before: Any) -> None:
-        """before: the request at the last look; None where there was none yet."""
-        if self.cycle is before and (before is None or before.response_complete):
+    def _look(self, before: tuple[Any] | None) -> None:
+        """before: `_answered` at the last look."""
+        answered = self._answered()
+        if before is not None and answered is not None and answered[0] is before[0]:
             self.transport.close()
         else:
-            self._looks = self.loop.call_later(HEAD_SECONDS, self._look, self.cycle)
+            self._looks = self.loop.call_later(HEAD_SECONDS, self._look, answered)
+
+    def _answered(self) -> tuple[Any] | None:
+        """The last request, which is None before the first; no tuple while one is worked on."""
+        return (self.cycle,) if self.cycle is None or self.cycle.response_complete else None
 
 
 def time_heads() -> None:

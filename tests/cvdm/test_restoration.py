@@ -237,6 +237,22 @@ def test_a_residual_does_not_show_where_it_was_cut(pixels, tmp_path, monkeypatch
     np.testing.assert_allclose(residual[50:60, 20:40], whole[50:60, 20:40], atol=1e-5)
 
 
+def test_planes_of_another_calibration_are_not_taken_up(checkpoint, stack, tmp_path):
+    """A model calibrated anew while a stack was half restored: all of its planes have the new bounds."""
+    target = tmp_path / "out.tif"
+
+    def end(now, total):
+        if now >= 0.5 * total:
+            raise Ended
+
+    with pytest.raises(Ended):
+        restore_file(checkpoint, stack, target, SAMPLING, annotations={}, progress=end)
+    wider = replace(checkpoint, calibration=replace(checkpoint.calibration, quantile=9.0))
+    restore(wider, stack, target)
+    restore(wider, stack, tmp_path / "new.tif")
+    np.testing.assert_array_equal(tifffile.imread(target), tifffile.imread(tmp_path / "new.tif"))
+
+
 @pytest.mark.parametrize("at", [0.2, 0.5, 0.9])
 def test_a_stack_that_was_begun_is_taken_up(checkpoint, stack, tmp_path, at):
     """Planes that are restored are not restored again, and the result is the same to the byte."""

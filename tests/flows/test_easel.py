@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -16,7 +17,8 @@ from cvdm.schedule import ScheduleCurves
 from cvdm.schedule_drift import SeenSchedule
 from cvdm.validation import Panel
 from flows import pictures
-from flows.easel import Drawing, DrawingError, Easel, Order, drawings, undrawn
+from flows.easel import LOG, Drawing, DrawingError, Easel, Order, _carry_out, drawings, undrawn
+from flows.evaluate import drawing
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,6 +136,45 @@ def test_what_cannot_be_drawn_is_said_and_kept(images, tmp_path):
         easel.finish()
     assert "missing" in raised.value.actual
     assert set(drawn(easel)) == {"a.png"} and len(undrawn(tmp_path / "undrawn")) == 1
+
+
+def test_a_file_that_is_missing_for_a_drawing_is_said_not_waited_for(images, tmp_path, monkeypatch):
+    """Planted: a library without its font. An order that somebody else has carried out is passed over."""
+
+    def without_its_font(order):
+        raise FileNotFoundError("font.ttf")
+
+    monkeypatch.setattr("flows.easel.draw", without_its_font)
+    Easel(tmp_path).put(panel_order(images))
+    (order,) = undrawn(tmp_path / "undrawn")
+    with pytest.raises(FileNotFoundError, match="font"):
+        _carry_out(order, tmp_path / "one.png")
+    order.unlink()
+    _carry_out(order, tmp_path / "one.png")
+    assert not (tmp_path / "one.png").exists()
+
+
+def test_whoever_draws_may_fall_over_after_the_last_picture(images, tmp_path):
+    """Nothing is left, so nothing is wrong."""
+    easel = Easel(tmp_path)
+    easel.put(panel_order(images))
+    easel.finish()
+    easel._process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    easel.finish()
+    assert set(drawn(easel)) == {"panels/one.png"}
+
+
+def test_the_log_that_an_error_names_is_there(tmp_path):
+    """Of a judgement whose picture cannot be drawn; what a judgement has drawn well is cleared away."""
+    job = SimpleNamespace(folder=tmp_path)
+    with pytest.raises(DrawingError) as raised, drawing(job) as easel:
+        easel.put(Order("b.png", "image_panel", {"title": "nothing"}))
+        easel.finish()
+    log = tmp_path / "drawing" / LOG
+    assert str(log) in raised.value.remedy and "missing" in log.read_text(encoding="utf-8")
+    with drawing(job) as easel:
+        assert not log.exists() and undrawn(tmp_path / "drawing" / "undrawn") == []
+    assert not log.parent.exists()
 
 
 def until(holds, seconds: float = 60) -> None:

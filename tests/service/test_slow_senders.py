@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import ExitStack, closing
 from http.client import HTTPResponse
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -150,6 +151,21 @@ def test_a_long_answer_is_no_idle_connection(url, monkeypatch):
     began = time.monotonic()
     reply = httpx.post(f"{url}/reconstruct", files=files, data={"samples": "8", "steps": "20"}, timeout=60)
     assert reply.status_code == 200 and time.monotonic() - began > 0.3
+
+
+def test_a_connection_stays_for_a_whole_time_after_its_answer():
+    """A look just after a long answer does not close it; the next look, without a head since, does."""
+    closed, planned = [], []
+    request = SimpleNamespace(response_complete=False)
+    protocol = TimedHeads.__new__(TimedHeads)
+    protocol.cycle, protocol.transport = request, SimpleNamespace(close=lambda: closed.append(True))
+    protocol.loop = SimpleNamespace(call_later=lambda seconds, look, before: planned.append(before))
+    protocol._look((None,))  # while the image is restored
+    request.response_complete = True
+    protocol._look(planned.pop())
+    assert not closed
+    protocol._look(planned.pop())
+    assert closed and not planned
 
 
 @pytest.mark.slow
