@@ -31,6 +31,7 @@ from cvdm.validation import validation_crops
 
 SAMPLING = SamplingConfig(samples=2, steps=2, seed=4, tile=32)
 TWO, HALF, NEAR = Sight(NAMES, "actin"), Sight(factor=2), Sight(context=1)
+LONGER = {"steps": 300, "validate_every": 300}
 ALL = Sight(NAMES, "actin", context=1, factor=3)
 
 
@@ -56,8 +57,9 @@ def built(dataset, recipe, state):
 def test_a_second_channel_teaches_what_the_first_does_not_show(tmp_path):
     """Training is far better with dapi and actin than with actin alone, whose noise hides the target; what it
     comes to is a checkpoint that proves itself and beats its baselines."""
-    dataset, recipe, state, both = trained(two_channels(tmp_path / "both", noise=80.0), tmp_path)
-    *_, alone = trained(two_channels(tmp_path / "alone", noise=80.0, alone=True), tmp_path)
+    dataset, recipe, state, both = trained(two_channels(tmp_path / "both", noise=80.0), tmp_path, **LONGER)
+    alone_root = two_channels(tmp_path / "alone", noise=80.0, alone=True)
+    *_, alone = trained(alone_root, tmp_path, **LONGER)
     assert both.psnr > alone.psnr + 2 and both.crps < 0.8 * alone.crps
     checkpoint = build_checkpoint(
         dataset, recipe, state, git_commit=None, created="2026-01-01T00:00:00+00:00"
@@ -77,8 +79,8 @@ def test_a_second_channel_teaches_what_the_first_does_not_show(tmp_path):
 
 def test_neighbours_help_where_structure_goes_on_and_noise_does_not(tmp_path):
     """Planes of one structure with noise of their own: three see more than one."""
-    *_, near = trained(stacks(tmp_path / "near"), tmp_path)
-    *_, alone = trained(stacks(tmp_path / "alone", context=0), tmp_path)
+    *_, near = trained(stacks(tmp_path / "near"), tmp_path, **LONGER)
+    *_, alone = trained(stacks(tmp_path / "alone", context=0), tmp_path, **LONGER)
     assert near.psnr > alone.psnr + 0.5 and near.crps < 0.95 * alone.crps
 
 
@@ -86,7 +88,7 @@ def test_super_resolution_beats_interpolation_in_place(tmp_path):
     """After a short training sharper than cubic interpolation, and where the target is; of targets that lie a
     pixel further, a pixel further."""
     root = halved(tmp_path / "half")
-    dataset, recipe, state, validation = trained(root, tmp_path, steps=300, validate_every=300)
+    dataset, recipe, state, validation = trained(root, tmp_path, **LONGER)
     crops = validation_crops(dataset)
     cubic = np.mean([psnr(crop.low, crop.high, target_range(crop.high)) for crop in crops])
     assert validation.psnr > cubic + 0.5

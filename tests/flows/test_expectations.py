@@ -55,7 +55,7 @@ def test_a_row_rule_that_fails_for_no_row_is_an_error(rows):
 
 def test_a_suite_apart_finds_the_same(rows, card):
     """Planted faults come back from the other process as from this one."""
-    moved = (rows[0], replace(rows[1], low=replace(rows[1].low, axes="ZYX", fits=False)), *rows[2:])
+    moved = (rows[0], replace(rows[1], low=replace(rows[1].low, fits=False)), *rows[2:])
     wanted = checks(moved, card, ValidationPolicy())
     apart = failures_of(moved, card, wanted, apart=True)
     assert apart == failures_of(moved, card, wanted)
