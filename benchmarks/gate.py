@@ -31,7 +31,8 @@ from tqdm import tqdm
 
 from cvdm.checkpoint import Checkpoint, load_checkpoint
 from cvdm.dataset import Dataset, load_dataset
-from cvdm.evaluation import Evaluation, evaluate
+from cvdm.evaluation import Evaluation
+from cvdm.measuring import evaluate
 from cvdm.schedule import ScheduleExtremes
 from flows.gate import Background, GatePolicy, decide, load_policy
 

@@ -22,7 +22,8 @@ import torch
 
 from cvdm.checkpoint import load_checkpoint
 from cvdm.dataset import load_dataset
-from cvdm.evaluation import Evaluation, evaluate, summary_table
+from cvdm.evaluation import Evaluation, summary_table
+from cvdm.measuring import evaluate
 
 PROMISED_GAIN_DB = {"biosr-microtubules": 7.0}
 """Least gain over the input, by task; any gain for the others."""

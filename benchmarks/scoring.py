@@ -1,7 +1,7 @@
 """Score a model on small crops of the held-out fields: what the comparing benchmarks share.
 
 Small crops of few fields rank variants that were trained with the same data, order and budget; what a model
-is worth is said by `cvdm.evaluation`, on whole images.
+is worth is said by `cvdm.measuring`, on whole images.
 """
 
 from __future__ import annotations

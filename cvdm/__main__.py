@@ -133,8 +133,8 @@ def evaluate(options: argparse.Namespace) -> None:
     """Measure a checkpoint and its baselines on one split, field by field."""
     from cvdm.checkpoint import load_checkpoint
     from cvdm.dataset import load_dataset
-    from cvdm.evaluation import evaluate as measure
     from cvdm.evaluation import summary_table
+    from cvdm.measuring import evaluate as measure
     from cvdm.storage import replacing
 
     checkpoint = load_checkpoint(options.checkpoint, device=options.device)

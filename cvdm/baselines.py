@@ -4,7 +4,7 @@ The blur's sigma and the number of Richardson-Lucy iterations are chosen once pe
 PSNR over the train and validation pairs (their central crops), and never see a calibration or test field.
 Of an input of several channels they get the restored one, of a coarser one its interpolation on the target's
 grid, of a stack plane by plane. Richardson-Lucy needs input and target on one grid, so a factor has none.
-The regression mean, which needs a trained model, is added by cvdm/evaluation.py.
+The regression mean, which needs a trained model, is added by cvdm/measuring.py.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import numpy as np
 
 from cvdm.checkpoint import Checkpoint, load_checkpoint
 from cvdm.evaluation import Evaluation
-from cvdm.evaluation import evaluate as measure
 from cvdm.field_of_view import FieldOfView
+from cvdm.measuring import evaluate as measure
 from cvdm.patches import ImagePair
 from cvdm.posterior import conclude
 from cvdm.schedule_drift import schedule_drift

@@ -10,7 +10,8 @@ from specimens import make_checkpoint, make_dataset
 
 from cvdm.dataset import load_dataset
 from cvdm.errors import CheckpointError, DatasetError
-from cvdm.evaluation import evaluate, summary_table
+from cvdm.evaluation import summary_table
+from cvdm.measuring import evaluate
 from cvdm.optics import ForwardModel
 from cvdm.posterior import conclude, reconstruct
 

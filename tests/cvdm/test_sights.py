@@ -14,8 +14,8 @@ from cvdm.checkpoint import load_checkpoint, save_checkpoint, verify_golden
 from cvdm.config import SamplingConfig
 from cvdm.dataset import load_dataset
 from cvdm.errors import CheckpointError, ImageError
-from cvdm.evaluation import evaluate
 from cvdm.inspection.registration import register
+from cvdm.measuring import evaluate
 from cvdm.metrics import psnr, target_range
 from cvdm.normalisation import Normalisation
 from cvdm.observation import Observation

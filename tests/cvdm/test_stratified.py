@@ -6,7 +6,8 @@ from scipy.stats import norm
 from specimens import cells, make_checkpoint
 
 from cvdm.dataset import load_dataset
-from cvdm.evaluation import evaluate, summary_table
+from cvdm.evaluation import summary_table
+from cvdm.measuring import evaluate
 from cvdm.stratified import INTENSITIES, STRUCTURES, Judged, edges, strata_of_pixels, stratified
 
 
