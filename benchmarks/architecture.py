@@ -33,6 +33,7 @@ from cvdm.config import ModelConfig, NetworkConfig, Recipe, SamplingConfig
 from cvdm.dataset import load_dataset
 from cvdm.field_of_view import FieldOfView
 from cvdm.gradients import Batch, accumulate_gradient
+from cvdm.losses import batch_losses
 from cvdm.model import CVDM
 from cvdm.networks import UNet, UnitConv
 from cvdm.normalisation import Normalisation
@@ -214,7 +215,7 @@ def trained(variant: Variant, recipe: Recipe, source: PatchSource, title: str, d
     for step in tqdm(range(config.steps), title, leave=False):
         optimiser.zero_grad(set_to_none=True)
         batch = Batch.drawn(*source.batch_at(step), config.seed, step)
-        accumulate_gradient(model, batch, smoothness=config.smoothness, pieces=1, device=device)
+        accumulate_gradient(model, batch, batch_losses, smoothness=config.smoothness, pieces=1, device=device)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(step, config)
@@ -246,7 +247,10 @@ def step_time(model: CVDM, recipe: Recipe, device: str) -> float:
     """Seconds of the gradient of one batch."""
     shape = (recipe.training.batch, 1, recipe.training.patch, recipe.training.patch)
     batch = Batch.drawn(torch.zeros(shape), torch.ones(shape), seed=0, step=0)
-    return seconds(lambda: accumulate_gradient(model, batch, smoothness=0.0, pieces=1, device=device), device)
+    return seconds(
+        lambda: accumulate_gradient(model, batch, batch_losses, smoothness=0.0, pieces=1, device=device),
+        device,
+    )
 
 
 @torch.inference_mode()

@@ -82,8 +82,9 @@ def train(options: argparse.Namespace) -> None:
     from cvdm.training import train as training_steps
     from cvdm.training import training_fingerprint
 
+    recipe = load_recipe(options.params, options.preset)
     dataset = load_dataset(options.data)
-    recipe = load_recipe(options.params, options.preset).seeing(dataset.card.sight)
+    recipe = recipe.seeing(dataset.card.sight)
     if options.seed is not None:
         recipe = recipe.with_seed(options.seed)
     base = None if options.base is None else read_base(options.base, recipe.model)

@@ -85,8 +85,9 @@ class Job:
     @classmethod
     def plan(cls, task: str, preset: str, *, seed: int | None, settings: Settings) -> Job:
         """Read parameters and data. Raises ConfigError, DatasetError."""
+        recipe = load_recipe(settings.params_file, preset)
         dataset = load_dataset(settings.dataset_dir(task))
-        recipe = load_recipe(settings.params_file, preset).seeing(dataset.card.sight)
+        recipe = recipe.seeing(dataset.card.sight)
         if dataset.card.task != task:
             raise ConfigError(
                 f"a card of task {task} in {dataset.root}",
