@@ -6,6 +6,8 @@ schedules.png        every rival beside the others: CRPS of pixels and of blocks
 schedule-steps.png   what few steps cost, schedule by schedule
 schedule-error.png   the denoiser's error over the log-SNR, as noise and as velocity: what an objective sees
 schedule-map.png     a test field: input, error, spread, and the learned schedule's map
+
+and, in schedule.md itself, the table between the marks.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from cvdm.patches import ImagePair
 from cvdm.schedule import build_schedule, schedule_curves
 
 STEPS = 10
+BEGIN, END = "<!-- written by benchmarks/schedule_plots.py -->\n", "<!-- to here -->\n"
 TIMES = 40
 """Noise levels at which the denoiser's error is looked at."""
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -48,9 +51,28 @@ def main() -> None:
     tasks = [task for task in TASKS if any(row.task == task for row in rows)]
     draw(options.output / "schedules.png", draw_rivals(rows, tasks))
     draw(options.output / "schedule-steps.png", draw_steps(rows, tasks))
+    page = options.output / "schedule.md"
+    head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    page.write_text(head + BEGIN + table(rows, tasks) + END + rest.partition(END)[2], encoding="utf-8")
     models = {task: load_checkpoint(HOME / "models" / task) for task in TASKS}
     draw(options.output / "schedule-error.png", draw_errors(models))
     draw(options.output / "schedule-map.png", draw_maps(models))
+
+
+def table(rows: Sequence[Row], tasks: Sequence[str]) -> str:
+    """Scores relative to draws without diffusion at STEPS steps, means over the seeds of each rival."""
+    scores = ("crps", "block_crps")
+    found = {(task, score): relative(rows, task, score) for task in tasks for score in scores}
+    head = " | ".join(f"`{task}`: {word}" for task in tasks for word in ("pixels", "blocks", "seeds"))
+    lines = [f"| | {head} |\n", "| --- " * (1 + 3 * len(tasks)) + "|\n"]
+    for name in dict.fromkeys(name for by_name in found.values() for name in by_name):
+        cells = []
+        for task in tasks:
+            pixels, blocks = (found[task, score].get(name, []) for score in scores)
+            cells += [f"{np.mean(pixels):.3f}", f"{np.mean(blocks):.3f}"] if pixels else ["", ""]
+            cells.append(str(len(pixels)))
+        lines.append(f"| {name} | {' | '.join(cells)} |\n")
+    return "".join(lines)
 
 
 def draw(path: Path, figure: Figure) -> None:
@@ -95,16 +117,18 @@ def relative(rows: Sequence[Row], task: str, score: str) -> dict[str, list[float
 
 
 def draw_steps(rows: Sequence[Row], tasks: Sequence[str]) -> Figure:
-    """CRPS over the number of steps, mean over seeds."""
+    """CRPS over the number of steps, mean over the seeds (how many, in brackets) that have all of them."""
     figure = Figure(figsize=(5.5 * len(tasks), 4), layout="constrained")
     for axis, task in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks, strict=True):
         for name, colour in zip(SCHEDULES, COLOURS, strict=True):
-            by_steps: dict[int, list[float]] = defaultdict(list)
+            by_steps: dict[int, dict[int, float]] = defaultdict(dict)
             for row in rows:
                 if (row.task, row.variant, row.solver) == (task, name, "angular-euler"):
-                    by_steps[row.steps].append(row.scores.crps)
+                    by_steps[row.steps][row.seed] = row.scores.crps
+            seeds = set.intersection(*map(set, by_steps.values()))  # else a mean jumps where one is missing
             steps = sorted(by_steps)
-            axis.plot(steps, [np.mean(by_steps[n]) for n in steps], marker="o", color=colour, label=name)
+            values = [np.mean([by_steps[n][seed] for seed in seeds]) for n in steps]
+            axis.plot(steps, values, marker="o", color=colour, label=f"{name} ({len(seeds)})")
         axis.set(xscale="log", xlabel="steps of the sampler", ylabel="CRPS of pixels", title=task)
         axis.set_xticks((5, 10, 20, 50, 200), ("5", "10", "20", "50", "200"))
     figure.axes[0].legend(frameon=False)
