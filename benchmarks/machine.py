@@ -7,6 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 
@@ -44,3 +45,18 @@ def interleaved(
 def ratio(seconds: Mapping[str, list[float]], one: str, other: str) -> float:
     """How much longer the one takes: the median over rounds of what they took in the same round."""
     return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+
+
+def peak_bytes() -> int:
+    """Most memory that this program has held so far, or since `reset_peak`; Linux.
+
+    getrusage will not do: a process begins with its parent's peak there.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
+
+
+def reset_peak() -> int:
+    """Forget earlier peaks; returns what is held now."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return peak_bytes()

@@ -13,6 +13,7 @@ exit code 1 when a number is missed.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -36,11 +37,12 @@ ALONE = 64
 """Edge of the image that shows what program and model take."""
 MIB = 2**20
 MEASURED = """
-import resource, sys, torch
+import sys, torch
+from machine import peak_bytes
 from cvdm.__main__ import main
 code = main(sys.argv[1:])
 on_gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, on_gpu)
+print("peak", peak_bytes(), on_gpu)
 sys.exit(code)
 """
 
@@ -105,6 +107,7 @@ def restored(folder: Path, edge: int, samples: int, options: argparse.Namespace)
     ended = subprocess.run(
         [sys.executable, "-P", "-c", MEASURED, *map(str, command)],
         cwd=CHECKOUT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(CHECKOUT), str(CHECKOUT / "benchmarks")))},
         capture_output=True,
         text=True,
     )

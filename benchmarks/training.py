@@ -14,7 +14,6 @@ summary; exit code 1 when a number is missed.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from machine import interleaved, machine, ratio
+from machine import interleaved, machine, peak_bytes, ratio, reset_peak
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -145,12 +144,12 @@ def peak_here(recipe: Recipe, device: str) -> float:
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
     else:
-        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        held = reset_peak()
     for _ in range(3):
         training.step()
     if device == "cuda":
         return (torch.cuda.max_memory_allocated() - held) / MIB
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - held) / MIB
+    return (peak_bytes() - held) / MIB
 
 
 def on_gpu(rounds: int) -> list[tuple[str, bool]]:
