@@ -27,7 +27,7 @@ import torch
 from scoring import Crops, Row, add_rows, read_rows
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
+from trials import trained
 
 from cvdm.config import ModelConfig, NetworkConfig, Recipe, SamplingConfig
 from cvdm.dataset import load_dataset
@@ -42,8 +42,7 @@ from cvdm.params import load_recipe
 from cvdm.patches import PatchSource
 from cvdm.region import Region
 from cvdm.schedule import SchedulePoint
-from cvdm.training import learning_rate_at, training_normalisation
-from cvdm.training_state import ADAM_BETAS
+from cvdm.training import training_normalisation
 
 HOME = Path(__file__).resolve().parents[1]
 TASKS = ("fmd-confocal-nuclei", "biosr-microtubules")
@@ -198,33 +197,23 @@ def measured(name: str, task: str, recipe: Recipe, device: str) -> Row:
     source = variant.source(
         dataset, normalisation, patch=training.patch, batch=training.batch, seed=training.seed
     )
-    model = trained(variant, recipe, source, f"{task} seed {training.seed}: {name}", device)
+    model = train_variant(variant, recipe, source, f"{task} seed {training.seed}: {name}", device)
     sampling = recipe.sampling
     scores = Crops.of(dataset, normalisation).scores(model, sampling)
     return Row(task, training.seed, name, training.steps, sampling.solver, sampling.steps, scores)
 
 
-def trained(variant: Variant, recipe: Recipe, source: PatchSource, title: str, device: str) -> CVDM:
+def train_variant(variant: Variant, recipe: Recipe, source: PatchSource, title: str, device: str) -> CVDM:
     """The averaged weights at the end of a training."""
     config = recipe.training
     torch.manual_seed(config.seed)
     model, average = (variant.model(variant.change(recipe.model)).to(device) for _ in range(2))
-    average.load_state_dict(model.state_dict())
-    average.eval().requires_grad_(False)
-    optimiser = torch.optim.Adam(model.parameters(), betas=ADAM_BETAS)
-    for step in tqdm(range(config.steps), title, leave=False):
-        optimiser.zero_grad(set_to_none=True)
+
+    def set_gradients(step: int) -> None:
         batch = Batch.drawn(*source.batch_at(step), config.seed, step)
         accumulate_gradient(model, batch, batch_losses, smoothness=config.smoothness, pieces=1, device=device)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate_at(step, config)
-        optimiser.step()
-        decay = min(config.ema, (2 + step) / (11 + step))
-        with torch.no_grad():
-            for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
-                mine.lerp_(theirs, 1 - decay)
-    return average
+
+    return trained(model, average, list(model.parameters()), config, set_gradients, title)
 
 
 def costs(recipe: Recipe, names: list[str], device: str) -> str:

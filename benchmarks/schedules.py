@@ -28,6 +28,7 @@ from rivals import RIVALS, Rival, denoised, without_regression
 from scoring import DRAWS, Crops, Row, Scores, add_rows, read_rows
 from torch import Tensor
 from tqdm import tqdm
+from trials import trained
 
 from cvdm.config import Recipe, SamplingConfig
 from cvdm.dataset import Dataset, load_dataset
@@ -36,8 +37,8 @@ from cvdm.losses import PENALTY_WEIGHT
 from cvdm.model import CVDM
 from cvdm.params import load_recipe
 from cvdm.patches import PatchSource
-from cvdm.training import learning_rate_at, train, training_normalisation
-from cvdm.training_state import ADAM_BETAS, read_best
+from cvdm.training import train, training_normalisation
+from cvdm.training_state import read_best
 
 HOME = Path(__file__).resolve().parents[1]
 TASKS = ("fmd-confocal-nuclei", "biosr-microtubules")
@@ -135,24 +136,14 @@ class Bench:
         """The averaged weights of a training of denoiser and schedule alone."""
         torch.manual_seed(self.seed)
         model, average = (self._untrained(rival) for _ in range(2))
-        average.load_state_dict(model.state_dict())
-        average.eval().requires_grad_(False)
         if not rival.trained:
-            return average
+            return model.eval().requires_grad_(False)
         denoiser, schedule = list(model.denoiser.parameters()), list(model.schedule.parameters())
-        optimiser = torch.optim.Adam([*denoiser, *schedule], betas=ADAM_BETAS)
-        config = self.recipe.training
-        for step in tqdm(range(config.steps), title, leave=False):
+
+        def gradients(step: int) -> None:
             set_gradients(rival, model, self._batch(step), self.recipe, denoiser, schedule)
-            torch.nn.utils.clip_grad_norm_([*denoiser, *schedule], config.clip_norm)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate_at(step, config)
-            optimiser.step()
-            decay = min(config.ema, (2 + step) / (11 + step))
-            with torch.no_grad():
-                for mine, theirs in zip(average.parameters(), model.parameters(), strict=True):
-                    mine.lerp_(theirs, 1 - decay)
-        return average
+
+        return trained(model, average, [*denoiser, *schedule], self.recipe.training, gradients, title)
 
     def _untrained(self, rival: Rival) -> CVDM:
         model = rival.build(self.recipe.model)
