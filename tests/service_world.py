@@ -135,6 +135,11 @@ class Service:
             time.sleep(0.2)
         return found
 
+    def crown(self, version: int) -> None:
+        """Make a version champion, whoever was, and wait until it serves."""
+        self.store.promote(version)
+        self.wait_for_champion(version)
+
     def wait_for_champion(self, version: int) -> None:
         self.wait_for(lambda: self.models().get(version, {}).get("serving", False))
 

@@ -32,7 +32,7 @@ def restored(service, folder, out, version="champion", **draws):
 
 def test_a_batch_has_one_version_and_the_next_one_the_new_champion(service, checkpoints, folder, tmp_path):
     """The alias is looked up once; after a swap the same command asks the new champion for new results."""
-    service.wait_for_champion(1)
+    service.crown(1)
     out = tmp_path / "out"
     try:
         for number in (1, service.store.register(checkpoints(seed=41), champion=True)):
@@ -41,8 +41,7 @@ def test_a_batch_has_one_version_and_the_next_one_the_new_champion(service, chec
             assert {made["version"] for made in outcome.restored.values()} == {str(number)}
             assert {read_annotations(path)["version"] for path in outcome.restored} == {str(number)}
     finally:
-        service.store.promote(1)
-        service.wait_for_champion(1)
+        service.crown(1)
 
 
 def test_what_was_cancelled_is_tried_again_by_the_same_command(service, folder, tmp_path):

@@ -39,8 +39,12 @@ def tab(browser, service):
     tab.noise, tab.requests = [], []
     tab.on("pageerror", lambda error: tab.noise.append(str(error)))
     tab.on("request", lambda request: tab.requests.append(request.url))
-    tab.goto(f"{service.url}/ui")
+    with tab.expect_response(f"{service.url}/jobs") as listed:
+        tab.goto(f"{service.url}/ui")
     tab.wait_for_selector("#task option", state="attached")
+    # else a test would count the jobs of others before they are shown
+    jobs = listed.value.json()["jobs"]
+    sync_api.expect(tab.locator(".job")).to_have_count(len(jobs), timeout=SECONDS)
     yield tab
     assert tab.noise == []
     assert all(url.startswith((service.url, "blob:", "data:")) for url in tab.requests)
@@ -230,8 +234,9 @@ def test_a_refusal_is_said_in_the_services_words(tab, tmp_path):
     assert not tab.is_visible("#problem") and not tab.is_visible("#upload")
 
 
-def test_what_made_a_result_is_named_with_its_card(tab, stack, tmp_path):
+def test_what_made_a_result_is_named_with_its_card(tab, service, stack, tmp_path):
     """Task and version beside the image, and the card of that version; channels that were chosen alone."""
+    service.crown(1)
     card = restored(tab, stack, samples=3, steps=2, channels="actin")
     assert "channels actin" in card.inner_text() and "zyx 3 × 60 × 80" in card.inner_text()
     card.get_by_role("button", name="Look").click()
