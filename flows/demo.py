@@ -33,7 +33,12 @@ FOLDER = "demo"
 COVERAGE = (0.87, 0.93)
 """Where the coverage of the calibrated 90 % interval must lie on test fields."""
 COLUMNS = {"PSNR (dB)": "psnr_fit", "SSIM": "ssim_fit", "CRPS": "crps"}
-LABELS = {"input": "input as it is", "best-blur": "best Gaussian blur", "regression-mean": "regression mean"}
+LABELS = {
+    "input": "input as it is",
+    "best-blur": "best Gaussian blur",
+    "regression-mean": "regression mean",
+    "constant-interval": "the same, one spread",
+}
 
 
 class DemoError(CvdmError):
