@@ -38,7 +38,7 @@ import numpy as np
 FLOOR_SHARE = 0.02
 """The floor as a share of the mean spread over images that are no calibration fields. It takes width from
 where the model is unsure to where it is sure: with 0.1, intervals are an eighth narrower, and edges of
-`fmd-confocal-nuclei` are covered to 80 % instead of 88 % (docs/uncertainty.md)."""
+`fmd-confocal-nuclei` were covered to 80 % instead of 88 % (docs/uncertainty.md)."""
 GRID = 4096
 """Ranks at which a field's scores are looked at: the quantile is exact to that share of its pixels."""
 
