@@ -29,8 +29,8 @@ EDGE, BLOCK, DRAWS = 128, 8, 8
 
 
 LEVEL, FLOOR_SHARE = 0.9, 0.1
-"""Of the calibrated interval mean -+ q (std + floor), and of the floor in the mean spread: fixed here, so that
-results of years apart compare, whatever the product does."""
+"""Of the calibrated interval mean -+ q (std + floor), and of the floor in the mean spread: fixed here, so
+that results of other days compare, whatever the product does."""
 
 
 @dataclass(frozen=True)
