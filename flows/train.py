@@ -197,9 +197,14 @@ class StepLog:
         return self._outbox.offer()
 
     def deliver(self) -> None:
-        """Draw and send what waits. Raises DrawingError, RegistryError; it waits on then."""
-        self._easel.finish()
-        self._outbox.deliver()
+        """Draw and send what waits. Raises DrawingError, RegistryError; it waits on then.
+
+        A picture that cannot be drawn keeps no numbers back.
+        """
+        try:
+            self._easel.finish()
+        finally:
+            self._outbox.deliver()
 
     def leave(self) -> None:
         """End what draws beside this process; pictures that it had no time for wait."""

@@ -109,13 +109,13 @@ class Desk:
         resident = await asyncio.shield(self.residents.get(order.task, order.version))
         sight = resident.checkpoint.sight
         pixels = await loop.run_in_executor(self._intake, check_image, upload.image, sight, most)
-        await asyncio.to_thread(caller.spend, images=1, pixels=pixels)
         work = partial(restore, resident, upload.image, order, most, self._settings.refuse_doubtful)
-        job = self._device.submit(work, Urgency.REQUEST)
-        try:
-            answer = await job.done
-        finally:
-            job.stop()
+        async with caller.spending(images=1, pixels=pixels):
+            job = self._device.submit(work, Urgency.REQUEST)
+            try:
+                answer = await job.done
+            finally:
+                job.stop()
         seconds = time.monotonic() - started
         version = resident.version
         self.metrics.restored(version.task, version.number, seconds)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,10 +67,21 @@ class Caller:
         """Images of jobs that may wait or be worked on; None where the service's own bound holds."""
         return None if self.key is None else self.key.quota.images
 
-    def spend(self, *, images: int, pixels: int) -> None:
-        """Count images that are about to be restored. Raises QuotaError."""
-        if self.key is not None and self.keys is not None:
-            self.keys.spend(self.key, images=images, pixels=pixels)
+    @asynccontextmanager
+    async def spending(self, *, images: int, pixels: int) -> AsyncIterator[None]:
+        """Count images that are restored or accepted in the block; what an error refuses there does not count.
+
+        An end by the client's leave does: the device had worked for it. Raises QuotaError.
+        """
+        if self.key is None or self.keys is None:
+            yield
+            return
+        await run_in_threadpool(self.keys.spend, self.key, images=images, pixels=pixels)
+        try:
+            yield
+        except Exception:
+            await run_in_threadpool(self.keys.give_back, self.key, images=images, pixels=pixels)
+            raise
 
 
 class Doorkeeper:

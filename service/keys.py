@@ -176,6 +176,15 @@ class Keys:
                 (images, pixels, key.name, f"{day:%Y-%m-%d}"),
             )
 
+    def give_back(self, key: Key, *, images: int, pixels: int) -> None:
+        """Uncount images that were counted a moment ago and then not restored."""
+        with self._open() as connection:
+            connection.execute(
+                "UPDATE spent SET requests = max(0, requests - ?), pixels = max(0, pixels - ?) "
+                "WHERE name = ? AND day = ?",
+                (images, pixels, key.name, f"{datetime.now(UTC):%Y-%m-%d}"),
+            )
+
     def log(self, call: Call) -> None:
         """Keep what was asked: who, what, with which version, of which input; never an image."""
         with self._open() as connection:

@@ -94,17 +94,16 @@ class JobDesk:
                 for number, (image, digest) in enumerate(zip(images, digests, strict=True))
             ]
             pixels = sum(resident.checkpoint.sight.pixels(item.shape) for item in items)
-            await asyncio.to_thread(caller.spend, images=len(items), pixels=pixels)
-            self._require_quota(caller, len(images))  # others came meanwhile; from here on none can
-            self._archive.accept(id)
             request = _request(resident, order, items)
-            try:
+            async with caller.spending(images=len(items), pixels=pixels):
+                self._require_quota(caller, len(images))  # others came meanwhile; from here on none can
+                self._archive.accept(id)
                 self._table.add(id, owner, request, items, key=key, fingerprint=fingerprint)
-            except sqlite3.IntegrityError:  # the same key came twice at the same time
-                known = None if key is None else self._known(owner, key, fingerprint)
-                if known is None:
-                    raise
-                return known, False
+        except sqlite3.IntegrityError:  # the same key came twice at the same time
+            known = None if key is None else self._known(owner, key, fingerprint)
+            if known is None:
+                raise
+            return known, False
         finally:
             if self._table.get(id) is None:
                 await asyncio.to_thread(self._archive.drop, id)

@@ -79,6 +79,8 @@ class Item:
     channels: tuple[str, ...]
     rounds: int
     """Draws x steps."""
+    run_id: str
+    """Of the version that restores it."""
 
     @property
     def work(self) -> int:

@@ -12,7 +12,6 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,7 +43,7 @@ REMEMBERED_SECONDS = 3600.0
 WRITE_SECONDS = 1.0
 """Between two notes of an image's progress in the table."""
 PAUSE_SECONDS = 10.0
-"""Before an image is tried again whose model could not be had."""
+"""Before a version that could not be had is asked for again; its images keep no others waiting meanwhile."""
 SWEEP_SECONDS = 600.0
 """Between two looks for results that have been kept long enough."""
 
@@ -80,7 +79,9 @@ class Runner:
         self._on_end = on_end
         self._running: dict[tuple[str, int], _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wake, self._closing = asyncio.Event(), asyncio.Event()
+        self._wake = asyncio.Event()
+        self._away: set[str] = set()
+        """Runs of versions that could not be had a moment ago."""
         self._paces: dict[str, float] = {}
         """Run of a version -> seconds per work of the image that it restores now."""
         self._had: defaultdict[str, deque[tuple[float, float]]] = defaultdict(deque)
@@ -142,7 +143,6 @@ class Runner:
 
     async def drain(self) -> None:
         """After the device is closed: wait until no image's files are touched any more."""
-        self._closing.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._shadow.close()
 
@@ -150,7 +150,8 @@ class Runner:
         busy: defaultdict[str, int] = defaultdict(int)
         for running in self._running.values():
             busy[running.owner] += 1
-        for item in self._table.next_of_owners(2 * AT_DEVICE):  # as many may be with the device already
+        most = 2 * AT_DEVICE  # as many may be with the device already
+        for item in self._table.next_of_owners(most, without=self._away):
             key, owner = (item.job, item.number), item.owner
             if key in self._running or busy[owner] >= AT_DEVICE:
                 continue
@@ -163,7 +164,7 @@ class Runner:
     async def _attend(self, item: Item) -> None:
         """See one image through."""
         key = (item.job, item.number)
-        running, pause = self._running[key], 0.0
+        running = self._running[key]
         try:
             await self._restored(item, running)
             self._end(item, "done")
@@ -173,7 +174,8 @@ class Runner:
         except CvdmError as error:
             if isinstance(error, ServiceError) and error.retry_after is not None:
                 log.info("job %s waits: %s", item.job, error)
-                pause = PAUSE_SECONDS
+                self._away.add(item.run_id)
+                asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._ask_again, item.run_id)
             else:
                 log.info("job %s, image %d failed: %s", item.job, item.number, error)
                 self._end(item, "failed", error.as_dict())
@@ -181,12 +183,14 @@ class Runner:
             log.exception("job %s, image %d failed", item.job, item.number)
             self._end(item, "failed", _unexpected(item))
         finally:
-            if pause:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), pause)
             self._remember(running)
             del self._running[key]
             self._wake.set()
+
+    def _ask_again(self, run_id: str) -> None:
+        """It may be had by now."""
+        self._away.discard(run_id)
+        self._wake.set()
 
     async def _restored(self, item: Item, running: _Running) -> None:
         job = self._table.get(item.job)

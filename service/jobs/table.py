@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import lru_cache
@@ -62,6 +62,7 @@ IMAGES = """
 CREATE TEMP VIEW images AS SELECT items.*, owner, created AS entered,
     coalesce(json_extract(request, '$.maps'), '[]') AS maps,
     coalesce(json_extract(request, '$.channels'), '[]') AS channels,
+    json_extract(request, '$.run_id') AS run_id,
     json_extract(request, '$.samples') * json_extract(request, '$.steps') AS rounds
     FROM items JOIN jobs ON job = id
 """
@@ -134,14 +135,18 @@ class Table:
         query = "SELECT id FROM jobs WHERE ?1 IS NULL OR owner = ?1 ORDER BY created DESC, id LIMIT ?2"
         return [row["id"] for row in self._read(query, owner, most)]
 
-    def next_of_owners(self, most: int) -> list[Item]:
-        """Of each owner the first images that wait or are worked on, in the order in which they came."""
+    def next_of_owners(self, most: int, *, without: Iterable[str] = ()) -> list[Item]:
+        """Of each owner the first images that wait or are worked on, in the order in which they came.
+
+        without: runs of versions; images that one of these would restore do not count.
+        """
         query = (
             "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY owner ORDER BY entered, job, number) "
-            "AS turn FROM images WHERE state IN ('queued', 'running')) WHERE turn <= ? "
+            "AS turn FROM images WHERE state IN ('queued', 'running') "
+            "AND run_id NOT IN (SELECT value FROM json_each(?))) WHERE turn <= ? "
             "ORDER BY entered, job, number"
         )
-        return [_item(row) for row in self._read(query, most)]
+        return [_item(row) for row in self._read(query, json.dumps(list(without)), most)]
 
     def waiting(self) -> list[Waiting]:
         """All that waits or is worked on, in the order in which it came."""

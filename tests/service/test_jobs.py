@@ -45,10 +45,13 @@ class FakeResidents:
         self.resident = resident
         self.failure = None
         self.challenging = None
+        self.away = None
 
     async def get(self, task, wanted):
         if self.failure is not None:
             raise self.failure
+        if self.away is not None and wanted == self.away:
+            raise RegistryError(f"version {wanted}", "no answer", "Start the registry.")
         if self.challenging is not None and wanted == self.challenging.version.number:
             return self.challenging
         return self.resident
@@ -351,6 +354,19 @@ def test_a_registry_that_is_down_only_delays_a_job(service, residents, monkeypat
     assert service.job(id)["state"] == "queued"
     residents.failure = None
     service.wait_for(id, "done")
+
+
+def test_images_whose_model_is_away_keep_no_others_waiting(service, residents, tiny_checkpoint, monkeypatch):
+    """Planted: more of one version that cannot be had than a user has places at the device."""
+    monkeypatch.setattr("service.jobs.runner.PAUSE_SECONDS", 3600)
+    residents.challenging = Resident(Version("test-cells", 2, "r2"), tiny_checkpoint)
+    hold = service.begun(acquired(96), acquired(97), **LONG)
+    waiting = service.enter(*[acquired(32, seed=n) for n in range(5)], version="2").json()["id"]
+    residents.away = 2
+    service.client.post(f"/jobs/{hold}/cancel")
+    id = service.enter(acquired(32)).json()["id"]
+    service.wait_for(id, "done")
+    assert service.job(waiting)["state"] == "queued"
 
 
 def test_a_user_has_a_quota(residents, tmp_path):

@@ -1,5 +1,7 @@
 """Keys: shown once, stored as hashes, bounded, revoked; and the door that asks for them."""
 
+import asyncio
+import sqlite3
 import stat
 import threading
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from service.doorkeeper import Doorkeeper, caller_of
+from service.doorkeeper import Caller, Doorkeeper, caller_of
 from service.errors import KeysError, QuotaError
 from service.keys import Call, Keys, Quota
 from service.metrics import Metrics
@@ -88,6 +90,24 @@ def test_a_day_has_a_bound_and_what_is_refused_does_not_count(keys):
         keys.spend(ann, images=2, pixels=1)
     keys.spend(ann, images=1, pixels=40)
     keys.spend(bob, images=1000, pixels=10**12)
+
+
+@pytest.mark.parametrize("refused", [QuotaError("3 waiting", "3", "Wait."), sqlite3.IntegrityError("known")])
+def test_what_is_refused_after_it_was_counted_does_not_count(keys, refused):
+    """Neither does a job that is known already; a client that goes away while the device works has had it."""
+    ann = Caller(keys.who(keys.create("ann", quota=Quota(requests_per_day=2, pixels_per_day=10))), keys)
+
+    async def spend(error):
+        async with ann.spending(images=2, pixels=10):
+            if error is not None:
+                raise error
+
+    with pytest.raises(type(refused)):
+        asyncio.run(spend(refused))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(spend(asyncio.CancelledError()))
+    with pytest.raises(QuotaError, match="2 images a day"):
+        asyncio.run(spend(None))
 
 
 def test_the_calls_are_the_newest_ones(keys, monkeypatch):
