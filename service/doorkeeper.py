@@ -69,7 +69,7 @@ class Caller:
 
     @asynccontextmanager
     async def spending(self, *, images: int, pixels: int) -> AsyncIterator[None]:
-        """Count images that are restored or accepted in the block; what an error refuses there does not count.
+        """Count images that are restored or accepted in the block; what is refused there is not counted.
 
         An end by the client's leave does: the device had worked for it. Raises QuotaError.
         """
