@@ -161,9 +161,11 @@ def reconstruct(options: argparse.Namespace) -> None:
     sampling = _sampling(checkpoint.recipe.sampling, options)
     annotations = checkpoint.annotations(sampling)
     with _bar("reconstruct", "tile") as progress:
-        restore_file(
+        doubts = restore_file(
             checkpoint, options.input, options.output, sampling, annotations=annotations, progress=progress
         )
+    for doubt in doubts:
+        print(f"Doubtful: {doubt.as_error()}", file=sys.stderr)
     print(f"Wrote {options.output}")
 
 

@@ -5,7 +5,7 @@
     q          smallest r with mean_i C_i(r) >= level           pooled, every field weighing the same
     q_-i       the same without field i
     widening   smallest k >= 1 with mean_i C_i(k q_-i) >= level
-    interval   mean -+ widening q (std + floor)
+    interval   mean -+ stretch widening q (std + floor)
 
 What is guaranteed. Pixels of a field are alike, so the independent unit is the field. If the n calibration
 fields and a new one are exchangeable, the expected share of the new field's pixels inside the interval is
@@ -20,7 +20,10 @@ other measures by how much; `widening` makes up for it. Simulated (tests/cvdm/te
 the average over calibration sets to the level from two fields on, whether fields differ little or by half,
 and hardly widens where they agree. It is an estimate, no guarantee; with one field nothing can be left out.
 
-Not covered: a promise for a single field, a pixel or a kind of structure, and data unlike the calibration's.
+Images unlike the training get a wider interval: `stretch` is the factor that calibration fields needed after
+changes planted into them (`cvdm.planted_changes`), by the novelty of the changed image; 1 for familiar ones.
+
+Not covered: a promise for a single field, a pixel or a kind of structure, and for unfamiliar images.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
+
+from cvdm.novelty import FAMILIAR, NOVEL
 
 FLOOR_SHARE = 0.02
 """The floor as a share of the mean spread over images that are no calibration fields. It takes width from
@@ -61,6 +66,20 @@ class Calibration:
     """Correction for few fields; None where there is none: of a single field, or of an earlier release."""
     corrected_level: float | None = None
     """Coverage of the calibration fields by the widened interval: what `level` was raised to."""
+    stretches: tuple[tuple[float, float], ...] = ()
+    """(novelty, factor) of changed calibration images, ascending in both; none of an earlier release."""
+
+    def stretch(self, novelty: float | None) -> float:
+        """The factor for an image of that novelty (`cvdm.novelty`); 1 where it is not known.
+
+        It sets in gradually above 1, so that a field at the edge of the familiar has no sudden interval, and
+        stays what it is beyond the most novel image that was planted.
+        """
+        if novelty is None or novelty <= FAMILIAR or not self.stretches:
+            return 1.0
+        novelties, factors = zip(*self.stretches, strict=True)
+        fitted = float(np.interp(novelty, novelties, factors))
+        return 1.0 + (fitted - 1.0) * min(1.0, (novelty - FAMILIAR) / (NOVEL - FAMILIAR))
 
     @property
     def guaranteed_level(self) -> float:
@@ -89,9 +108,11 @@ class Calibration:
         """Names these very numbers in the provenance of what they were used for."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
-    def bounds(self, mean: np.ndarray, std: np.ndarray, half_range: float) -> tuple[np.ndarray, np.ndarray]:
+    def bounds(
+        self, mean: np.ndarray, std: np.ndarray, half_range: float, stretch: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bound (H, W), in the units of mean and std; half_range in the same units."""
-        reach = self.quantile * (std + self.floor * half_range)
+        reach = stretch * self.quantile * (std + self.floor * half_range)
         return (mean - reach).astype(np.float32), (mean + reach).astype(np.float32)
 
 

@@ -1,6 +1,7 @@
 """A model as a directory that explains and proves itself.
 
     weights.pt          plain state dict, loaded without unpickling code
+    familiar.npz        what the training fields look like (`cvdm.novelty`); arrays alone
     model.json          recipe, normalisation, calibration, record, SHA-256 of every other file
     golden/input.tif    a small input, with all its channels; its own neighbour for a model with context
     golden/mean.tif     what the model made of it when it was written
@@ -21,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from cvdm.errors import CheckpointError, CvdmError, StorageError
 from cvdm.images import read_image, write_ome_tiff, write_tiff
 from cvdm.model import CVDM
 from cvdm.normalisation import Normalisation
+from cvdm.novelty import Familiar
 from cvdm.observation import Observation
 from cvdm.optics import ForwardModel
 from cvdm.params import from_mapping
@@ -40,7 +43,7 @@ from cvdm.reading import Metadata
 from cvdm.sight import Sight
 
 FORMAT = 1
-WEIGHTS, DESCRIPTION = "weights.pt", "model.json"
+WEIGHTS, DESCRIPTION, FAMILIAR = "weights.pt", "model.json", "familiar.npz"
 GOLDEN_SAMPLING = SamplingConfig(samples=2, steps=3, seed=0)
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference that a replay may show, as a share of the intensity range."""
@@ -78,6 +81,19 @@ class Checkpoint:
     normalisation: Normalisation
     calibration: Calibration
     record: Record
+    familiar: Familiar | None = None
+    """None of an earlier release, and where no two training fields can be compared."""
+
+    def novelty(self, observation: Observation) -> float | None:
+        """How novel the restored channel of an input is; None where that is not known."""
+        if self.familiar is None:
+            return None
+        scale = self.normalisation.scales_of(observation.centres)[0]
+        return self.familiar.novelty(observation.centres[0], scale)
+
+    def stretch(self, observation: Observation) -> float:
+        """The factor by which the interval of an input is wider than that of a familiar one."""
+        return self.calibration.stretch(self.novelty(observation))
 
     @property
     def sight(self) -> Sight:
@@ -123,6 +139,8 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, golden_input: np.nd
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "golden").mkdir(parents=True)
         _write_weights(partial / WEIGHTS, checkpoint.model)
+        if checkpoint.familiar is not None:
+            np.savez(partial / FAMILIAR, **vars(checkpoint.familiar))
         _write_golden(partial / "golden", checkpoint, golden_input)
         _write_description(partial, checkpoint)
         partial.replace(directory)
@@ -151,8 +169,9 @@ def load_checkpoint(directory: Path, *, device: str = "cpu") -> Checkpoint:
             normalisation=from_mapping(Normalisation, description["normalisation"], "normalisation"),
             calibration=from_mapping(Calibration, description["calibration"], "calibration"),
             record=from_mapping(Record, description["record"], "record"),
+            familiar=_read_familiar(directory / FAMILIAR) if FAMILIAR in description["files"] else None,
         )
-    except (CvdmError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except (CvdmError, KeyError, TypeError, ValueError, pickle.UnpicklingError, BadZipFile) as error:
         raise CheckpointError(
             f"a model description in {directory} that this version reads",
             str(error),
@@ -197,6 +216,13 @@ def _load_model(recipe: Recipe, weights: Path, device: str) -> CVDM:
             f"weights of the recipe in {weights}", str(error), "Export it again."
         ) from error
     return model.to(device=device).eval().requires_grad_(False)
+
+
+def _read_familiar(path: Path) -> Familiar:
+    """Raises KeyError, TypeError, ValueError, BadZipFile for a file that is none."""
+    with np.load(path, allow_pickle=False) as held:
+        arrays = {name: held[name] for name in held.files}
+    return Familiar(**arrays | {"largest": float(arrays["largest"])})
 
 
 def _write_weights(path: Path, model: CVDM) -> None:

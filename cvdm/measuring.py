@@ -175,7 +175,8 @@ def _measure(
 
 def _judged(checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray, image: ImagePair) -> Judged:
     mean, std = draws.mean(0), draws.std(0)
-    lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range)
+    stretch = checkpoint.stretch(view.observation)
+    lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range, stretch)
     return Judged(mean, std, lower, upper, crps(draws, image.high, antithetic=True), image.high)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,6 +113,11 @@ class Posterior:
     moments: Moments
     """Collected."""
 
+    @cached_property
+    def stretch(self) -> float:
+        """Of the interval, for an image that is novel to the model."""
+        return self.checkpoint.stretch(self.view.observation)
+
     def channels(self, maps: Sequence[str] = ()) -> dict[str, Pixels]:
         """As `Estimate.channels`, worked out for the part that is asked for; that may raise ImageError.
 
@@ -149,7 +155,8 @@ class Posterior:
 
     def estimate(self, region: Region | None = None) -> Estimate:
         """Of the whole image, or of a region (h, w). Raises ImageError."""
-        return estimate(self.checkpoint, self.view, *self.moments.mean_and_std(region))
+        mean, std = self.moments.mean_and_std(region)
+        return estimate(self.checkpoint, self.view, mean, std, self.stretch)
 
     @torch.inference_mode()
     def reconstruction(self, region: Region | None = None) -> Reconstruction:
@@ -238,13 +245,15 @@ def posterior_of(
 def conclude(checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray) -> Reconstruction:
     """What all draws (K, H, W) of a field of view, in file units, say together. Raises ImageError."""
     mean, std = draws.mean(0, dtype=np.float64), draws.std(0, dtype=np.float64)
-    return _with_maps(estimate(checkpoint, view, mean, std), view)
+    return _with_maps(estimate(checkpoint, view, mean, std, checkpoint.stretch(view.observation)), view)
 
 
-def estimate(checkpoint: Checkpoint, view: FieldOfView, mean: np.ndarray, std: np.ndarray) -> Estimate:
+def estimate(
+    checkpoint: Checkpoint, view: FieldOfView, mean: np.ndarray, std: np.ndarray, stretch: float
+) -> Estimate:
     """What mean and spread of the draws (h, w), in file units, come to. Raises ImageError."""
     mean, std = mean.astype(np.float32), std.astype(np.float32)
-    lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range)
+    lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range, stretch)
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
         raise ImageError(
             "an image that this model can restore",

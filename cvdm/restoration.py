@@ -35,6 +35,7 @@ from cvdm.reading.stack import Metadata, Stack, metadata_of
 from cvdm.region import Region, bands
 from cvdm.sight import Sight
 from cvdm.storage import content_digest
+from cvdm.suitability import Doubt, doubts_of_file, doubts_of_image, gathered
 
 MOST_PIXELS = 2**36
 """Of one image; the disk is a closer bound."""
@@ -61,8 +62,11 @@ def restore_file(
     progress: Progress | None = None,
     folder: Path | None = None,
     seen: Callable[[Posterior], None] | None = None,
-) -> None:
+) -> tuple[Doubt, ...]:
     """Restore an image, or every plane of a stack, and write an OME-TIFF that keeps what the file says.
+
+    Returns what speaks against the image (`cvdm.suitability`), of planes alike that of the first one; not of
+    those that an earlier attempt had restored.
 
     The result has reconstruction, uncertainty, bounds and `maps` (out of `cvdm.posterior.maps_of`) as
     channels; of each channel of the input, or of `channels` of it (`cvdm.reading.selection`), unless the
@@ -83,10 +87,15 @@ def restore_file(
             if seen is not None:
                 seen(posterior)
             _write([posterior.channels(maps)], target, stack, sight, annotations)
-            return
+            return gathered(_doubts(checkpoint, stack, source, observation))
         folder = folder or target.with_name(f".{target.name}.cvdm")
         identity = _identity(checkpoint, source, sampling, maps, channels)
-        work = _Work(checkpoint, stack, places, sampling, maps, folder, identity, progress, seen)
+        doubts: list[Doubt] = []
+
+        def looked_at(posterior: Posterior) -> None:
+            doubts.extend(_doubts(checkpoint, stack, source, posterior.view.observation))
+
+        work = _Work(checkpoint, stack, places, sampling, maps, folder, identity, progress, seen, looked_at)
         try:
             require_room(folder, checkpoint.sight, stack.axes, stack.shape, maps)
             _write(work.restored(), target, stack, sight, annotations)
@@ -94,6 +103,7 @@ def restore_file(
             shutil.rmtree(folder)
             raise
         shutil.rmtree(folder)
+        return gathered(doubts)
 
 
 def evaluations_of(checkpoint: Checkpoint, stack: Stack, sampling: SamplingConfig) -> int:
@@ -122,10 +132,11 @@ class _Work:
         identity: str,
         progress: Progress | None,
         seen: Callable[[Posterior], None] | None,
+        looked_at: Callable[[Posterior], None],
     ) -> None:
         self._checkpoint, self._stack, self._sampling = checkpoint, stack, sampling
         self._maps, self._identity, self._progress = maps, identity, progress
-        self._seen = seen
+        self._seen, self._looked_at = seen, looked_at
         self._folder = Folder(folder, identity)
         self._places = places
         self._shape = checkpoint.sight.enlarged(stack.shape)
@@ -173,6 +184,7 @@ class _Work:
             )
             if self._seen is not None and number == 0:
                 self._seen(posterior)
+            self._looked_at(posterior)
             return posterior
 
     def _observation(self, place: Place, workspace: Folder) -> Observation:
@@ -201,6 +213,12 @@ class _Part:
     def __getitem__(self, index: tuple[slice, slice], /) -> np.ndarray:
         top, bottom, step = index[0].indices(self.shape[0])
         return self.file[slice(self.top + top, self.top + bottom, step), index[1]]
+
+
+def _doubts(checkpoint: Checkpoint, stack: Stack, source: Path, seen: Observation) -> list[Doubt]:
+    return doubts_of_file(checkpoint, stack, source.name, stack.axes) + doubts_of_image(
+        checkpoint, seen, stack.full_range, source.name
+    )
 
 
 def channel_labels(stack: Stack) -> list[str]:

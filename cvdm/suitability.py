@@ -1,7 +1,8 @@
 """What speaks against restoring an image with a model, although it can be done: doubts, for people.
 
 A model restores what resembles its training images. Their pixel size and intensities are known, so an image
-that differs is told from one that does not; whether its structures differ, no number here says.
+that differs is told from one that does not. So is one of another focus, noise or texture (`cvdm.novelty`);
+whether structures of the same texture differ, no number here says.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from cvdm.checkpoint import Checkpoint
 from cvdm.errors import ImageError
 from cvdm.normalisation import Normalisation, Pixels, sampled
+from cvdm.novelty import NOVEL
 from cvdm.observation import Observation
 from cvdm.reading.stack import Metadata
 from cvdm.reading.units import square_um
@@ -81,12 +83,28 @@ def doubts_of_image(
     checkpoint: Checkpoint, observation: Observation, full_range: float | None, label: str
 ) -> list[Doubt]:
     """What each channel of an observation says; full_range as of `cvdm.reading.Stack`."""
-    return [
+    found = [
         doubt
         for name, own, pixels in zip(
             checkpoint.sight.names, checkpoint.normalisation.channels, observation.centres, strict=True
         )
         for doubt in doubts_of_plane(own, pixels, full_range, f"{label}, {name}" if name else label)
+    ]
+    return found + doubts_of_novelty(checkpoint, observation, label)
+
+
+def doubts_of_novelty(checkpoint: Checkpoint, observation: Observation, label: str) -> list[Doubt]:
+    """What the restored channel of an observation says beside the training fields."""
+    novelty = checkpoint.novelty(observation)
+    if novelty is None or novelty <= NOVEL:
+        return []
+    stretch = checkpoint.calibration.stretch(novelty)
+    return [
+        Doubt(
+            "an image that looks like the training's, in focus, noise, sampling and texture",
+            f"{label}, {novelty:.1f} times as far from them as they are from each other",
+            f"Look at focus, exposure and specimen; its interval is {stretch:.1f} times as wide as else.",
+        )
     ]
 
 

@@ -18,7 +18,7 @@ from cvdm.errors import ConfigError, CvdmError, ImageError
 from cvdm.images import read_annotations
 from cvdm.storage import content_digest
 from flows.batch import Errand, Outcome, Way, carry_out
-from flows.progress import progress_bar
+from flows.progress import progress_bar, progress_note
 from flows.servers import waiting_line
 from flows.settings import Settings
 from service.client import Client, ServiceRefusal
@@ -89,7 +89,7 @@ def restore_by_checkpoint(
         if not _is_there(errand.target, made):
             with progress_bar("reconstruct", "tile") if one else nullcontext(_unseen) as show:
                 progress = partial(_ended_by, stopped, show)
-                restore_file(
+                doubts = restore_file(
                     checkpoint,
                     errand.source,
                     errand.target,
@@ -99,6 +99,8 @@ def restore_by_checkpoint(
                     channels=channels,
                     progress=progress,
                 )
+                for doubt in doubts:
+                    progress_note(f"Doubtful: {doubt.as_error()}")
         return made
 
     return carry_out(errands, restore)
@@ -171,6 +173,8 @@ def _by_jobs(client: Client, choices: Mapping[str, Any], show: Progress) -> Way:
         if image["state"] != "done":
             raise _failure(job.id, image)
         job.save(0, errand.target)
+        for doubt in image["warnings"]:
+            progress_note(f"Doubtful: expected {doubt['expected']}; got {doubt['actual']}. {doubt['remedy']}")
         return {name: str(found[name]) for name in ("task", "version", "run_id", "samples", "steps", "seed")}
 
     return restore

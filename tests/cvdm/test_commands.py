@@ -123,6 +123,18 @@ def test_reconstruct_writes_the_four_channels(run, trained):
     assert np.array_equal(tifffile.imread(trained / "a.ome.tif"), tifffile.imread(trained / "b.ome.tif"))
 
 
+def test_reconstruct_says_what_speaks_against_an_image(run, trained):
+    """On standard error, beside the result."""
+    noise = np.random.default_rng(0).integers(0, 400, (64, 64)).astype(np.uint16)
+    tifffile.imwrite(trained / "noise.tif", noise)
+    done = run(
+        *("reconstruct", "--checkpoint", "models/test-cells", "noise.tif", "-o", "noise.ome.tif"),
+        folder=trained,
+    )
+    assert "Doubtful: Expected" in done.stderr and "noise.tif" in done.stderr
+    assert (trained / "noise.ome.tif").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "clue"),
     [

@@ -46,7 +46,7 @@ def through_files(monkeypatch):
 
 
 def restore(checkpoint, source, target, **changes):
-    restore_file(checkpoint, source, target, replace(SAMPLING, **changes), annotations={"made": "here"})
+    return restore_file(checkpoint, source, target, replace(SAMPLING, **changes), annotations={"made": "here"})
 
 
 FORMS = {
@@ -154,6 +154,20 @@ def test_a_result_never_replaces_its_input(checkpoint, source):
     """Not even under another name of the same file."""
     with pytest.raises(ImageError, match="other than the input"):
         restore(checkpoint, source, source.parent / "." / source.name)
+
+
+def test_doubts_come_back_with_the_result(checkpoint, tmp_path, pixels, monkeypatch):
+    """Planted: an image twice as bright as the model knows, and a stack with two such planes, told once."""
+    bright = (pixels * (400 / np.percentile(pixels, 99.8))).astype(np.uint16)
+    image, stack = tmp_path / "bright.tif", tmp_path / "stack.ome.tif"
+    tifffile.imwrite(image, bright)
+    tifffile.imwrite(stack, np.stack([pixels, bright, bright]), metadata={"axes": "ZYX"})
+    for source, memory in ((image, 2**20), (image, 0), (stack, 2**20)):
+        monkeypatch.setattr(restoration, "PIXELS_IN_MEMORY", memory)
+        (doubt,) = restore(checkpoint, source, tmp_path / "out.ome.tif")
+        assert doubt.actual.startswith(source.name) and "mostly 0 to 200" in doubt.expected
+    tifffile.imwrite(image, pixels)
+    assert restore(checkpoint, image, tmp_path / "out.ome.tif") == ()
 
 
 @pytest.fixture
