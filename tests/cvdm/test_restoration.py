@@ -46,7 +46,9 @@ def through_files(monkeypatch):
 
 
 def restore(checkpoint, source, target, **changes):
-    return restore_file(checkpoint, source, target, replace(SAMPLING, **changes), annotations={"made": "here"})
+    return restore_file(
+        checkpoint, source, target, replace(SAMPLING, **changes), annotations={"made": "here"}
+    )
 
 
 FORMS = {
