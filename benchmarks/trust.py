@@ -179,13 +179,15 @@ def familiar(place: Place, low: np.ndarray) -> bool:
 
 def look(place: Place, low: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """One reconstruction: how wide, how wrong, and what other signs there are."""
-    found, model = place.restored(low), place.checkpoint
+    found, model, seen = place.restored(low), place.checkpoint, Observation.of(low)
     span = 2 * model.normalisation.scale_of(low).half_range
     focus, optics = measure_focus(low), model.record.forward_model
     row = {
         "width": float((found.upper - found.lower).mean()) / span,
         "error": float(np.abs(found.mean - truth).mean()) / span,
         "coverage": coverage(found.lower, found.upper, truth),
+        "novelty": model.novelty(seen) or float("nan"),
+        "stretch": model.stretch(seen),
         "focus_db": focus.focus_db if focus else float("nan"),
     }
     return row | ({"residual": forward_residual(found.mean, low, optics)} if optics else {})

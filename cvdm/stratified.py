@@ -29,6 +29,8 @@ INTENSITIES = ("dim", "middle", "bright")
 STRUCTURES = ("smooth", "edges")
 EDGE_SCALE = 2.0
 """Sigma in pixels, about that of a point seen through the optics."""
+SCORES = ("share", "coverage", "width", "mae", "crps", "ause")
+"""Of a stratum, in the order in which people read them."""
 FEWEST = 100
 """Pixels without which nothing is said of a stratum."""
 
@@ -73,10 +75,9 @@ def edges(target: np.ndarray) -> np.ndarray:
 
 def strata_table(strata: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """The scores by stratum, metric and field as means over fields, for people."""
-    columns = ("share", "coverage", "width", "mae", "crps", "ause")
-    lines = [f"{'pixels':18}" + "".join(f"{name:>10}" for name in columns)]
+    lines = [f"{'pixels':18}" + "".join(f"{name:>10}" for name in SCORES)]
     for stratum, scores in strata.items():
-        means = (np.mean(list(scores[name].values())) for name in columns)
+        means = (np.mean(list(scores[name].values())) for name in SCORES)
         lines.append(f"{stratum:18}" + "".join(f"{value:10.4f}" for value in means))
     return "\n".join(lines)
 

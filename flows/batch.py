@@ -10,10 +10,9 @@ from threading import Event
 from typing import Any
 
 from cvdm.errors import CvdmError, ImageError
+from cvdm.reading.names import ENDINGS, image_stem
 from flows.progress import progress_bar, progress_note
 
-ENDINGS = (".tif", ".tiff", ".mrc", ".czi", ".nd2", ".lif")
-"""Of the images that are looked for in a folder."""
 ZARR_HEADERS = ("zarr.json", ".zattrs", ".zgroup")
 """One of them lies in every OME-Zarr folder, which is one image."""
 RESULT = ".ome.tif"
@@ -65,7 +64,7 @@ def errands_for(paths: Sequence[str], output: str) -> list[Errand]:
     found: dict[Path, Path] = {}  # result to image
     for given in paths:
         for source, place in _images(given, target):
-            result = target / place.with_name(_stem(place.name) + RESULT)
+            result = target / place.with_name(image_stem(place.name) + RESULT)
             if found.setdefault(result, source) != source:
                 raise ImageError(
                     "images whose results have different names",
@@ -136,20 +135,6 @@ def _inside(folder: Path, output: Path) -> Iterator[Path]:
 def _is_image(path: Path) -> bool:
     """Whether a path is one image, if it is any: a file, or an OME-Zarr folder."""
     return path.is_file() or (path.is_dir() and any((path / name).is_file() for name in ZARR_HEADERS))
-
-
-def _stem(name: str) -> str:
-    """Without the endings of an image."""
-    for ending in (
-        ".zip",
-        ".zarr",
-        ".tiff",
-        *ENDINGS,
-        ".ome",
-    ):  # in the order in which they follow each other
-        if name.lower().endswith(ending):
-            name = name[: -len(ending)]
-    return name
 
 
 def _checked(errand: Errand) -> Errand:

@@ -14,6 +14,8 @@ import numpy as np
 
 from cvdm.card import SPLITS
 from cvdm.checkpoint import Checkpoint, load_checkpoint
+from cvdm.sight import Sight
+from cvdm.stratified import SCORES
 from flows.evaluate import Comparison
 from flows.gate import Decision
 from flows.job import Job
@@ -177,25 +179,34 @@ def _training(facts: Facts) -> str:
 def _limits(facts: Facts) -> str:
     fields = len(facts.comparison.candidate.metrics["crps"])
     lines = [
-        "One two-dimensional channel; input and target of one size.",
+        _seen(facts.checkpoint.sight),
         "A diffusion model invents texture below the noise: measure only what the uncertainty supports.",
-        "Images far brighter or darker than its training data are refused; another modality is not noticed.",
+        "Images far brighter or darker than its training are refused. Of another focus, noise or texture it "
+        "warns, and widens their interval as calibration images needed after planted changes; structures "
+        "that are new but of the same texture are not noticed.",
         f"Judged on {fields} test fields of one dataset; nothing is known about other instruments.",
     ]
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
+def _seen(sight: Sight) -> str:
+    """What one restoration takes and gives, in words."""
+    what = f"the channels {', '.join(sight.channels)} together" if sight.channels else "one channel"
+    around = f", with {sight.context} planes on each side along {sight.context_axis}" if sight.context else ""
+    size = "as large" if sight.factor == 1 else f"{sight.factor} times finer"
+    return f"Restores a plane of {what}{around}; the result is {size}."
+
+
 def _strata(facts: Facts) -> str:
     """Where the interval holds: a row for each kind of pixels."""
-    columns = ("share", "coverage", "width", "mae", "crps", "ause")
     rows = [
-        [name, *(f"{_mean(scores[column]):.4f}" for column in columns)]
+        [name, *(f"{_mean(scores[column]):.4f}" for column in SCORES)]
         for name, scores in facts.comparison.candidate.strata.items()
     ]
     return (
         "## Uncertainty by kind of pixels\n\nThirds by the brightness of the reconstruction; smooth areas "
         "and edges of the target. Width, mean absolute error and CRPS in shares of the target's range, means "
-        "over test fields.\n\n" + _table(["pixels", *columns], rows)
+        "over test fields.\n\n" + _table(["pixels", *SCORES], rows)
     )
 
 

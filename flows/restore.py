@@ -16,6 +16,7 @@ from typing import Any
 from cvdm.config import SamplingConfig
 from cvdm.errors import ConfigError, CvdmError, ImageError
 from cvdm.images import read_annotations
+from cvdm.reading.names import listed
 from cvdm.storage import content_digest
 from flows.batch import Errand, Outcome, Way, carry_out
 from flows.progress import progress_bar, progress_note
@@ -75,7 +76,7 @@ def restore_by_checkpoint(
     checkpoint = load_checkpoint(directory, device=device)
     verify_golden(directory, checkpoint)
     sampling = draws.applied_to(checkpoint.recipe.sampling)
-    maps, channels = _possible_maps(draws, maps_of(checkpoint)), _listed(draws.channels)
+    maps, channels = _possible_maps(draws, maps_of(checkpoint)), listed(draws.channels)
     chosen = {"maps": ", ".join(maps), "channels": ", ".join(channels)}
     one = len(errands) == 1
 
@@ -182,7 +183,7 @@ def _by_jobs(client: Client, choices: Mapping[str, Any], show: Progress) -> Way:
 
 def _possible_maps(draws: Draws, possible: Sequence[str]) -> tuple[str, ...]:
     """Raises ConfigError for maps that a model cannot make."""
-    wanted = set(_listed(draws.maps))
+    wanted = set(listed(draws.maps))
     if impossible := wanted - set(possible):
         raise ConfigError(
             f"maps that this model can make: {', '.join(possible)}",
@@ -190,11 +191,6 @@ def _possible_maps(draws: Draws, possible: Sequence[str]) -> tuple[str, ...]:
             "Leave it out; a residual needs a dataset card that states the forward model.",
         )
     return tuple(name for name in possible if name in wanted)
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    """What stands between commas, each once."""
-    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
 def sha256_of(path: Path) -> str:

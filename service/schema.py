@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cvdm.config import SamplingConfig
+from cvdm.reading.names import listed
 from service.errors import ParameterError
 
 FIELDS = ("task", "version", "samples", "steps", "seed", "maps", "channels")
@@ -71,7 +72,7 @@ def read_order(fields: Mapping[str, str], limits: Limits) -> Order:
         steps=_optional("steps", given, 1, limits.max_steps),
         seed=_optional("seed", given, 0, LARGEST_SEED),
         maps=_maps(given.get("maps", "")),
-        channels=_listed(given.get("channels", "")),
+        channels=listed(given.get("channels", "")),
     )
 
 
@@ -97,7 +98,7 @@ def _version(text: str) -> int | str | None:
 
 
 def _maps(text: str) -> tuple[str, ...]:
-    names = _listed(text)
+    names = listed(text)
     if unknown := [name for name in names if name not in MAPS]:
         raise ParameterError(
             f"maps out of {', '.join(MAPS)}, separated by commas",
@@ -105,11 +106,6 @@ def _maps(text: str) -> tuple[str, ...]:
             "Correct the spelling or leave maps out.",
         )
     return tuple(name for name in MAPS if name in names)
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    """What stands between commas, each once."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def _optional(name: str, given: Mapping[str, str], least: int, most: int) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from cvdm.images import read_annotations
 from cvdm.posterior import maps_of
+from cvdm.reading.names import image_stem
 from cvdm.restoration import disk_bytes, memory_bytes
 from service.device import Device
 from service.doorkeeper import Caller
@@ -272,8 +273,4 @@ def _fingerprint(digests: Sequence[str], fields: Mapping[str, str]) -> str:
 
 def _result_name(item: Item) -> str:
     """The input's name for its result."""
-    stem = Path(item.name).name
-    for ending in (".zip", ".zarr", ".tiff", ".tif", ".mrc", ".czi", ".nd2", ".lif", ".ome"):
-        if stem.lower().endswith(ending):
-            stem = stem[: -len(ending)]
-    return f"{stem or 'image'}.ome.tif"
+    return f"{image_stem(Path(item.name).name) or 'image'}.ome.tif"

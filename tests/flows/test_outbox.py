@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cvdm.training import Step
+from flows.easel import DrawingError, Order
 from flows.outbox import Outbox
 from flows.processes import mlflow_server
 from flows.registry import AwayError, Registry, Run
 from flows.servers import free_port, running
+from flows.train import StepLog
 
 METRIC = "loss/total"
 
@@ -67,6 +70,18 @@ def test_a_kill_after_delivery_doubles_nothing(registry, run, tmp_path):
     again.add_row(3, {METRIC: 3.0})
     again.deliver()
     assert history(registry, run) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_a_picture_that_cannot_be_drawn_keeps_no_numbers_back(registry, run, tmp_path):
+    """Planted: an order without its image, among what a training has to tell. The error is raised still."""
+    log = StepLog(registry, run, tmp_path / "state.pt")
+    log._easel.put(Order("b.png", "image_panel", {"title": "nothing"}))
+    log.add(
+        Step(1, 1, {"total": 0.5}, learning_rate=0.1, gradient_norm=1.0, seconds=0.01, pieces=1, cut=False)
+    )
+    with pytest.raises(DrawingError, match=r"b\.png"):
+        log.deliver()
+    assert history(registry, run) == [(1, 0.5)]
 
 
 def test_rows_that_wait_count_as_written(registry, run, tmp_path):
