@@ -222,7 +222,8 @@ def _read_familiar(path: Path) -> Familiar:
     """Raises KeyError, TypeError, ValueError, BadZipFile for a file that is none."""
     with np.load(path, allow_pickle=False) as held:
         arrays = {name: held[name] for name in held.files}
-    return Familiar(**arrays | {"largest": float(arrays["largest"])})
+    numbers = {name: float(arrays[name]) for name in ("largest", "spread")}
+    return Familiar(**arrays | numbers)
 
 
 def _write_weights(path: Path, model: CVDM) -> None:

@@ -158,8 +158,12 @@ def _measure(
     seconds = time.perf_counter() - start
     if on_image is not None:
         on_image(image, view, draws)
-    judged = _judged(checkpoint, view, draws, image)
-    own = _posterior_scores(judged, view.schedule_map(), image)
+    stretch = checkpoint.stretch(view.observation)
+    judged = _judged(checkpoint, view, draws, image, stretch)
+    own = _posterior_scores(judged, view.schedule_map(), image) | {
+        "stretch": stretch,
+        "unstretched_coverage": _coverage(checkpoint, view, judged, 1.0),
+    }
     scores = {CANDIDATE: own | _scores_where_measurable(draws.mean(0), image, optics)}
     points = {name: restore(image.low) for name, restore in restorers.items()}
     regression = view.regression_mean()
@@ -173,11 +177,19 @@ def _measure(
     return _Measured(scores, stratified(judged), seconds, extremes)
 
 
-def _judged(checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray, image: ImagePair) -> Judged:
+def _judged(
+    checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray, image: ImagePair, stretch: float
+) -> Judged:
     mean, std = draws.mean(0), draws.std(0)
-    stretch = checkpoint.stretch(view.observation)
     lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range, stretch)
     return Judged(mean, std, lower, upper, crps(draws, image.high, antithetic=True), image.high)
+
+
+def _coverage(checkpoint: Checkpoint, view: FieldOfView, judged: Judged, stretch: float) -> float:
+    """What the interval of that stretch would cover."""
+    half_range = view.scale.half_range
+    lower, upper = checkpoint.calibration.bounds(judged.mean, judged.std, half_range, stretch)
+    return coverage(lower, upper, judged.target)
 
 
 def _constant_interval(

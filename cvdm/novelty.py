@@ -4,7 +4,8 @@
     traits      log10 of its mean power in seven rings of spatial frequency (Welch's method), and its mean
     distance    Euclidean, of traits whitened over the training's windows, to the 8th nearest of these
     factor      that distance over the mean of what the same is for these eight among other fields
-    novelty     mean factor of the image's windows, over the largest that a training field has
+    novelty     mean factor of the image's windows, over the largest that a training field has, or would have
+                by the spread of its windows if it had so few
 
 The factor is the local outlier factor (Breunig et al. 2000, doi 10.1145/342009.335388) with distances for
 reachabilities: a window is novel where it lies apart from others by more than these do from each other, so
@@ -17,6 +18,7 @@ and its neighbours; a defocus that noise or the optics' own blur hides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -35,9 +37,13 @@ SMALLEST_POWER = 1e-6
 """Added to each: a thousandth of a half range is no structure."""
 ACROSS = 8
 """Windows along each side of an image, at most."""
+FEWEST = 4
+"""Windows of an image without which nothing is said: single ones of familiar fields are as novel as 2."""
 NEIGHBOURS = 8
 MOST_WINDOWS = 512
 """Of the training that are kept."""
+CAUTION = 2.0
+"""Standard deviations by which the mean of few windows may lie above that of many."""
 SHRINKAGE = 0.02
 """Of the traits' correlations towards none, so that few windows can be whitened too."""
 FAMILIAR, NOVEL = 1.0, 1.25
@@ -59,17 +65,18 @@ class Familiar:
     """(N,) of each window to its 8th nearest one of other fields."""
     largest: float
     """Mean factor of the training field for which it is largest."""
+    spread: float
+    """Standard deviation of the factors of a field's windows."""
 
     def novelty(self, pixels: Pixels, scale: IntensityScale) -> float | None:
-        """Of an image (H, W) in file units; None for one that is smaller than a segment."""
+        """Of an image (H, W) in file units; None for one of too few windows to say."""
         traits = traits_of(pixels, scale)
-        return None if traits is None else self._factor(self._whitened(traits)) / self.largest
-
-    def _whitened(self, traits: np.ndarray) -> np.ndarray:
-        return (traits - self.centre) @ self.whitening
-
-    def _factor(self, whitened: np.ndarray) -> float:
-        return _mean_factor(cdist(whitened, self.windows), self.distances)
+        if traits is None or len(traits) < FEWEST:
+            return None
+        whitened = (traits - self.centre) @ self.whitening
+        factors = _factors(cdist(whitened, self.windows), self.distances)
+        fewer = math.sqrt(1 / len(factors) - 1 / ACROSS**2)
+        return float(factors.mean() / (self.largest + CAUTION * fewer * self.spread))
 
 
 def fit_familiar(images: Iterable[tuple[str, Pixels, IntensityScale]]) -> Familiar | None:
@@ -92,11 +99,13 @@ def fit_familiar(images: Iterable[tuple[str, Pixels, IntensityScale]]) -> Famili
     windows = (traits - centre) @ whitening
     apart = np.where(fields[:, None] == fields[None], np.inf, cdist(windows, windows))
     distances = np.sort(apart, axis=1)[:, min(NEIGHBOURS, _fewest_others(fields)) - 1]
-    largest = max(
-        _mean_factor(apart[fields == field][:, fields != field], distances[fields != field])
+    factors = [
+        _factors(apart[fields == field][:, fields != field], distances[fields != field])
         for field in np.unique(fields)
-    )
-    return Familiar(centre, whitening, windows, distances, largest)
+    ]
+    largest = max(float(own.mean()) for own in factors)
+    spread = float(np.mean([own.std() for own in factors]))
+    return Familiar(centre, whitening, windows, distances, largest, spread)
 
 
 def traits_of(pixels: Pixels, scale: IntensityScale) -> np.ndarray | None:
@@ -151,10 +160,10 @@ def _fewest_others(fields: np.ndarray) -> int:
     return int(len(fields) - np.bincount(fields).max())
 
 
-def _mean_factor(apart: np.ndarray, distances: np.ndarray) -> float:
-    """Of windows, from their distances (n, N) to those of the training and what these are apart (N,)."""
+def _factors(apart: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """(n,) of windows, from their distances (n, N) to those of the training and what these are apart (N,)."""
     count = min(NEIGHBOURS, apart.shape[1])
     nearest = np.argpartition(apart, count - 1, axis=1)[:, :count]
     reach = np.take_along_axis(apart, nearest, axis=1).max(1)
     usual = np.maximum(distances[nearest].mean(1), np.finfo(np.float32).eps)
-    return float((reach / usual).mean())
+    return np.asarray(reach / usual)

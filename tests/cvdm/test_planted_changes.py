@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from specimens import TINY_RECIPE, cells
+from specimens import TINY_RECIPE, cells, make_dataset
 
 from cvdm.build import build_checkpoint
 from cvdm.dataset import load_dataset
@@ -64,9 +64,9 @@ def test_stretches_are_monotone_and_never_narrow():
     assert fit_stretches([]) == ()
 
 
-def test_a_model_is_built_with_what_it_needs_for_novel_images(cells_dataset, tmp_path):
+def test_a_model_is_built_with_what_it_needs_for_novel_images(tmp_path):
     """From training and calibration fields; what is built again is the same."""
-    dataset, state = load_dataset(cells_dataset), tmp_path / "state.pt"
+    dataset, state = load_dataset(make_dataset(tmp_path / "cells", size=160)), tmp_path / "state.pt"
     recipe = replace(TINY_RECIPE, training=replace(TINY_RECIPE.training, steps=2))
     list(train(dataset, recipe, state_path=state))
     told = []
