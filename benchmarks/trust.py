@@ -181,13 +181,15 @@ def look(place: Place, low: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """One reconstruction: how wide, how wrong, and what other signs there are."""
     found, model, seen = place.restored(low), place.checkpoint, Observation.of(low)
     span = 2 * model.normalisation.scale_of(low).half_range
-    focus, optics = measure_focus(low), model.record.forward_model
+    focus, optics, stretch = measure_focus(low), model.record.forward_model, model.stretch(seen)
+    reach = (found.upper - found.mean) / stretch
     row = {
         "width": float((found.upper - found.lower).mean()) / span,
         "error": float(np.abs(found.mean - truth).mean()) / span,
         "coverage": coverage(found.lower, found.upper, truth),
+        "unstretched": coverage(found.mean - reach, found.mean + reach, truth),
         "novelty": model.novelty(seen) or float("nan"),
-        "stretch": model.stretch(seen),
+        "stretch": stretch,
         "focus_db": focus.focus_db if focus else float("nan"),
     }
     return row | ({"residual": forward_residual(found.mean, low, optics)} if optics else {})

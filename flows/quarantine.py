@@ -14,6 +14,7 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
 from cvdm.storage import replacing, storage_error
@@ -117,5 +118,6 @@ def _note(path: Path, findings: Iterable[Finding]) -> None:
     known = [entry for entry in known if any(name.startswith(f"{entry['name']}.") for name in there)]
     explained = {entry["name"] for entry in known}
     new = [finding.as_json() for finding in findings if finding.name not in explained]
+    by_pair = sorted([*known, *new], key=itemgetter("name"))  # however many attempts it took
     with replacing(path) as temporary:
-        temporary.write_text(plain_json([*known, *new]) + "\n", encoding="utf-8")
+        temporary.write_text(plain_json(by_pair) + "\n", encoding="utf-8")
