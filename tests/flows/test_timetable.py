@@ -194,15 +194,16 @@ def test_a_running_runner_follows_within_seconds_and_everything_survives_a_resta
     monkeypatch.setenv("PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS", "1")  # plans ahead each minute, else
     server = processes.prefect_server(settings, free_port("127.0.0.1"), private=False)
     url, log = f"{server.url}/api", settings.mlruns_dir / "runner.log"
-    usual = ("0 2 * * *", "UTC", True)
+    usual, weekly = ("0 2 * * *", "UTC", True), {"housekeeping": ("0 4 * * 0", "UTC", True)}
     with running(server) as (started,):
         started.wait_until_ready()
         with running(schedule_process(settings, url, log)):
-            wait_for(lambda: schedules(url) == {"cells": usual, "fibres": usual}, 60)
+            wait_for(lambda: schedules(url) == {"cells": usual, "fibres": usual} | weekly, 60)
             wait_for(lambda: planned(url, "cells"), 30)
             change(settings, "cells", by="ada", now=NOW, cron="30 3 * * *", timezone="Europe/Berlin")
             change(settings, "fibres", by="ada", now=NOW, enabled=False)
             after = {"cells": ("30 3 * * *", "Europe/Berlin", True), "fibres": ("0 2 * * *", "UTC", False)}
+            after |= weekly
             assert wait_for(lambda: schedules(url) == after, 30) < 15
             wait_for(lambda: not planned(url, "fibres"), 10)
             timetable = timetable_file(settings).read_bytes()
