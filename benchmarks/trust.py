@@ -31,12 +31,13 @@ from cvdm.dataset import Dataset, load_dataset
 from cvdm.errors import ImageError
 from cvdm.field_of_view import FieldOfView
 from cvdm.inspection.focus import measure_focus
-from cvdm.metrics import coverage, crps, target_range
+from cvdm.metrics import coverage, crps
 from cvdm.observation import Observation
 from cvdm.optics import blur, forward_residual, simulate_widefield
 from cvdm.patches import ImagePair, read_pair
 from cvdm.posterior import Estimate, conclude, require_familiar
-from cvdm.probing import Detection, erase, filament, judge, measured_detection, plant, spots
+from cvdm.probes import detection_of, mean_answers, probed
+from cvdm.probing import Detection
 from cvdm.stratified import Judged, stratified
 from cvdm.validation import busiest_crop
 
@@ -46,8 +47,6 @@ DEFOCUS = (0.0, 1.0, 2.0, 4.0)
 """Sigma of the blur in pixels; 0 is the reference of part 2."""
 FEWER = (4, 16)
 """Photons are divided by these."""
-CONTRASTS = (0.1, 0.3)
-"""Of planted spots, as shares of the target's range."""
 SIMULATED_FIELDS, SIMULATED_BETWEEN, SIMULATED_SETS = (1, 2, 3, 5, 10), 0.4, 120
 
 
@@ -119,8 +118,8 @@ def places(task: str, edge: int) -> list[Place]:
     first = {pair.field: pair for pair in reversed(dataset.split("test"))}
     found = []
     for _, pair in sorted(first.items()):
-        whole, optics = read_pair(pair), dataset.card.forward_model
-        detection = Detection.of(optics) if optics else measured_detection(whole.low, whole.high)
+        whole = read_pair(pair)
+        detection = detection_of(whole, dataset.card.forward_model)
         found.append(Place(checkpoint, busiest_crop(whole, edge), detection, dataset))
     return found
 
@@ -197,33 +196,11 @@ def look(place: Place, low: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 def probes(chosen: list[Place], task: str) -> dict[str, dict[str, float]]:
     """Part 3: means over images of `cvdm.probing.Answer`."""
-    rows: dict[str, list[dict[str, float]]] = {}
-    for place in tqdm(chosen, desc=f"{task}: probes"):
-        before, rng = place.restored(place.image.low), np.random.default_rng(0)
-        for name, change in changes(place.image.high):
-            if change.min() < 0:
-                low = erase(place.image.low, place.image.high, -change, place.detection, rng)
-            else:
-                low = plant(place.image.low, change, place.detection, rng)
-            after = place.restored(low.astype(np.float32))
-            rows.setdefault(name, []).append(asdict(judge(before, after, place.image.high, change)))
-    return {name: {k: _mean([row[k] for row in found]) for k in found[0]} for name, found in rows.items()}
-
-
-def changes(target: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Spots where it is dark, a filament across, and the brightest structure taken away."""
-    height, width = target.shape
-    span = target_range(target)
-    centres = [(height * i // 8, width * j // 8) for i in (1, 3, 5, 7) for j in (1, 3, 5, 7)]
-    dark = sorted(centres, key=lambda at: target[at[0] - 6 : at[0] + 7, at[1] - 6 : at[1] + 7].mean())[:8]
-    for contrast in CONTRASTS:
-        yield f"spots of {contrast:.0%}", spots((height, width), dark, 1.5, contrast * span)
-    start, end = (height // 6, width // 3), (5 * height // 6, width // 2)
-    yield "filament of 30%", filament((height, width), start, end, 1.5, 0.3 * span)
-    row, column = np.unravel_index(np.argmax(blur(target, 4)), target.shape)
-    around = spots((height, width), [(int(row), int(column))], 8, 1.0)
-    background = np.percentile(target, 20)
-    yield "brightest structure erased", -around * np.clip(target - background, 0, None)
+    found = {
+        place.image.field: probed(place.image, place.detection, place.restored)
+        for place in tqdm(chosen, desc=f"{task}: probes")
+    }
+    return {name: asdict(answer) for name, answer in mean_answers(found).items()}
 
 
 def simulated() -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ leaves what the rest would have sent, so both are images as they would have been
 was there (exactly so for Poisson noise; noise of the camera stays as it is). The true change of the target is
 known: + s, or - s. What the reconstruction makes of it, compared with the same input unchanged:
 
-    followed   <mean after - mean before, change> / <change, change>    1: all of it, 0: nothing
+    followed   <mean after - mean before, change> / <change, change> over its place; 1: all, 0: nothing
     covered    share of the place's pixels whose new truth is inside of the interval
     told       mean interval width of the place, after over before
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from cvdm.field_of_view import FieldOfView
 from cvdm.measuring import evaluate as measure
 from cvdm.patches import ImagePair
 from cvdm.posterior import conclude
+from cvdm.probes import mean_answers, probe_model
+from cvdm.probing import Answer
 from cvdm.schedule_drift import schedule_drift
 from cvdm.validation import validation_crops
 from flows.aliases import standing
@@ -36,6 +38,8 @@ PER_FIELD = "evaluation/per-field.json"
 SPEED = "test/seconds_per_megapixel"
 BASELINE = "versus"
 """Before a baseline's scores. MLflow sorts its charts by name: what is alike in all runs should come last."""
+PROBE = "probe"
+"""Before what the candidate makes of planted and erased structures."""
 DRIFT_METRIC = "schedule/drift_from_champion"
 TEST_FIELDS = "test_fields"
 """Tag on a run: digest of the names of the fields that its candidate was judged on."""
@@ -50,6 +54,8 @@ class Comparison:
     """None for the first model of a task."""
     champion_version: int | None
     background: Background
+    probes: Mapping[str, Mapping[str, Answer]] = field(default_factory=dict)
+    """By test field and probe, what the candidate makes of planted and erased structures (`cvdm.probes`)."""
 
 
 def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
@@ -69,7 +75,10 @@ def evaluate(job: Job, registry: Registry, candidate: Candidate) -> Comparison:
 
             theirs = _measure(job, champion, names[1], easel, beside, with_baselines=False)
             _put(easel, _drift(job, registry, candidate, checkpoint, champion, names))
-        comparison = Comparison(ours, theirs, version, _background(job, registry, candidate, version))
+        with progress_bar("probe", "field") as progress:
+            probes = probe_model(checkpoint, job.dataset, progress)
+        background = _background(job, registry, candidate, version)
+        comparison = Comparison(ours, theirs, version, background, probes)
         _log_scores(registry, candidate, comparison)
         level = checkpoint.calibration.level
         _put(easel, _scores_picture(job, candidate, comparison), _strata_picture(job, candidate, ours, level))
@@ -182,9 +191,25 @@ def _log_scores(registry: Registry, candidate: Candidate, comparison: Comparison
         scores |= {f"champion/{name}": theirs.mean(name) for name in theirs.metrics}
         document = {"version": comparison.champion_version, **theirs.as_json()}
         registry.artifacts.log_json(run.run_id, document, "evaluation/champion.json")
+    probes = mean_answers(comparison.probes)
+    scores |= {
+        f"{PROBE}/{_plain(name)}_{what}": getattr(answer, what)
+        for name, answer in probes.items()
+        for what in ("followed", "covered", "told")
+    }
+    told = {
+        one: {name: vars(answer) for name, answer in found.items()}
+        for one, found in comparison.probes.items()
+    }
+    registry.artifacts.log_json(run.run_id, told, "evaluation/probes.json")
     if SPEED not in registry.runs.metrics(run.run_id):  # never twice the same: the first time counts
         scores[SPEED] = ours.seconds_per_megapixel
     registry.runs.log_changed(run, scores)
+
+
+def _plain(name: str) -> str:
+    """As MLflow allows it in the name of a metric."""
+    return name.replace("%", "").replace(" ", "_")
 
 
 def _scores_picture(job: Job, candidate: Candidate, comparison: Comparison) -> Order:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cvdm.card import SPLITS
 from cvdm.checkpoint import Checkpoint, load_checkpoint
+from cvdm.probes import mean_answers
 from cvdm.sight import Sight
 from cvdm.stratified import SCORES
 from flows.evaluate import Comparison
@@ -63,7 +64,10 @@ def describe(
 
 def model_card(facts: Facts) -> str:
     """The whole card."""
-    return "\n\n".join([*_sections(facts), _strata(facts), _fields(facts), _tests(facts)]) + "\n"
+    return (
+        "\n\n".join([*_sections(facts), _strata(facts), *_probes(facts), _fields(facts), _tests(facts)])
+        + "\n"
+    )
 
 
 def description(facts: Facts) -> str:
@@ -208,6 +212,22 @@ def _strata(facts: Facts) -> str:
         "and edges of the target. Width, mean absolute error and CRPS in shares of the target's range, means "
         "over test fields.\n\n" + _table(["pixels", *SCORES], rows)
     )
+
+
+def _probes(facts: Facts) -> list[str]:
+    """What becomes of planted and erased structures; nothing of models that were not probed."""
+    rows = [
+        [name, f"{one.followed:.0%}", f"{one.covered:.0%}", f"{one.covered_before:.0%}", f"x {one.told:.2f}"]
+        for name, one in mean_answers(facts.comparison.probes).items()
+    ]
+    if not rows:
+        return []
+    table = _table(["planted or erased", "shown", "covered", "covered before", "interval"], rows)
+    return [
+        "## Planted and erased structures\n\nHow much of the change the reconstruction shows (100 % is all "
+        "of it), how many of its pixels the interval holds, and how much wider it is there; means over "
+        f"{len(facts.comparison.probes)} test fields.\n\n{table}"
+    ]
 
 
 def _fields(facts: Facts) -> str:

@@ -10,6 +10,7 @@ from specimens import make_checkpoint
 
 from cvdm.dataset import Dataset, load_dataset
 from cvdm.evaluation import Evaluation
+from cvdm.probing import Answer
 from cvdm.schedule import ScheduleExtremes
 from flows.evaluate import Comparison
 from flows.gate import Background, Decision, GateTest
@@ -53,7 +54,8 @@ def facts(
         start=start,
     )
     spent = usage or Usage(0.5, 0.2, 1.5, 900, 2048, "codecarbon: a counter", "DEU")
-    comparison = Comparison(scores(fields, 0.01), scores(fields, 0.02), 4, Background())
+    probes = {"field000": {"spots of 10%": Answer(0.25, 0.5, 0.875, 1.5)}}
+    comparison = Comparison(scores(fields, 0.01), scores(fields, 0.02), 4, Background(), probes)
     return Facts(
         job, 7, "r" * 32, make_checkpoint(), comparison, Decision(verdict, ("open",), (test, shown)), spent
     )
@@ -77,6 +79,7 @@ def test_a_card_tells_everything_that_a_reader_needs(dataset):
         "not corrected for the small number of fields",
         "67.5% on average",
         "| bright | 0.2500 | 0.8125 |",
+        "| spots of 10% | 25% | 50% | 88% | x 1.50 |",
         "| field002 | 0.01000 | 0.02000 |",
         "## Limits",
         "| crps vs champion | open |",
@@ -88,7 +91,7 @@ def test_a_card_tells_everything_that_a_reader_needs(dataset):
 def test_every_row_of_a_table_has_as_many_cells_as_its_head(dataset):
     """A vertical bar in a reason, and whatever else a person writes, stays inside its cell."""
     tables = [block for block in model_card(facts(dataset)).split("\n\n") if block.startswith("|")]
-    assert len(tables) == 7
+    assert len(tables) == 8
     for table in tables:
         cells = {line.replace("\\|", "").count("|") for line in table.splitlines()}
         assert len(cells) == 1, table

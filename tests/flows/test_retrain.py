@@ -166,6 +166,14 @@ def test_the_champion_is_measured_beside_the_candidate(story):
     assert story.registry.models.champion(TASK) == 1
 
 
+def test_a_candidate_is_probed_with_planted_and_erased_structures(story):
+    """Two test fields, four probes each, as data and as metrics that versions are compared by."""
+    told = story.registry.artifacts.read_json(story.second.run_id, "evaluation/probes.json")
+    assert len(told) == 2 and all(len(answers) == 4 for answers in told.values())
+    shown = story.registry.runs.metrics(story.second.run_id)["probe/spots_of_30_followed"]
+    assert shown == pytest.approx(sum(one["spots of 30%"]["followed"] for one in told.values()) / 2)
+
+
 def test_looks_at_the_same_test_fields_are_counted(story):
     """The first candidate is look 1, the second 2; judging the second again is no other candidate."""
     looks = [look_of(story, run_id) for run_id in (story.first.run_id, story.second.run_id)]
