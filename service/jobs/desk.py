@@ -10,6 +10,7 @@ import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -223,28 +224,39 @@ class JobDesk:
 def open_jobs(
     folder: Path, settings: Settings, residents: Residents, device: Device, metrics: Metrics
 ) -> JobDesk:
-    """Everything that jobs need, in a folder of their own. Raises JobsError."""
-    archive = Archive(folder)
-    table = Table(archive.table)
-    if interrupted := table.requeue():
-        log.info("%d images of jobs were interrupted and go on", interrupted)
-    archive.tidy(table.ids())
-    drift = DriftWatch(
-        Sittings(archive.root / "watching.db"), settings.signals_dir, settings.drift_cooldown_hours * 3600
-    )
-    watcher = Watcher(drift, metrics)
-    shadow = Shadow(settings.shadow_share, residents, device, archive.root / "shadow.jsonl", metrics.shadowed)
-    runner = Runner(
-        table,
-        archive,
-        residents,
-        device,
-        watcher=watcher,
-        shadow=shadow,
-        kept_seconds=settings.job_hours * 3600,
-        on_end=lambda item, state: metrics.job_image_ended(state),
-    )
-    return JobDesk(settings, table, archive, runner, residents, watcher)
+    """Everything that jobs need, in a folder of their own.
+
+    Raises JobsError for one that another service uses, and OSError or sqlite3.Error for one that cannot be
+    used; nothing is open then.
+    """
+    with ExitStack() as undoing:
+        archive = Archive(folder)
+        undoing.callback(archive.close)
+        table = Table(archive.table)
+        undoing.callback(table.close)
+        if interrupted := table.requeue():
+            log.info("%d images of jobs were interrupted and go on", interrupted)
+        archive.tidy(table.ids())
+        drift = DriftWatch(
+            Sittings(archive.root / "watching.db"), settings.signals_dir, settings.drift_cooldown_hours * 3600
+        )
+        watcher = Watcher(drift, metrics)
+        shadow = Shadow(
+            settings.shadow_share, residents, device, archive.root / "shadow.jsonl", metrics.shadowed
+        )
+        runner = Runner(
+            table,
+            archive,
+            residents,
+            device,
+            watcher=watcher,
+            shadow=shadow,
+            kept_seconds=settings.job_hours * 3600,
+            on_end=lambda item, state: metrics.job_image_ended(state),
+        )
+        desk = JobDesk(settings, table, archive, runner, residents, watcher)
+        undoing.pop_all()
+        return desk
 
 
 def _request(resident: Resident, order: Order, items: Sequence[NewItem]) -> Request:

@@ -72,9 +72,17 @@ class Table:
     """Opened once per process, which is the only one that runs jobs of it."""
 
     def __init__(self, path: Path) -> None:
+        """Raises sqlite3.Error."""
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         with self._writing() as connection:
