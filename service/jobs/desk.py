@@ -110,7 +110,7 @@ class JobDesk:
             if self._table.get(id) is None:
                 await asyncio.to_thread(self._archive.drop, id)
         self.runner.look()
-        return self.describe(caller, id), True
+        return await asyncio.to_thread(self.describe, caller, id), True
 
     async def close(self) -> None:
         """After the device is closed: what is unfinished is the next process's."""
@@ -136,19 +136,18 @@ class JobDesk:
 
     def item(self, caller: Caller, id: str, number: int) -> Item:
         """One image of a job. Raises UnknownJobError."""
-        job = self._job(caller, id)
-        if not 0 <= number < len(job.items):
-            raise UnknownJobError(
-                f"an image from 0 to {len(job.items) - 1} of job {id}", str(number), "Correct the number."
-            )
-        return job.items[number]
+        item = self._table.item(id, number)
+        if item is not None and _may_see(caller, item.owner):
+            return item
+        last = len(self._job(caller, id).items) - 1
+        raise UnknownJobError(f"an image from 0 to {last} of job {id}", str(number), "Correct the number.")
 
     async def provenance(self, caller: Caller, id: str) -> dict[str, Any]:
         """What GET /provenance/ID tells: what made the results of a job, as they say it themselves.
 
         Raises UnknownJobError.
         """
-        job = self._job(caller, id)
+        job = await asyncio.to_thread(self._job, caller, id)
 
         def told() -> list[dict[str, Any]]:
             return [
@@ -171,26 +170,27 @@ class JobDesk:
             )
         return self._archive.result(id, number), _result_name(item)
 
-    def cancel(self, caller: Caller, id: str) -> dict[str, Any]:
+    async def cancel(self, caller: Caller, id: str) -> dict[str, Any]:
         """End a job; what is restored of it stays. Raises UnknownJobError."""
-        self.runner.cancel(self._job(caller, id))
-        return self.describe(caller, id)
+        await asyncio.to_thread(self._job, caller, id)
+        await self.runner.cancel(id)
+        return await asyncio.to_thread(self.describe, caller, id)
 
     async def remove(self, caller: Caller, id: str) -> None:
         """Forget a job with everything that it has. Raises UnknownJobError, UnfinishedError."""
-        job = self._job(caller, id)
+        job = await asyncio.to_thread(self._job, caller, id)
         if job.state not in ENDED:
             raise UnfinishedError(
                 "a job that has ended",
                 f"one that is {job.state}",
                 f"First POST /jobs/{id}/cancel.",
             )
-        self._table.remove(id)
+        await asyncio.to_thread(self._table.remove, id)
         await asyncio.to_thread(self._archive.drop, id)
 
     def _job(self, caller: Caller, id: str) -> Job:
         job = self._table.get(id)
-        if job is None or not (caller.is_operator or job.owner == caller.name):
+        if job is None or not _may_see(caller, job.owner):
             raise UnknownJobError(
                 "a job of yours that is still kept", f"none of the id {id[:40]!r}", "Look at GET /jobs."
             )
@@ -219,6 +219,10 @@ class JobDesk:
                 f"{now} and {more} more",
                 "Wait until some are done, or cancel some.",
             )
+
+
+def _may_see(caller: Caller, owner: str) -> bool:
+    return caller.is_operator or owner == caller.name
 
 
 def open_jobs(
@@ -252,7 +256,7 @@ def open_jobs(
             watcher=watcher,
             shadow=shadow,
             kept_seconds=settings.job_hours * 3600,
-            on_end=lambda item, state: metrics.job_image_ended(state),
+            on_end=metrics.job_image_ended,
         )
         desk = JobDesk(settings, table, archive, runner, residents, watcher)
         undoing.pop_all()
