@@ -88,7 +88,8 @@ async def removed(request: Request) -> Response:
 
 async def cancelled(request: Request) -> Response:
     """POST /jobs/{id}/cancel."""
-    return JSONResponse(jobs_of(request).cancel(caller_of(request.scope), request.path_params["id"]))
+    desk, caller = jobs_of(request), caller_of(request.scope)
+    return JSONResponse(await desk.cancel(caller, request.path_params["id"]))
 
 
 async def events(request: Request) -> Response:
@@ -111,7 +112,8 @@ async def result(request: Request) -> Response:
                 "a job of one image", f"one of {len(images)}", f"Ask for /jobs/{id}/images/NUMBER/result."
             )
         number = 0
-    path, name = jobs_of(request).result(caller_of(request.scope), id, number)
+    desk, caller = jobs_of(request), caller_of(request.scope)
+    path, name = await asyncio.to_thread(desk.result, caller, id, number)
     headers = headers_of(await asyncio.to_thread(read_annotations, path))
     return FileResponse(path, media_type="image/tiff", filename=name, headers=headers)
 

@@ -14,16 +14,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bentoml
 from bentoml._internal.server.http import traffic
 
-from cvdm.errors import ConfigError, CvdmError
+from cvdm.errors import ConfigError
 from service.doorkeeper import Doorkeeper
 from service.heads import allow_connections, time_heads
+from service.jobs.opening import opened
 from service.logs import write_json_lines
 from service.routes import build_app
 from service.settings import Settings
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("service")
 APP = build_app()
-JOBS_PAUSE_SECONDS, PARENT_SECONDS, MEASURE_SECONDS = 2.0, 1.0, 2.0
+PARENT_SECONDS, MEASURE_SECONDS = 1.0, 2.0
 QUIET_DEFAULTS = {
     # no telemetry to anybody
     "BENTOML_DO_NOT_TRACK": "True",
@@ -111,9 +113,10 @@ class CvdmService:
         self._poll_seconds = settings.poll_seconds
         self._desk = APP.state.desk = Desk(settings, residents, device, metrics)
         self._jobs: JobDesk | None = None
-        self._open_jobs: Callable[[], JobDesk] | None = None
+        self._keep: Callable[[], Coroutine[Any, Any, None]] | None = None
         if (folder := settings.jobs_dir) is not None:
-            self._open_jobs = partial(open_jobs, folder, settings, residents, device, metrics)
+            opening = partial(open_jobs, folder, settings, residents, device, metrics)
+            self._keep = partial(self._keep_jobs, folder, opening)
 
     @bentoml.on_startup
     async def start_watching(self) -> None:
@@ -132,8 +135,8 @@ class CvdmService:
             if callable(then):
                 signal.signal(number, close_first)
         watches = [self._desk.residents.watch(self._poll_seconds), self._measure(), _end_with_parent()]
-        if self._open_jobs is not None:
-            watches.append(self._keep_jobs(self._open_jobs))
+        if self._keep is not None:
+            watches.append(self._keep())
         self._watches = [asyncio.create_task(watch) for watch in watches]
 
     @bentoml.on_shutdown
@@ -145,15 +148,9 @@ class CvdmService:
         if self._jobs is not None:
             await self._jobs.close()
 
-    async def _keep_jobs(self, open_jobs: Callable[[], JobDesk]) -> None:
-        """Run jobs, as soon as no other process uses their folder; everything else is served meanwhile."""
-        while self._jobs is None:
-            try:
-                self._jobs = APP.state.jobs = await asyncio.to_thread(open_jobs)
-            except CvdmError as error:
-                log.error("no jobs yet: %s", error)
-                APP.state.jobs = error
-                await asyncio.sleep(JOBS_PAUSE_SECONDS)
+    async def _keep_jobs(self, folder: Path, open_jobs: Callable[[], JobDesk]) -> None:
+        """Run jobs, as soon as their folder can be opened; everything else is served meanwhile."""
+        self._jobs = APP.state.jobs = await opened(open_jobs, folder, partial(setattr, APP.state, "jobs"))
         self._desk.watcher = self._jobs.watcher
         await self._jobs.runner.run()
 

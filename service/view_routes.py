@@ -8,6 +8,7 @@ GET /provenance/{id}                    what made the results of a job
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def view_routes() -> list[Route]:
 
 async def described(request: Request) -> Response:
     """GET /jobs/{id}/images/{n}/view."""
-    return JSONResponse(await jobs_of(request).views.describe(_item(request)))
+    return JSONResponse(await jobs_of(request).views.describe(await _item(request)))
 
 
 async def tile(request: Request) -> Response:
@@ -52,7 +53,7 @@ async def tile(request: Request) -> Response:
     from service.jobs.views import Square
 
     square = Square(*(_number(request, name) for name in ("level", "row", "column")))
-    values = await jobs_of(request).views.tile(_item(request), _place(request), square)
+    values = await jobs_of(request).views.tile(await _item(request), _place(request), square)
     height, width = values.shape
     headers = UNCHANGING | {"x-cvdm-height": str(height), "x-cvdm-width": str(width)}
     return Response(values.tobytes(), media_type="application/octet-stream", headers=headers)
@@ -60,7 +61,7 @@ async def tile(request: Request) -> Response:
 
 async def preview(request: Request) -> Response:
     """GET /jobs/{id}/images/{n}/preview.png."""
-    picture = await jobs_of(request).views.preview(_item(request), _place(request), _window(request))
+    picture = await jobs_of(request).views.preview(await _item(request), _place(request), _window(request))
     return Response(picture, media_type="image/png", headers=UNCHANGING)
 
 
@@ -71,9 +72,10 @@ async def provenance(request: Request) -> Response:
     )
 
 
-def _item(request: Request) -> Item:
-    path = request.path_params
-    return jobs_of(request).item(caller_of(request.scope), path["id"], path["number"])
+async def _item(request: Request) -> Item:
+    """In a thread: the table may be busy with writing."""
+    desk, caller, path = jobs_of(request), caller_of(request.scope), request.path_params
+    return await asyncio.to_thread(desk.item, caller, path["id"], path["number"])
 
 
 def _place(request: Request) -> Place:

@@ -10,6 +10,7 @@ import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class JobDesk:
             if self._table.get(id) is None:
                 await asyncio.to_thread(self._archive.drop, id)
         self.runner.look()
-        return self.describe(caller, id), True
+        return await asyncio.to_thread(self.describe, caller, id), True
 
     async def close(self) -> None:
         """After the device is closed: what is unfinished is the next process's."""
@@ -135,19 +136,18 @@ class JobDesk:
 
     def item(self, caller: Caller, id: str, number: int) -> Item:
         """One image of a job. Raises UnknownJobError."""
-        job = self._job(caller, id)
-        if not 0 <= number < len(job.items):
-            raise UnknownJobError(
-                f"an image from 0 to {len(job.items) - 1} of job {id}", str(number), "Correct the number."
-            )
-        return job.items[number]
+        item = self._table.item(id, number)
+        if item is not None and _may_see(caller, item.owner):
+            return item
+        last = len(self._job(caller, id).items) - 1
+        raise UnknownJobError(f"an image from 0 to {last} of job {id}", str(number), "Correct the number.")
 
     async def provenance(self, caller: Caller, id: str) -> dict[str, Any]:
         """What GET /provenance/ID tells: what made the results of a job, as they say it themselves.
 
         Raises UnknownJobError.
         """
-        job = self._job(caller, id)
+        job = await asyncio.to_thread(self._job, caller, id)
 
         def told() -> list[dict[str, Any]]:
             return [
@@ -170,26 +170,27 @@ class JobDesk:
             )
         return self._archive.result(id, number), _result_name(item)
 
-    def cancel(self, caller: Caller, id: str) -> dict[str, Any]:
+    async def cancel(self, caller: Caller, id: str) -> dict[str, Any]:
         """End a job; what is restored of it stays. Raises UnknownJobError."""
-        self.runner.cancel(self._job(caller, id))
-        return self.describe(caller, id)
+        await asyncio.to_thread(self._job, caller, id)
+        await self.runner.cancel(id)
+        return await asyncio.to_thread(self.describe, caller, id)
 
     async def remove(self, caller: Caller, id: str) -> None:
         """Forget a job with everything that it has. Raises UnknownJobError, UnfinishedError."""
-        job = self._job(caller, id)
+        job = await asyncio.to_thread(self._job, caller, id)
         if job.state not in ENDED:
             raise UnfinishedError(
                 "a job that has ended",
                 f"one that is {job.state}",
                 f"First POST /jobs/{id}/cancel.",
             )
-        self._table.remove(id)
+        await asyncio.to_thread(self._table.remove, id)
         await asyncio.to_thread(self._archive.drop, id)
 
     def _job(self, caller: Caller, id: str) -> Job:
         job = self._table.get(id)
-        if job is None or not (caller.is_operator or job.owner == caller.name):
+        if job is None or not _may_see(caller, job.owner):
             raise UnknownJobError(
                 "a job of yours that is still kept", f"none of the id {id[:40]!r}", "Look at GET /jobs."
             )
@@ -220,31 +221,46 @@ class JobDesk:
             )
 
 
+def _may_see(caller: Caller, owner: str) -> bool:
+    return caller.is_operator or owner == caller.name
+
+
 def open_jobs(
     folder: Path, settings: Settings, residents: Residents, device: Device, metrics: Metrics
 ) -> JobDesk:
-    """Everything that jobs need, in a folder of their own. Raises JobsError."""
-    archive = Archive(folder)
-    table = Table(archive.table)
-    if interrupted := table.requeue():
-        log.info("%d images of jobs were interrupted and go on", interrupted)
-    archive.tidy(table.ids())
-    drift = DriftWatch(
-        Sittings(archive.root / "watching.db"), settings.signals_dir, settings.drift_cooldown_hours * 3600
-    )
-    watcher = Watcher(drift, metrics)
-    shadow = Shadow(settings.shadow_share, residents, device, archive.root / "shadow.jsonl", metrics.shadowed)
-    runner = Runner(
-        table,
-        archive,
-        residents,
-        device,
-        watcher=watcher,
-        shadow=shadow,
-        kept_seconds=settings.job_hours * 3600,
-        on_end=lambda item, state: metrics.job_image_ended(state),
-    )
-    return JobDesk(settings, table, archive, runner, residents, watcher)
+    """Everything that jobs need, in a folder of their own.
+
+    Raises JobsError for one that another service uses, and OSError or sqlite3.Error for one that cannot be
+    used; nothing is open then.
+    """
+    with ExitStack() as undoing:
+        archive = Archive(folder)
+        undoing.callback(archive.close)
+        table = Table(archive.table)
+        undoing.callback(table.close)
+        if interrupted := table.requeue():
+            log.info("%d images of jobs were interrupted and go on", interrupted)
+        archive.tidy(table.ids())
+        drift = DriftWatch(
+            Sittings(archive.root / "watching.db"), settings.signals_dir, settings.drift_cooldown_hours * 3600
+        )
+        watcher = Watcher(drift, metrics)
+        shadow = Shadow(
+            settings.shadow_share, residents, device, archive.root / "shadow.jsonl", metrics.shadowed
+        )
+        runner = Runner(
+            table,
+            archive,
+            residents,
+            device,
+            watcher=watcher,
+            shadow=shadow,
+            kept_seconds=settings.job_hours * 3600,
+            on_end=metrics.job_image_ended,
+        )
+        desk = JobDesk(settings, table, archive, runner, residents, watcher)
+        undoing.pop_all()
+        return desk
 
 
 def _request(resident: Resident, order: Order, items: Sequence[NewItem]) -> Request:

@@ -9,53 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from cvdm.errors import CvdmError
-from cvdm.posterior import Posterior
-from cvdm.restoration import restore_file
-from service.device import Device, Progress, StoppedError
-from service.device import Job as Piece
+from service.device import Device, StoppedError
 from service.errors import ServiceError, StoppingError, UnknownVersionError
-from service.inference import provenance_of
 from service.jobs.archive import Archive
 from service.jobs.queue import Queue
 from service.jobs.records import Item, Job, State, Waiting
+from service.jobs.restoring import Restorer, Running
 from service.jobs.table import Table
-from service.loading import Resident
+from service.jobs.turns import Turns
 from service.residents import Residents
-from service.schema import Order
-from service.watching.observation import Sample, sample_of
 from service.watching.shadow import Shadow
 from service.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
 AT_DEVICE = 2
 """Images of one user that are with the device: a long one, and one that it makes way for."""
-QUANTUM_SECONDS = 5.0
-"""By how much one must have had less of the device than another to take it over."""
-REMEMBERED_SECONDS = 3600.0
-"""How long it counts that a user has had the device."""
-WRITE_SECONDS = 1.0
-"""Between two notes of an image's progress in the table."""
 PAUSE_SECONDS = 10.0
-"""Before a version that could not be had is asked for again; its images keep no others waiting meanwhile."""
+"""Before a version that could not be had is asked for again, its images keeping no others waiting meanwhile;
+and before a table that could not be read or written is tried again."""
 SWEEP_SECONDS = 600.0
 """Between two looks for results that have been kept long enough."""
 
 
-@dataclass
-class _Running:
-    owner: str
-    done: int
-    piece: Piece[None] | None = None
-    cancelled: bool = False
-    sample: Sample | None = None
-    """Of what a champion restored."""
+@dataclass(frozen=True)
+class _End:
+    """How an image ended."""
+
+    state: State
+    error: Mapping[str, Any] | None = None
 
 
 class Runner:
@@ -71,21 +62,22 @@ class Runner:
         watcher: Watcher,
         shadow: Shadow,
         kept_seconds: float,
-        on_end: Callable[[Item, State], None] = lambda item, state: None,
+        on_end: Callable[[State], None] = lambda state: None,
     ) -> None:
         self._table, self._archive, self._residents, self._device = table, archive, residents, device
-        self._watcher, self._shadow = watcher, shadow
+        self._shadow, self._on_end = shadow, on_end
         self.kept_seconds = kept_seconds
-        self._on_end = on_end
-        self._running: dict[tuple[str, int], _Running] = {}
+        self._restorer = Restorer(table, archive, residents, watcher)
+        self._turns = Turns()
+        self._running: dict[tuple[str, int], Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wake = asyncio.Event()
+        self._wake, self._stopping = asyncio.Event(), asyncio.Event()
+        self._cancelling: set[str] = set()
+        """Jobs of which nothing is to begin."""
         self._away: set[str] = set()
         """Runs of versions that could not be had a moment ago."""
-        self._paces: dict[str, float] = {}
-        """Run of a version -> seconds per work of the image that it restores now."""
-        self._had: defaultdict[str, deque[tuple[float, float]]] = defaultdict(deque)
-        """Owner -> when an image of theirs ended, and how long it had the device."""
+        self._complained = -PAUSE_SECONDS
+        """When the log was told last that jobs cannot go on."""
 
     async def run(self) -> None:
         """Bring to the device what waits, and what comes, until cancelled."""
@@ -98,11 +90,11 @@ class Runner:
                     swept = time.monotonic()
                     await asyncio.to_thread(self._sweep)
             except Exception:  # any: the runner must outlive every surprise, and the log shows it
-                log.exception("feeding jobs failed")
-            try:
-                await asyncio.wait_for(self._wake.wait(), SWEEP_SECONDS)
-            except TimeoutError:
+                self._complain()
+                await self._pause()
                 continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), SWEEP_SECONDS)
 
     def look(self) -> None:
         """Something waits that did not before."""
@@ -115,7 +107,7 @@ class Runner:
 
     def seconds(self, job: Job) -> float | None:
         """That a job takes on a device of its own; None before anything was restored."""
-        pace = self._pace(job.request.run_id)
+        pace = self._restorer.pace(job.request.run_id)
         return None if pace is None else pace * sum(item.work for item in job.items)
 
     def queue(self) -> Queue:
@@ -124,173 +116,154 @@ class Runner:
 
     def seconds_left(self, job: Job, queue: Queue) -> float | None:
         """Until a job's end, on a device shared by as many users as now; None before there is a pace."""
-        pace = self._pace(job.request.run_id)
+        pace = self._restorer.pace(job.request.run_id)
         return None if pace is None else pace * queue.work_left(job.id)
 
-    def _pace(self, run_id: str) -> float | None:
-        return self._paces.get(run_id) or self._table.pace(run_id)
+    async def cancel(self, id: str) -> None:
+        """End what runs of a job after the next evaluation of a tile, and drop what waits of it.
 
-    def cancel(self, job: Job) -> None:
-        """End what runs of a job after the next evaluation of a tile, and drop what waits of it."""
-        for item in job.items:
-            running = self._running.get((item.job, item.number))
-            if running is not None:
-                running.cancelled = True
-            if running is not None and running.piece is not None:
-                running.piece.ask_to_stop()
-            else:
-                self._end(item, "cancelled")
+        Raises sqlite3.Error.
+        """
+        at_device = set()
+        self._cancelling.add(id)
+        try:
+            for (job, number), running in self._running.items():
+                if job == id:
+                    running.cancelled = True
+                    if running.piece is not None:
+                        running.piece.ask_to_stop()
+                        at_device.add(number)
+            for _ in await asyncio.to_thread(self._drop_waiting, id, at_device):
+                self._on_end("cancelled")
+        finally:
+            self._cancelling.discard(id)
 
     async def drain(self) -> None:
         """After the device is closed: wait until no image's files are touched any more."""
+        self._stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._shadow.close()
 
+    def _drop_waiting(self, id: str, at_device: set[int]) -> list[int]:
+        dropped = self._table.cancel(id, without=at_device)
+        for number in dropped:
+            self._archive.clear_work(id, number)
+        return dropped
+
     def _feed(self) -> None:
+        if self._device.closed:
+            return
         busy: defaultdict[str, int] = defaultdict(int)
         for running in self._running.values():
             busy[running.owner] += 1
         most = 2 * AT_DEVICE  # as many may be with the device already
         for item in self._table.next_of_owners(most, without=self._away):
             key, owner = (item.job, item.number), item.owner
-            if key in self._running or busy[owner] >= AT_DEVICE:
+            if key in self._running or busy[owner] >= AT_DEVICE or item.job in self._cancelling:
                 continue
             busy[owner] += 1
-            self._running[key] = _Running(owner, item.done)
+            self._running[key] = Running(owner, item.run_id, item.done)
             task = asyncio.create_task(self._attend(item))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _attend(self, item: Item) -> None:
-        """See one image through."""
+        """See one image through. Its end is entered sooner or later; nothing is done anew meanwhile."""
         key = (item.job, item.number)
         running = self._running[key]
         try:
+            end = await self._outcome(item, running)
+            while end is not None and not self._stopping.is_set():
+                try:
+                    await asyncio.to_thread(self._enter, item, end)
+                    break
+                except Exception:  # any: the disk may have room again by the next attempt
+                    self._complain()
+                    await self._pause()
+        finally:
+            if running.piece is not None:
+                self._turns.remember(running.owner, running.piece.seconds)
+            del self._running[key]
+            self._wake.set()
+
+    async def _outcome(self, item: Item, running: Running) -> _End | None:
+        """How an image ends; None when it waits again."""
+        try:
             await self._restored(item, running)
-            self._end(item, "done")
+            return _End("done")
         except (StoppedError, StoppingError, asyncio.CancelledError):
-            if running.cancelled:  # else the service is being stopped, and its next process takes this up
-                self._end(item, "cancelled")
+            # If not cancelled, the service is being stopped, and its next process takes this up.
+            return _End("cancelled") if running.cancelled else None
         except CvdmError as error:
             if isinstance(error, ServiceError) and error.retry_after is not None:
                 log.info("job %s waits: %s", item.job, error)
                 self._away.add(item.run_id)
                 asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._ask_again, item.run_id)
-            else:
-                log.info("job %s, image %d failed: %s", item.job, item.number, error)
-                self._end(item, "failed", error.as_dict())
+                return None
+            log.info("job %s, image %d failed: %s", item.job, item.number, error)
+            return _End("failed", error.as_dict())
+        except sqlite3.Error:  # nothing that the image is at fault for
+            self._complain()
+            await self._pause()
+            return _End("cancelled") if running.cancelled else None
         except Exception:  # any: the client learns that it failed, the log has why
             log.exception("job %s, image %d failed", item.job, item.number)
-            self._end(item, "failed", _unexpected(item))
-        finally:
-            self._remember(running)
-            del self._running[key]
-            self._wake.set()
+            return _End("failed", _unexpected(item))
 
     def _ask_again(self, run_id: str) -> None:
         """It may be had by now."""
         self._away.discard(run_id)
         self._wake.set()
 
-    async def _restored(self, item: Item, running: _Running) -> None:
-        job = self._table.get(item.job)
-        if job is None:  # removed meanwhile
+    async def _restored(self, item: Item, running: Running) -> None:
+        request = await asyncio.to_thread(self._table.request, item.job)
+        if request is None:  # removed meanwhile
             raise StoppedError
-        resident = await self._residents.get(job.request.task, job.request.version)
-        if resident.version.run_id != job.request.run_id:
+        resident = await self._residents.get(request.task, request.version)
+        if resident.version.run_id != request.run_id:
             raise UnknownVersionError(
-                f"version {job.request.version} of {job.request.task} as it was when the job was accepted",
+                f"version {request.version} of {request.task} as it was when the job was accepted",
                 "another one under its number",
                 "The registry was rebuilt; send the job again.",
             )
         if running.cancelled:
             raise StoppedError
-        work = partial(self._work, job, item, resident, running)
+        work = partial(self._restorer.restore, request, item, resident, running)
         running.piece = self._device.submit_job(work, partial(self._order, running.owner))
         await running.piece.done
         if running.sample is not None:
             self._shadow.consider(resident, item.owner, item.sha256, running.sample.observation)
 
-    def _work(self, job: Job, item: Item, resident: Resident, running: _Running, progress: Progress) -> None:
-        """In a thread of the device: restore one image, or go on with it."""
-        self._table.begin(item)
-        result = self._archive.result(item.job, item.number)
-        if result.is_file():  # restored by a process that ended before it could say so
-            return
-        written = 0.0
-
-        def report(done: int, total: int) -> None:
-            nonlocal written
-            running.done = done
-            piece = running.piece
-            if piece is not None and time.monotonic() - written > WRITE_SECONDS:
-                written = time.monotonic()
-                self._table.report(item, done, item.seconds + piece.seconds)
-                if done > item.done:
-                    share = (done - item.done) / item.total
-                    self._paces[job.request.run_id] = piece.seconds / (item.work * share)
-            progress(done, total)
-
-        sampling = order_of(job).sampling(resident.checkpoint.recipe.sampling)
-        restore_file(
-            resident.checkpoint,
-            self._archive.input(item.job, item.number),
-            result,
-            sampling,
-            annotations=provenance_of(
-                resident, sampling, item.sha256, item.maps, item.channels
-            ).annotations(),
-            maps=item.maps,
-            channels=item.channels,
-            progress=report,
-            folder=self._archive.work(item.job, item.number),
-            seen=partial(self._seen, resident, item, running),
-        )
-        if running.piece is not None and running.piece.seconds > 0 and item.done < item.total:
-            share = (item.total - item.done) / item.total
-            self._table.learn_pace(job.request.run_id, running.piece.seconds, item.work * share)
-
-    def _seen(self, resident: Resident, item: Item, running: _Running, posterior: Posterior) -> None:
-        if self._residents.is_champion(resident.version):
-            running.sample = sample_of(posterior)
-            self._watcher.look(resident.version, item.owner, running.sample)
-
-    def _remember(self, running: _Running) -> None:
-        """Keep for a while how long an image has had the device."""
-        had, now = self._had[running.owner], time.monotonic()
-        if running.piece is not None:
-            had.append((now, running.piece.seconds))
-        while had and had[0][0] < now - REMEMBERED_SECONDS:
-            had.popleft()
-
     def _order(self, owner: str, seconds: float) -> tuple[float, float]:
-        """How much an owner and one of their images had of the device, in quanta."""
-        horizon = time.monotonic() - REMEMBERED_SECONDS
-        had = sum(seconds for moment, seconds in tuple(self._had[owner]) if moment > horizon)
-        now = sum(
+        now = (
             running.piece.seconds
             for running in tuple(self._running.values())
             if running.owner == owner and running.piece is not None
         )
-        return ((had + now) // QUANTUM_SECONDS, seconds // QUANTUM_SECONDS)
+        return self._turns.order(owner, now, seconds)
 
-    def _end(self, item: Item, state: State, error: dict[str, str] | None = None) -> None:
-        if self._table.end(item, state, error):
-            if state != "done":
-                self._archive.clear_work(item.job, item.number)
-            self._on_end(item, state)
+    def _enter(self, item: Item, end: _End) -> None:
+        """Raises sqlite3.Error."""
+        if end.state != "done":
+            self._archive.clear_work(item.job, item.number)
+        if self._table.end(item, end.state, end.error):
+            self._on_end(end.state)
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), PAUSE_SECONDS)
+
+    def _complain(self) -> None:
+        """Once a pause, however many images wait for it to be over."""
+        if time.monotonic() - self._complained >= PAUSE_SECONDS:
+            self._complained = time.monotonic()
+            log.exception("jobs cannot go on; they are tried again every %g s", PAUSE_SECONDS)
 
     def _sweep(self) -> None:
         """Remove what has been kept long enough."""
         for job in self._table.ended_before(time.time() - self.kept_seconds):
             self._table.remove(job.id)
             self._archive.drop(job.id)
-
-
-def order_of(job: Job) -> Order:
-    """What was asked for, as a request would ask it."""
-    request = job.request
-    return Order(request.task, request.version, request.samples, request.steps, request.seed)
 
 
 def _unexpected(item: Item) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,72 +19,31 @@ from math import prod
 from pathlib import Path
 from typing import Any, get_args
 
+from service.jobs.layout import lay_out
 from service.jobs.records import Item, Job, NewItem, Request, State, Waiting
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY,
-    owner TEXT NOT NULL,
-    idempotency_key TEXT,
-    fingerprint TEXT NOT NULL,
-    request TEXT NOT NULL,
-    created REAL NOT NULL,
-    UNIQUE (owner, idempotency_key)
-);
-CREATE TABLE items (
-    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-    number INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    axes TEXT NOT NULL,
-    shape TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'queued',
-    done INTEGER NOT NULL DEFAULT 0,
-    total INTEGER NOT NULL,
-    warnings TEXT NOT NULL,
-    seconds REAL NOT NULL DEFAULT 0,
-    error TEXT,
-    began REAL,
-    ended REAL,
-    PRIMARY KEY (job, number)
-);
-CREATE TABLE paces (
-    run_id TEXT PRIMARY KEY,
-    seconds REAL NOT NULL,
-    work REAL NOT NULL,
-    measured REAL NOT NULL
-);
-CREATE INDEX items_by_state ON items (state);
-CREATE INDEX jobs_by_owner ON jobs (owner, created);
-"""
 ITEM = tuple(field.name for field in fields(Item))
-IMAGES = """
-CREATE TEMP VIEW images AS SELECT items.*, owner, created AS entered,
-    coalesce(json_extract(request, '$.maps'), '[]') AS maps,
-    coalesce(json_extract(request, '$.channels'), '[]') AS channels,
-    json_extract(request, '$.run_id') AS run_id,
-    json_extract(request, '$.samples') * json_extract(request, '$.steps') AS rounds
-    FROM items JOIN jobs ON job = id
-"""
 
 
 class Table:
     """Opened once per process, which is the only one that runs jobs of it."""
 
     def __init__(self, path: Path) -> None:
+        """Raises sqlite3.Error."""
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         with self._writing() as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute(IMAGES)
+            lay_out(connection)
 
     def add(
         self,
@@ -129,6 +89,18 @@ class Table:
         """A job by its id."""
         rows = self._read("SELECT * FROM jobs WHERE id = ?", id)
         return self._job(rows[0]) if rows else None
+
+    def item(self, id: str, number: int) -> Item | None:
+        """One image of a job."""
+        if number > sys.maxsize:
+            return None
+        rows = self._read("SELECT * FROM images WHERE job = ? AND number = ?", id, number)
+        return _item(rows[0]) if rows else None
+
+    def request(self, id: str) -> Request | None:
+        """What was asked for, without the images."""
+        rows = self._read("SELECT request FROM jobs WHERE id = ?", id)
+        return _request(rows[0]["request"]) if rows else None
 
     def ids_of(self, owner: str | None, *, most: int) -> list[str]:
         """Of the jobs of an owner, or of all for None; the newest first."""
@@ -193,6 +165,16 @@ class Table:
             )
             return changed.rowcount > 0
 
+    def cancel(self, id: str, *, without: Iterable[int]) -> list[int]:
+        """End what has not ended of a job, apart from some images; returns which ones did."""
+        with self._writing() as connection:
+            rows = connection.execute(
+                "UPDATE items SET state = 'cancelled', ended = ? WHERE job = ? AND state IN "
+                "('queued', 'running') AND number NOT IN (SELECT value FROM json_each(?)) RETURNING number",
+                (time.time(), id, json.dumps(list(without))),
+            )
+            return [row["number"] for row in rows]
+
     def counts(self) -> dict[str, int]:
         """State -> how many images are in it."""
         rows = self._read("SELECT state, count(*) AS images FROM items GROUP BY state")
@@ -242,9 +224,7 @@ class Table:
 
     def _job(self, row: sqlite3.Row) -> Job:
         items = self._read("SELECT * FROM images WHERE job = ? ORDER BY number", row["id"])
-        asked = json.loads(row["request"])
-        lists = {name: tuple(asked.get(name, ())) for name in ("maps", "channels")}
-        request = Request(**asked | lists)
+        request = _request(row["request"])
         return Job(row["id"], row["owner"], request, row["created"], tuple(_item(item) for item in items))
 
     def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:
@@ -267,6 +247,12 @@ class Table:
 def _pixels(shape: str) -> int:
     """Of a shape as it is stored; the images of a batch have few."""
     return prod(json.loads(shape))
+
+
+def _request(text: str) -> Request:
+    asked = json.loads(text)
+    lists = {name: tuple(asked.get(name, ())) for name in ("maps", "channels")}
+    return Request(**asked | lists)
 
 
 def _item(row: sqlite3.Row) -> Item:

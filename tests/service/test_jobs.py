@@ -211,7 +211,7 @@ def test_a_request_does_not_wait_for_a_job(service):
 
 def test_small_jobs_are_not_stuck_behind_a_huge_one(service, monkeypatch):
     """Neither another user's nor the same user's; planted: turns after a tenth of a second."""
-    monkeypatch.setattr("service.jobs.runner.QUANTUM_SECONDS", 0.1)
+    monkeypatch.setattr("service.jobs.turns.QUANTUM_SECONDS", 0.1)
     monkeypatch.setattr(job_routes, "caller_of", named_in_header)
     huge = service.begun(acquired(96), **LONG)
     for user in ("ann", "bob"):
