@@ -258,6 +258,7 @@ def open_jobs(
             kept_seconds=settings.job_hours * 3600,
             on_end=metrics.job_image_ended,
         )
+        runner.give_up()
         desk = JobDesk(settings, table, archive, runner, residents, watcher)
         undoing.pop_all()
         return desk

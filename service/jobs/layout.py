@@ -40,7 +40,13 @@ CREATE TABLE paces (
 CREATE INDEX items_by_state ON items (state);
 CREATE INDEX jobs_by_owner ON jobs (owner, created);
 """
-CHANGES = (FIRST,)
+INTERRUPTIONS = """
+ALTER TABLE items ADD COLUMN at_device INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE items ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE items ADD COLUMN reached INTEGER NOT NULL DEFAULT 0
+"""
+"""Which image has the device now, how often in a row the process ended then, and how far it was at most."""
+CHANGES = (FIRST, INTERRUPTIONS)
 """The first release's layout, and what each later one changed; how many are done is the table's version."""
 IMAGES = """
 CREATE TEMP VIEW images AS SELECT items.*, owner, created AS entered,

@@ -47,6 +47,8 @@ class Restorer:
         self._table, self._archive, self._residents, self._watcher = table, archive, residents, watcher
         self._paces: dict[str, float] = {}
         """Run of a version -> seconds per work of the image that it restores now."""
+        self._at_device: tuple[str, int] | None = None
+        """Job and number of the image that the table says has the device."""
 
     def pace(self, run_id: str) -> float | None:
         """Seconds per work of a version, or of another one; None before anything was restored."""
@@ -56,7 +58,7 @@ class Restorer:
         self, request: Request, item: Item, resident: Resident, running: Running, progress: Progress
     ) -> None:
         """Restore an image, or go on with it. Raises CvdmError, sqlite3.Error, StoppedError."""
-        self._table.begin(item)
+        self._begin(item)
         result = self._archive.result(item.job, item.number)
         if result.is_file():  # restored by a process that ended before it could say so
             return
@@ -93,8 +95,14 @@ class Restorer:
                     share = (done - item.done) / item.total
                     self._paces[item.run_id] = piece.seconds / (item.work * share)
             progress(done, total)
+            if self._at_device != (item.job, item.number):  # others had it meanwhile
+                self._begin(item)
 
         return report
+
+    def _begin(self, item: Item) -> None:
+        self._table.begin(item)
+        self._at_device = item.job, item.number
 
     def _seen(self, resident: Resident, item: Item, running: Running, posterior: Posterior) -> None:
         if self._residents.is_champion(resident.version):

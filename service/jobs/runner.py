@@ -12,16 +12,15 @@ import logging
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from cvdm.errors import CvdmError
 from service.device import Device, StoppedError
 from service.errors import ServiceError, StoppingError, UnknownVersionError
 from service.jobs.archive import Archive
+from service.jobs.ends import End, interrupted_end, unexpected_end
 from service.jobs.queue import Queue
 from service.jobs.records import Item, Job, State, Waiting
 from service.jobs.restoring import Restorer, Running
@@ -37,16 +36,11 @@ AT_DEVICE = 2
 PAUSE_SECONDS = 10.0
 """Before a version that could not be had is asked for again, its images keeping no others waiting meanwhile;
 and before a table that could not be read or written is tried again."""
+MOST_INTERRUPTIONS = 3
+"""Ends of the process over one image, without its coming further, after which it has failed: one that takes
+more memory than there is would end every process to come."""
 SWEEP_SECONDS = 600.0
 """Between two looks for results that have been kept long enough."""
-
-
-@dataclass(frozen=True)
-class _End:
-    """How an image ended."""
-
-    state: State
-    error: Mapping[str, Any] | None = None
 
 
 class Runner:
@@ -78,6 +72,12 @@ class Runner:
         """Runs of versions that could not be had a moment ago."""
         self._complained = -PAUSE_SECONDS
         """When the log was told last that jobs cannot go on."""
+
+    def give_up(self) -> None:
+        """After a start: fail what ended the process again and again. Raises sqlite3.Error."""
+        for item in self._table.often_interrupted(MOST_INTERRUPTIONS):
+            log.error("job %s, image %d ended the service too often", item.job, item.number)
+            self._enter(item, interrupted_end(item, MOST_INTERRUPTIONS))
 
     async def run(self) -> None:
         """Bring to the device what waits, and what comes, until cancelled."""
@@ -141,6 +141,10 @@ class Runner:
     async def drain(self) -> None:
         """After the device is closed: wait until no image's files are touched any more."""
         self._stopping.set()
+        try:
+            await asyncio.to_thread(self._table.rest)
+        except sqlite3.Error:
+            self._complain()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._shadow.close()
 
@@ -186,14 +190,14 @@ class Runner:
             del self._running[key]
             self._wake.set()
 
-    async def _outcome(self, item: Item, running: Running) -> _End | None:
+    async def _outcome(self, item: Item, running: Running) -> End | None:
         """How an image ends; None when it waits again."""
         try:
             await self._restored(item, running)
-            return _End("done")
+            return End("done")
         except (StoppedError, StoppingError, asyncio.CancelledError):
             # If not cancelled, the service is being stopped, and its next process takes this up.
-            return _End("cancelled") if running.cancelled else None
+            return End("cancelled") if running.cancelled else None
         except CvdmError as error:
             if isinstance(error, ServiceError) and error.retry_after is not None:
                 log.info("job %s waits: %s", item.job, error)
@@ -201,14 +205,14 @@ class Runner:
                 asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._ask_again, item.run_id)
                 return None
             log.info("job %s, image %d failed: %s", item.job, item.number, error)
-            return _End("failed", error.as_dict())
+            return End("failed", error.as_dict())
         except sqlite3.Error:  # nothing that the image is at fault for
             self._complain()
             await self._pause()
-            return _End("cancelled") if running.cancelled else None
+            return End("cancelled") if running.cancelled else None
         except Exception:  # any: the client learns that it failed, the log has why
             log.exception("job %s, image %d failed", item.job, item.number)
-            return _End("failed", _unexpected(item))
+            return unexpected_end(item)
 
     def _ask_again(self, run_id: str) -> None:
         """It may be had by now."""
@@ -242,7 +246,7 @@ class Runner:
         )
         return self._turns.order(owner, now, seconds)
 
-    def _enter(self, item: Item, end: _End) -> None:
+    def _enter(self, item: Item, end: End) -> None:
         """Raises sqlite3.Error."""
         if end.state != "done":
             self._archive.clear_work(item.job, item.number)
@@ -264,12 +268,3 @@ class Runner:
         for job in self._table.ended_before(time.time() - self.kept_seconds):
             self._table.remove(job.id)
             self._archive.drop(job.id)
-
-
-def _unexpected(item: Item) -> dict[str, str]:
-    return {
-        "error": "UnexpectedError",
-        "expected": "a result",
-        "actual": "a failure inside the service",
-        "remedy": f"Send the job's id {item.job} to whoever runs this service.",
-    }

@@ -138,11 +138,12 @@ class Table:
         return int(count)
 
     def begin(self, item: Item) -> None:
-        """It has the device, perhaps not for the first time."""
+        """It, and no other, has the device now, perhaps not for the first time."""
         with self._writing() as connection:
+            connection.execute("UPDATE items SET at_device = 0 WHERE at_device AND state = 'running'")
             connection.execute(
-                "UPDATE items SET state = 'running', began = coalesce(began, ?) "
-                "WHERE job = ? AND number = ? AND state = 'queued'",
+                "UPDATE items SET state = 'running', began = coalesce(began, ?), at_device = 1 "
+                "WHERE job = ? AND number = ? AND state IN ('queued', 'running')",
                 (time.time(), item.job, item.number),
             )
 
@@ -196,9 +197,28 @@ class Table:
         return float(rows[0]["pace"]) if rows else None
 
     def requeue(self) -> int:
-        """After a start: what an end of the process interrupted waits again. Returns how many images do."""
+        """After a start: what an end of the process interrupted waits again. Returns how many images do.
+
+        Of the one that had the device it is noted, from the beginning again where it had come further.
+        """
         with self._writing() as connection:
-            return connection.execute("UPDATE items SET state = 'queued' WHERE state = 'running'").rowcount
+            connection.execute(
+                "UPDATE items SET interruptions = iif(done > reached, 1, interruptions + 1), "
+                "reached = max(done, reached) WHERE at_device AND state = 'running'"
+            )
+            return connection.execute(
+                "UPDATE items SET state = 'queued', at_device = 0 WHERE state = 'running'"
+            ).rowcount
+
+    def rest(self) -> None:
+        """The process is about to end in order: none that is interrupted by that is at fault."""
+        with self._writing() as connection:
+            connection.execute("UPDATE items SET at_device = 0 WHERE at_device AND state = 'running'")
+
+    def often_interrupted(self, times: int) -> list[Item]:
+        """Images that wait although the process ended so often over them, without their coming further."""
+        query = "SELECT * FROM images WHERE state = 'queued' AND interruptions >= ?"
+        return [_item(row) for row in self._read(query, times)]
 
     def ended_before(self, moment: float) -> list[Job]:
         """Jobs whose last image ended before a moment (seconds since 1970)."""

@@ -1,4 +1,4 @@
-"""Whose image goes first: that of the user who has had least of the device, and of theirs the least served."""
+"""Whose image goes first: of the user who has had least of the device, the one that has had least."""
 
 from __future__ import annotations
 

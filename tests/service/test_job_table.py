@@ -92,6 +92,30 @@ def test_after_a_start_what_was_interrupted_waits_again(table, tmp_path):
     assert [image.number for image in again.waiting()] == [0, 2]
 
 
+def test_who_had_the_device_at_an_end_is_noted_until_it_has_come_further(table, tmp_path):
+    """Not an image that had made way, nor an end in order; three in a row are found."""
+    first, second, _ = entered(table).items
+    for done, orderly, found in (
+        (3, False, 0),
+        (2, False, 0),
+        (5, False, 0),
+        (4, True, 0),
+        (5, False, 0),
+        (1, False, 1),
+    ):
+        table.begin(second)
+        table.begin(first)
+        table.report(first, done, 1.0)
+        if orderly:
+            table.rest()
+        table.close()
+        table = Table(tmp_path / "jobs.db")
+        assert table.requeue() == 2
+        assert len(table.often_interrupted(3)) == found
+    (item,) = table.often_interrupted(3)
+    assert (item.number, item.state) == (0, "queued")
+
+
 def test_images_wait_in_the_order_in_which_they_came(table):
     """Whoever they are of; an owner's are counted."""
     for id, owner in (("z", "ann"), ("a", "bob"), ("m", "ann")):
@@ -119,11 +143,14 @@ def test_what_ended_long_ago_is_found_and_removed(table):
 
 
 def test_the_jobs_of_an_earlier_release_are_taken_over(tmp_path):
-    """Its table had a view without maps, and its requests said nothing of maps and memory."""
+    """Its table had a view without maps and no interruptions; requests said nothing of maps and memory."""
     table = Table(tmp_path / "jobs.db")
     table.add("a", "ann", REQUEST, ITEMS[:1], key=None, fingerprint="f")
     table.close()
     with sqlite3.connect(tmp_path / "jobs.db") as earlier:
+        for column in ("at_device", "interruptions", "reached"):
+            earlier.execute(f"ALTER TABLE items DROP COLUMN {column}")
+        earlier.execute("PRAGMA user_version = 1")
         earlier.execute(
             "CREATE VIEW images AS SELECT items.*, owner, created AS entered FROM items JOIN jobs ON job = id"
         )
@@ -133,6 +160,8 @@ def test_the_jobs_of_an_earlier_release_are_taken_over(tmp_path):
     job = table.get("a")
     assert job.request == REQUEST and job.request.memory_bytes is None
     assert [item.maps for item in table.next_of_owners(9)] == [()]
+    table.begin(job.items[0])
+    assert table.requeue() == 1 and len(table.often_interrupted(1)) == 1
     table.close()
 
 

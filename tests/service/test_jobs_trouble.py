@@ -11,6 +11,7 @@ from service_world import acquired
 from service.doorkeeper import Caller
 from service.errors import RegistryError
 from service.jobs.records import NewItem, Request
+from service.jobs.table import Table
 
 from .test_jobs import LONG, Service, residents  # noqa: F401 - a fixture
 
@@ -108,3 +109,33 @@ def test_an_end_that_cannot_be_entered_is_entered_later(service, table, monkeypa
     table._connection.execute("DROP TRIGGER full")
     job = service.wait_for(id, "done")
     assert service.desk._device.evaluations - began == evaluations <= job["estimate"]["evaluations"]
+
+
+def died(service, id):
+    """The process is gone in the middle of an image: nobody writes what an end in order does."""
+    table = service.jobs._table
+    item = table.get(id).items[0]
+    service.__exit__()
+    table = Table(service.settings.jobs_dir / "jobs.db")
+    table.begin(item)
+    table.close()
+
+
+def test_an_image_that_ends_every_process_is_given_up(residents, tmp_path):  # noqa: F811
+    """After three without coming further, with its work; others go on, and ends in order do not count."""
+    folder = tmp_path / "jobs"
+    with Service(residents, folder) as service:
+        deadly, other = service.begun(acquired(96), **LONG), service.enter(acquired(32)).json()["id"]
+    for _ in range(5):
+        with Service(residents, folder) as service:
+            assert service.job(deadly)["state"] in ("queued", "running")
+            service.wait_for(other, "done")
+    residents.failure = RegistryError("a registry", "none", "Start it.")  # it comes no further
+    for _ in range(3):
+        service = Service(residents, folder).__enter__()
+        assert service.job(deadly)["state"] == "queued"
+        died(service, deadly)
+    with Service(residents, folder) as service:
+        job = service.job(deadly)
+        assert job["state"] == "failed" and "ended 3 times" in job["images"][0]["error"]["actual"]
+        assert not list(folder.rglob("work")) and service.job(other)["state"] == "done"
