@@ -1,7 +1,7 @@
 // The page: who asks, which model, what is sent, and what became of it.
 
 import { Refusal, answered, ask, send } from "./api.js";
-import { JobList, make, unfinished } from "./jobs.js";
+import { JobList, endOf, make, unfinished } from "./jobs.js";
 import { Viewer } from "./viewer.js";
 
 const BUSY = 700; // milliseconds between two looks at jobs while one is at work
@@ -49,6 +49,7 @@ async function enter() {
   element("key-form").hidden = true;
   element("order-form").hidden = false;
   const who = element("who");
+  list.caller = caller.name;
   if (caller.open) {
     who.textContent = "Open to this machine only; no keys are set up.";
   } else {
@@ -129,7 +130,8 @@ async function refresh() {
   try {
     let { jobs } = await ask("/jobs");
     jobs = await Promise.all(jobs.map((job) => (whole.has(job.id) ? entire(job) : job)));
-    list.show(jobs);
+    const ended = list.show(jobs);
+    if (ended.length) element("ended").textContent = ended.map(endOf).join(" ");
     element("no-jobs").hidden = jobs.length > 0;
     if (unfinished(jobs)) wait = BUSY;
   } catch (error) {
@@ -147,7 +149,8 @@ async function cancel(id) {
   await refresh();
 }
 
-async function remove(id) {
+async function remove(id, name, results) {
+  if (results && !confirm(`Remove ${name} with its results? They are deleted on the service.`)) return;
   await attempt(() => ask(`/jobs/${id}`, { method: "DELETE" }));
   whole.delete(id);
   await refresh();
