@@ -9,6 +9,7 @@ const IDLE = 4000;
 const element = (id) => document.getElementById(id);
 const viewer = new Viewer(problem);
 const list = new JobList(element("jobs"), { look, cancel, remove, all });
+let seen = null; // id of the job whose image is in the viewer
 const whole = new Set(); // ids of jobs of which every image is shown; the list has the first ones only
 let models = [];
 let next = 0;
@@ -134,6 +135,7 @@ async function refresh() {
     if (ended.length) element("ended").textContent = ended.map(endOf).join(" ");
     element("no-jobs").hidden = jobs.length > 0;
     if (unfinished(jobs)) wait = BUSY;
+    await stillThere(jobs);
   } catch (error) {
     if (error.status === 401) {
       problem(error);
@@ -142,6 +144,18 @@ async function refresh() {
     if (error.status !== 0 && error.status !== 503) problem(error); // gone for a while: it is asked again
   }
   next = setTimeout(refresh, document.hidden ? IDLE : wait);
+}
+
+/** Empty the viewer when its job is gone, which one that is too old for the list need not be. */
+async function stillThere(jobs) {
+  if (seen === null || jobs.some((job) => job.id === seen)) return;
+  try {
+    await ask(`/jobs/${seen}`);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    seen = null;
+    viewer.clear();
+  }
 }
 
 async function cancel(id) {
@@ -175,6 +189,7 @@ async function look(job, image) {
     element("maker").textContent = `${job.task}, version ${job.version}`;
     element("maker-card").onclick = () => attempt(() => showCard(job.task, job.version));
     viewer.show(path, view);
+    seen = job.id;
     list.mark(job.id, image.number);
     await facts(job, image);
     element("stage").scrollIntoView({ block: "nearest" });
