@@ -37,6 +37,7 @@ def tab(browser, service):
     context = browser.new_context(viewport={"width": 1280, "height": 720}, accept_downloads=True)
     tab = context.new_page()
     tab.noise, tab.requests = [], []
+    tab.on("dialog", lambda question: question.accept())
     tab.on("pageerror", lambda error: tab.noise.append(str(error)))
     tab.on("request", lambda request: tab.requests.append(request.url))
     with tab.expect_response(f"{service.url}/jobs") as listed:
@@ -218,8 +219,53 @@ def test_a_job_can_be_cancelled_and_removed(tab, stack):
     assert "MiB of disk" in card.inner_text()
     card.get_by_role("button", name="Cancel").click()
     card.locator(".state.cancelled").wait_for(timeout=SECONDS)
+    assert tab.inner_text("#ended") == f"Cancelled: {stack.name}."
+    card.get_by_role("button", name=f"Remove {stack.name}").click()
+    sync_api.expect(tab.locator(".job")).to_have_count(before)
+
+
+def test_a_double_click_that_cancels_does_not_remove(tab, stack):
+    """Where Cancel was is Remove a moment later, which takes no click for a second."""
+    before = tab.locator(".job").count()
+    tab.evaluate("document.querySelector('#order-form details').open = true")
+    tab.fill("#samples", "64")
+    tab.fill("#steps", "200")
+    tab.set_input_files("#files", stack)
+    sync_api.expect(tab.locator(".job")).to_have_count(before + 1)
+    card = tab.locator(".job").first
+    card.locator(".state.running").wait_for(timeout=SECONDS)
+    box = card.get_by_role("button", name="Cancel").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.click(*middle)
+    card.locator(".state.cancelled").wait_for(timeout=SECONDS)
+    tab.mouse.click(*middle)
+    tab.wait_for_timeout(1500)
+    assert tab.locator(".job").count() == before + 1
     card.get_by_role("button", name="Remove").click()
     sync_api.expect(tab.locator(".job")).to_have_count(before)
+
+
+def test_results_are_removed_after_a_question_only(browser, service, stack):
+    """Whoever says no keeps them; the end of the job was told to whoever does not look."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    tab, asked, answer = context.new_page(), [], ["dismiss", "accept"]
+
+    def decide(question):
+        asked.append(question.message)
+        getattr(question, answer[len(asked) - 1])()
+
+    tab.on("dialog", decide)
+    with tab.expect_response(f"{service.url}/jobs") as listed:
+        tab.goto(f"{service.url}/ui")
+    sync_api.expect(tab.locator(".job")).to_have_count(len(listed.value.json()["jobs"]), timeout=SECONDS)
+    card = restored(tab, stack, samples=2, steps=2)
+    count = tab.locator(".job").count()
+    assert tab.locator("#ended[role=status]").inner_text() == f"Done: {stack.name}."
+    for left in (count, count - 1):
+        card.get_by_role("button", name=f"Remove {stack.name}").click()
+        sync_api.expect(tab.locator(".job")).to_have_count(left)
+    assert asked == [f"Remove {stack.name} with its results? They are deleted on the service."] * 2
+    context.close()
 
 
 def test_a_refusal_is_said_in_the_services_words(tab, tmp_path):

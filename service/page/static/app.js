@@ -1,7 +1,7 @@
 // The page: who asks, which model, what is sent, and what became of it.
 
 import { Refusal, answered, ask, send } from "./api.js";
-import { JobList, make, unfinished } from "./jobs.js";
+import { JobList, endOf, make, unfinished } from "./jobs.js";
 import { Viewer } from "./viewer.js";
 
 const BUSY = 700; // milliseconds between two looks at jobs while one is at work
@@ -9,6 +9,7 @@ const IDLE = 4000;
 const element = (id) => document.getElementById(id);
 const viewer = new Viewer(problem);
 const list = new JobList(element("jobs"), { look, cancel, remove, all });
+let seen = null; // id of the job whose image is in the viewer
 const whole = new Set(); // ids of jobs of which every image is shown; the list has the first ones only
 let models = [];
 let next = 0;
@@ -49,6 +50,7 @@ async function enter() {
   element("key-form").hidden = true;
   element("order-form").hidden = false;
   const who = element("who");
+  list.caller = caller.name;
   if (caller.open) {
     who.textContent = "Open to this machine only; no keys are set up.";
   } else {
@@ -129,9 +131,11 @@ async function refresh() {
   try {
     let { jobs } = await ask("/jobs");
     jobs = await Promise.all(jobs.map((job) => (whole.has(job.id) ? entire(job) : job)));
-    list.show(jobs);
+    const ended = list.show(jobs);
+    if (ended.length) element("ended").textContent = ended.map(endOf).join(" ");
     element("no-jobs").hidden = jobs.length > 0;
     if (unfinished(jobs)) wait = BUSY;
+    await stillThere(jobs);
   } catch (error) {
     if (error.status === 401) {
       problem(error);
@@ -142,12 +146,25 @@ async function refresh() {
   next = setTimeout(refresh, document.hidden ? IDLE : wait);
 }
 
+/** Empty the viewer when its job is gone, which one that is too old for the list need not be. */
+async function stillThere(jobs) {
+  if (seen === null || jobs.some((job) => job.id === seen)) return;
+  try {
+    await ask(`/jobs/${seen}`);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    seen = null;
+    viewer.clear();
+  }
+}
+
 async function cancel(id) {
   await attempt(() => ask(`/jobs/${id}/cancel`, { method: "POST" }));
   await refresh();
 }
 
-async function remove(id) {
+async function remove(id, name, results) {
+  if (results && !confirm(`Remove ${name} with its results? They are deleted on the service.`)) return;
   await attempt(() => ask(`/jobs/${id}`, { method: "DELETE" }));
   whole.delete(id);
   await refresh();
@@ -172,6 +189,7 @@ async function look(job, image) {
     element("maker").textContent = `${job.task}, version ${job.version}`;
     element("maker-card").onclick = () => attempt(() => showCard(job.task, job.version));
     viewer.show(path, view);
+    seen = job.id;
     list.mark(job.id, image.number);
     await facts(job, image);
     element("stage").scrollIntoView({ block: "nearest" });

@@ -1,6 +1,7 @@
 // The list of jobs: kept as it is where nothing changed, so that focus and pictures stay.
 
 const ENDED = new Set(["done", "failed", "cancelled"]);
+const REST = 1000; // milliseconds in which a click that was meant for Cancel does not remove
 const WORDS = { queued: "Waits", running: "At work", done: "Done", failed: "Failed", cancelled: "Cancelled" };
 
 /** Whether anything of some jobs will still change. */
@@ -14,11 +15,16 @@ export class JobList {
   constructor(list, does) {
     this.list = list;
     this.does = does;
+    this.caller = ""; // whose jobs need no owner
     this.shown = new Map(); // id -> {card, text}
   }
 
-  /** Show these and no others, the newest first. */
+  /**
+   * Show these and no others, the newest first.
+   * @returns {Object[]} the jobs that have ended since they were shown last
+   */
   show(jobs) {
+    const ended = [];
     const ids = new Set(jobs.map((job) => job.id));
     for (const [id, { card }] of this.shown) {
       if (ids.has(id)) continue;
@@ -30,9 +36,11 @@ export class JobList {
       if (this.list.children[at] !== known.card) this.list.insertBefore(known.card, this.list.children[at] ?? null);
       const text = JSON.stringify(job);
       if (known.text === text) return;
-      known.text = text;
+      if (known.text && !known.ended && ENDED.has(job.state)) ended.push(job);
       this.update(known, job);
+      known.text = text;
     });
+    return ended;
   }
 
   /** Tell which image is in the viewer. */
@@ -51,16 +59,21 @@ export class JobList {
       when: make("span", { className: "when", textContent: new Date(job.created).toLocaleString() }),
       bar: make("progress", { max: 100 }),
       told: make("p"),
-      end: make("button", { type: "button", className: "quiet" }),
+      cancel: make("button", { type: "button", className: "quiet", textContent: "Cancel" }),
+      remove: make("button", { type: "button", className: "quiet", textContent: "Remove" }),
       images: [],
       list: make("ul", { className: "images" }),
       more: make("button", { type: "button", className: "quiet" }),
     };
     known.more.addEventListener("click", () => this.does.all(job.id));
-    known.bar.setAttribute("aria-label", "Progress");
-    known.end.addEventListener("click", () => (known.ended ? this.does.remove(job.id) : this.does.cancel(job.id)));
+    const name = nameOf(job);
+    known.bar.setAttribute("aria-label", `Progress of ${name}`);
+    known.cancel.setAttribute("aria-label", `Cancel ${name}`);
+    known.remove.setAttribute("aria-label", `Remove ${name}`);
+    known.cancel.addEventListener("click", () => this.does.cancel(job.id));
+    known.remove.addEventListener("click", () => this.does.remove(job.id, name, known.results));
     const head = make("div", { className: "row" });
-    head.append(known.state, known.when, make("span", { className: "spring" }), known.end);
+    head.append(known.state, known.when, make("span", { className: "spring" }), known.cancel, known.remove);
     card.append(head, known.bar, known.told, known.list, known.more);
     this.shown.set(job.id, known);
     return known;
@@ -68,12 +81,14 @@ export class JobList {
 
   update(known, job) {
     known.ended = ENDED.has(job.state);
+    // Of a large job the list has the first images only: there may be results among the others.
+    known.results = job.images.length < job.image_count || job.images.some((image) => image.state === "done");
     known.state.textContent = WORDS[job.state];
     known.state.className = `state ${job.state}`;
     known.bar.hidden = known.ended;
     known.bar.value = job.percent;
-    known.end.textContent = known.ended ? "Remove" : "Cancel";
-    known.told.textContent = told(job);
+    this.buttons(known);
+    known.told.textContent = (job.owner === this.caller ? "" : `Of ${job.owner}: `) + told(job);
     for (const image of job.images) {
       if (!known.images[image.number]) known.list.append((known.images[image.number] = make("li")));
       this.image(known.images[image.number], job, image);
@@ -81,6 +96,21 @@ export class JobList {
     const hidden = job.image_count - known.images.length;
     known.more.hidden = hidden === 0;
     known.more.textContent = `Show ${hidden} more`;
+    known.more.setAttribute("aria-label", `Show ${hidden} more of ${nameOf(job)}`);
+  }
+
+  /** Cancel until the end, Remove after it: not at once where the one takes the other's place under a finger. */
+  buttons(known) {
+    if (known.ended === known.cancel.hidden && known.text) return;
+    const focused = document.activeElement === known.cancel;
+    known.cancel.hidden = known.ended;
+    known.remove.hidden = !known.ended;
+    if (!known.text || !known.ended) return;
+    known.remove.disabled = true;
+    setTimeout(() => {
+      known.remove.disabled = false;
+      if (focused && document.activeElement === document.body) known.remove.focus();
+    }, REST);
   }
 
   image(item, job, image) {
@@ -114,6 +144,15 @@ export class JobList {
     item.replaceChildren(picture, about, actions);
   }
 }
+
+/** A job by its images' names, for people. */
+export function nameOf(job) {
+  const others = job.image_count - 1;
+  return job.images[0].name + (others ? ` and ${others} more` : "");
+}
+
+/** How a job has ended, for people. */
+export const endOf = (job) => `${WORDS[job.state]}: ${nameOf(job)}.`;
 
 function told(job) {
   const parts = [`${job.task}, version ${job.version}, ${job.samples} draws of ${job.steps} steps, seed ${job.seed}`];

@@ -1,6 +1,10 @@
 // Tiles of exact values: fetched once, kept while there is room, painted in shades of grey or colours.
 
-const MOST_TILES = 160; // of up to 1 MiB of values each
+import { answered } from "./api.js";
+
+const MOST_TILES = 160; // of up to 1 MiB of values each; more where one painting needs more
+/** The value of a pixel whose tile could not be fetched. */
+export const FAILED = undefined;
 
 /** The planes of one image. */
 export class Tiles {
@@ -8,7 +12,7 @@ export class Tiles {
    * @param {string} image path of the image, e.g. /jobs/ID/images/0
    * @param {Object} view what GET image/view told
    * @param {() => void} arrived called when there is more to see
-   * @param {(error: Error) => void} failed
+   * @param {(error: Error) => void} failed called for the first tile that could not be fetched
    */
   constructor(image, view, arrived, failed) {
     this.image = image;
@@ -17,6 +21,26 @@ export class Tiles {
     this.failed = failed;
     this.kept = new Map(); // key -> tile, the one used last at the end
     this.ended = new AbortController();
+    this.painting = 0;
+    this.told = false; // of a failure
+  }
+
+  /**
+   * A painting begins. What the last one did not use makes room, and nothing else: a tile that is used in every
+   * painting would be asked for again, arrive, and have all painted again, without end.
+   */
+  begin() {
+    for (const [old, tile] of this.kept) {
+      if (this.kept.size <= MOST_TILES || tile.painting === this.painting) break;
+      if (tile.values || tile.failed) this.kept.delete(old); // one on its way would be asked for twice
+    }
+    this.painting += 1;
+  }
+
+  /** Have what could not be fetched fetched again. */
+  retry() {
+    this.told = false;
+    for (const [key, tile] of this.kept) if (tile.failed) this.kept.delete(key);
   }
 
   /** Nothing more is fetched. */
@@ -26,43 +50,47 @@ export class Tiles {
   }
 
   /**
-   * A tile, or null while it is on its way.
+   * A tile, or null while it is on its way and when it could not be fetched.
    * @param {{layer: string, t: number, z: number, c: number}} place
    * @returns {?{values: Float32Array, width: number, height: number}}
    */
   get(place, level, row, column) {
+    const tile = this.known(place, level, row, column);
+    return tile.values ? tile : null;
+  }
+
+  known(place, level, row, column) {
     const key = `layer=${place.layer}&t=${place.t}&z=${place.z}&c=${place.c}&level=${level}&row=${row}&column=${column}`;
     let tile = this.kept.get(key);
     if (tile) this.kept.delete(key);
     else tile = this.fetched(key);
     this.kept.set(key, tile);
-    for (const old of this.kept.keys()) {
-      if (this.kept.size <= MOST_TILES) break;
-      this.kept.delete(old);
-    }
-    return tile.values ? tile : null;
+    tile.painting = this.painting;
+    return tile;
   }
 
-  /** The value of a pixel of the image, or null while its tile is on its way. */
+  /** The value of a pixel of the image, null while its tile is on its way, or FAILED. */
   value(place, x, y) {
     const side = this.view.tile;
-    const tile = this.get(place, 0, Math.floor(y / side), Math.floor(x / side));
-    return tile ? tile.values[(y % side) * tile.width + (x % side)] : null;
+    const tile = this.known(place, 0, Math.floor(y / side), Math.floor(x / side));
+    if (tile.failed) return FAILED;
+    return tile.values ? tile.values[(y % side) * tile.width + (x % side)] : null;
   }
 
   fetched(key) {
-    const tile = { values: null, width: 0, height: 0, painted: null, as: "" };
-    fetch(`${this.image}/tile?${key}`, { credentials: "same-origin", signal: this.ended.signal })
+    const tile = { values: null, width: 0, height: 0, painted: null, as: "", failed: false };
+    answered(`${this.image}/tile?${key}`, { signal: this.ended.signal })
       .then(async (reply) => {
-        if (!reply.ok) throw new Error((await reply.json()).actual ?? `status ${reply.status}`);
         tile.width = Number(reply.headers.get("x-cvdm-width"));
         tile.height = Number(reply.headers.get("x-cvdm-height"));
         tile.values = new Float32Array(await reply.arrayBuffer());
         this.arrived();
       })
       .catch((error) => {
-        this.kept.delete(key);
-        if (error.name !== "AbortError") this.failed(error);
+        if (error.name === "AbortError") return;
+        tile.failed = true;
+        if (!this.told) this.failed(error);
+        this.told = true;
       });
     return tile;
   }

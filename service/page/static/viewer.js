@@ -1,7 +1,8 @@
 // The viewer: input and reconstruction on both sides of a line, the uncertainty over it, values under the cursor.
 
 import { COLOURS } from "./colours.js";
-import { Tiles, painted, spread } from "./tiles.js";
+import { number, ruler, scaleBar } from "./marks.js";
+import { FAILED, Tiles, painted, spread } from "./tiles.js";
 
 const WINDOW = [0.005, 0.998];
 const LARGEST_SCALE = 32;
@@ -46,6 +47,21 @@ export class Viewer {
     this.fit();
   }
 
+  /** Show none. */
+  clear() {
+    this.tiles?.close();
+    this.tiles = null;
+    clearTimeout(this.reading);
+    element("nothing").hidden = false;
+    element("stage").hidden = true;
+  }
+
+  /** Ask again for what could not be fetched: whoever looks wants it. */
+  retry() {
+    this.tiles?.retry();
+    this.draw();
+  }
+
   watch() {
     const { canvas } = this;
     new ResizeObserver(() => this.resized()).observe(canvas);
@@ -70,13 +86,14 @@ export class Viewer {
     });
     element("zoom-in").addEventListener("click", () => this.zoom(2));
     element("zoom-out").addEventListener("click", () => this.zoom(1 / 2));
-    element("zoom-fit").addEventListener("click", () => this.fit());
+    element("zoom-fit").addEventListener("click", () => this.again());
     element("zoom-one").addEventListener("click", () => this.zoom(1 / this.scale));
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
       this.zoom(2 ** (-event.deltaY / 300), event.offsetX, event.offsetY);
     }, { passive: false });
     canvas.addEventListener("pointerdown", (event) => {
+      this.retry();
       canvas.setPointerCapture(event.pointerId);
       this.held = [event.offsetX, event.offsetY];
     });
@@ -98,7 +115,7 @@ export class Viewer {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const actions = {
       "+": () => this.zoom(2), "=": () => this.zoom(2), "-": () => this.zoom(1 / 2),
-      0: () => this.fit(), 1: () => this.zoom(1 / this.scale),
+      0: () => this.again(), 1: () => this.zoom(1 / this.scale),
     };
     if (moves[event.key]) {
       const [dx, dy] = moves[event.key].map((step) => step * (event.shiftKey ? 10 : 1));
@@ -123,6 +140,12 @@ export class Viewer {
     this.left = onto(this.left, x, clientWidth);
     this.upper = onto(this.upper, y, clientHeight);
     this.draw();
+  }
+
+  /** The whole image, and what of it could not be fetched. */
+  again() {
+    this.retry();
+    this.fit();
   }
 
   fit() {
@@ -211,7 +234,9 @@ export class Viewer {
   }
 
   paint() {
+    if (!this.tiles) return; // emptied since it was asked for
     const { canvas, view } = this;
+    this.tiles.begin();
     const context = canvas.getContext("2d");
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     context.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
@@ -225,47 +250,48 @@ export class Viewer {
     this.told();
     const line = (canvas.clientWidth * element("split").value) / 100;
     const opacity = element("opacity").value / 100;
-    this.side(context, 0, line, () => this.plane(context, "input", ...this.windows, null, "grey"));
-    this.side(context, line, canvas.clientWidth, () => {
-      this.plane(context, "reconstruction", ...this.windows, null, "grey");
+    this.side(context, 0, line, (columns) => this.plane(context, columns, "input", ...this.windows, null, "grey"));
+    this.side(context, line, canvas.clientWidth, (columns) => {
+      this.plane(context, columns, "reconstruction", ...this.windows, null, "grey");
       if (opacity > 0 && this.top !== null) {
         const map = element("map").value;
         context.globalAlpha = opacity;
-        this.plane(context, this.over.layer, this.bottom(), this.top, COLOURS[map], map);
+        this.plane(context, columns, this.over.layer, this.bottom(), this.top, COLOURS[map], map);
         context.globalAlpha = 1;
       }
     });
     context.fillStyle = "#fff";
     if (line > 0 && line < canvas.clientWidth) context.fillRect(line - 1, 0, 2, canvas.clientHeight);
     this.mark(context);
-    this.ruler(context);
+    this.canvas.dataset.ruler = ruler(context, this.view.pixel_size_um?.x, this.scale);
     canvas.dataset.painted = String(1 + Number(canvas.dataset.painted ?? 0));
   }
 
   /** Paint between two columns of the canvas only. */
   side(context, from, to, paint) {
+    if (from >= to) return;
     context.save();
     context.beginPath();
     context.rect(from, 0, to - from, this.canvas.clientHeight);
     context.clip();
-    paint();
+    paint([from, to]);
     context.restore();
   }
 
-  /** One layer: what is there of the level that fits the scale, over the coarsest one. */
-  plane(context, layer, low, high, colours, name) {
+  /** One layer between two columns of the canvas: what is there of the level that fits, over the coarsest one. */
+  plane(context, [from, to], layer, low, high, colours, name) {
     const { view, scale } = this;
     const place = this.layer(layer);
     const finest = Math.max(0, Math.min(view.levels - 1, Math.floor(Math.log2(1 / (scale * devicePixelRatio)))));
     context.imageSmoothingEnabled = scale < 1;
     for (const level of new Set([view.levels - 1, finest])) {
       const side = view.tile * 2 ** level;
-      const range = (begin, seen, length) => [
-        Math.max(0, Math.floor(-begin / scale / side)),
-        Math.min(Math.ceil(length / side), Math.ceil((seen - begin) / scale / side)),
+      const range = (begin, low, high, length) => [
+        Math.max(0, Math.floor((low - begin) / scale / side)),
+        Math.min(Math.ceil(length / side), Math.ceil((high - begin) / scale / side)),
       ];
-      const [top, bottom] = range(this.upper, this.canvas.clientHeight, view.height);
-      const [first, end] = range(this.left, this.canvas.clientWidth, view.width);
+      const [top, bottom] = range(this.upper, 0, this.canvas.clientHeight, view.height);
+      const [first, end] = range(this.left, from, to, view.width);
       for (let row = top; row < bottom; row++) {
         for (let column = first; column < end; column++) {
           const tile = this.tiles.get(place, level, row, column);
@@ -293,37 +319,11 @@ export class Viewer {
     }
   }
 
-  ruler(context) {
-    const size = this.view.pixel_size_um?.x;
-    const perUnit = size ? this.scale / size : this.scale; // screen pixels per micrometre, or per pixel
-    const longest = this.canvas.clientWidth / 4 / perUnit;
-    const power = 10 ** Math.floor(Math.log10(longest));
-    const length = [5, 2, 1].map((n) => n * power).find((n) => n <= longest);
-    const width = length * perUnit;
-    const x = 14;
-    const y = this.canvas.clientHeight - 16;
-    const text = size ? `${number(length)} µm` : `${number(length)} px`;
-    context.font = "13px system-ui, sans-serif";
-    context.fillStyle = "#000a";
-    context.fillRect(x - 6, y - 20, Math.max(width, context.measureText(text).width) + 12, 30);
-    context.fillStyle = "#fff";
-    context.fillRect(x, y, width, 4);
-    context.fillText(text, x, y - 5);
-    this.canvas.dataset.ruler = text;
-  }
-
   told() {
     const set = (id, value) => { if (document.activeElement !== element(id)) element(id).value = number(value); };
     set("low", this.windows[0]);
     set("high", this.windows[1]);
-    const bar = element("scale-bar").getContext("2d");
-    const picture = bar.createImageData(256, 12);
-    const colours = COLOURS[element("map").value];
-    for (let at = 0; at < 256 * 12; at++) {
-      picture.data.set(colours.subarray(3 * (at % 256), 3 * (at % 256) + 3), 4 * at);
-      picture.data[4 * at + 3] = 255;
-    }
-    bar.putImageData(picture, 0, 0);
+    scaleBar(element("scale-bar"), COLOURS[element("map").value]);
     if (this.top === null) return;
     set("top", this.top);
     element("scale-low").textContent = number(this.bottom());
@@ -355,7 +355,12 @@ export class Viewer {
     const at = (layer) => this.tiles.value(this.layer(layer), x, y);
     const [input, mean, std, lower, upper] = ["input", "reconstruction", "uncertainty_std", "lower", "upper"].map(at);
     const others = this.others(at);
-    if ([input, mean, std, lower, upper, ...others.map(([, value]) => value)].includes(null)) {
+    const values = [input, mean, std, lower, upper, ...others.map(([, value]) => value)];
+    if (values.includes(FAILED)) {
+      element("readout").textContent = `Column ${x}, row ${y}: its values did not come; click the image, or Fit, to try again.`;
+      return;
+    }
+    if (values.includes(null)) {
       clearTimeout(this.reading);
       this.reading = setTimeout(() => this.read(), READ_PAUSE);
       return;
@@ -367,9 +372,4 @@ export class Viewer {
       `interval ${number(lower)} to ${number(upper)}, standard deviation ${number(std)}` +
       others.map(([words, value]) => `, ${words} ${number(value)}`).join("");
   }
-}
-
-/** A number for people: four digits that count. */
-export function number(value) {
-  return String(Number(Number(value).toPrecision(4)));
 }

@@ -1,0 +1,166 @@
+"""The page in a real browser before planted answers: what no small image and no quick service would show."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections import Counter
+from urllib.parse import urlsplit
+
+import pytest
+
+from service.page import STATIC
+
+SITE = "http://cvdm.example"
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+SIDE = 512
+COARSE = 8
+"""Values along a planted tile's side, for speed; it is stretched."""
+TILE = struct.pack("<f", 7.0) * COARSE**2
+
+
+def job(id, *, state="done", owner="root"):
+    """As GET /jobs tells of one with one image."""
+    image = {"number": 0, "name": f"{id}.tif", "axes": "YX", "shape": [9, 9], "warnings": [], "state": state}
+    image |= {"percent": 100, "error": None}
+    asked = {"task": "cells", "version": 1, "samples": 2, "steps": 2, "seed": 0, "channels": []}
+    left = {"images_ahead": 0, "seconds_left": None, "image_count": 1, "images": [image]}
+    cost = {"estimate": {"seconds": None, "disk_mib": 1, "memory_mib": 1}, "percent": 50}
+    return {"id": id, "state": state, "owner": owner, "created": "2026-11-01T00:00:00Z"} | asked | left | cost
+
+
+class Answers:
+    """Path -> JSON, or (status, JSON); tiles are all alike, but for paths that are not there."""
+
+    def __init__(self):
+        self.said = {
+            "/session": {"name": "root", "role": "operator", "open": False},
+            "/models": {"models": [{"task": "cells", "version": 1, "serving": True, "reason": None}]},
+            "/jobs": {"jobs": []},
+        }
+        self.asked = Counter()
+
+    @property
+    def tiles(self):
+        """How many tiles were asked for."""
+        return sum(count for path, count in self.asked.items() if "/tile?" in path)
+
+    def __call__(self, route):
+        url = urlsplit(route.request.url)
+        self.asked[url.path + (f"?{url.query}" if url.query else "")] += 1
+        file = STATIC / (url.path.removeprefix("/ui/") or "index.html")
+        if url.path.startswith("/ui/") and file.is_file():
+            route.fulfill(body=file.read_bytes(), content_type=KINDS[file.suffix])
+        elif url.path in self.said:
+            said = self.said[url.path]
+            status, body = said if isinstance(said, tuple) else (200, said)
+            route.fulfill(status=status, body=json.dumps(body), content_type="application/json")
+        elif url.path.endswith("/tile") and "/jobs/there/" in url.path:
+            sizes = {"x-cvdm-width": str(COARSE), "x-cvdm-height": str(COARSE)}
+            route.fulfill(body=TILE, headers=sizes, content_type="application/octet-stream")
+        else:
+            refusal = {"expected": "a job of yours", "actual": "none", "remedy": "Look at GET /jobs."}
+            route.fulfill(status=404, body=json.dumps(refusal), content_type="application/json")
+
+
+@pytest.fixture
+def answers():
+    return Answers()
+
+
+@pytest.fixture
+def tab(browser, answers):
+    """The page on a large screen of high resolution."""
+    context = browser.new_context(viewport={"width": 1920, "height": 1080}, device_scale_factor=2)
+    context.route("**/*", answers)
+    tab = context.new_page()
+    noise = []
+    tab.on("pageerror", lambda error: noise.append(str(error)))
+    tab.goto(f"{SITE}/ui/")
+    tab.wait_for_selector("#task option", state="attached")
+    yield tab
+    assert noise == []
+    context.close()
+
+
+def show(tab, answers, id, size):
+    """A square image in the viewer, from the list."""
+    layers = ["input", "reconstruction", "uncertainty_std", "lower", "upper"]
+    levels = max(1, (size // SIDE).bit_length())
+    answers.said[f"/jobs/{id}/images/0/view"] = {
+        "name": id, "t": 1, "z": 1, "channels": [""], "pixel_size_um": None, "layers": layers,
+        "width": size, "height": size, "tile": SIDE, "levels": levels,
+    }  # fmt: skip
+    answers.said[f"/provenance/{id}"] = {"images": []}
+    answers.said["/jobs"] = {"jobs": [job(id)]}
+    tab.get_by_role("button", name="Look at").click(timeout=10_000)
+    tab.wait_for_selector("#stage:visible")
+
+
+def quiet(tab, answers, milliseconds):
+    """How many tiles are asked for in a while."""
+    before = answers.tiles
+    tab.wait_for_timeout(milliseconds)
+    return answers.tiles - before
+
+
+def test_a_large_screen_fetches_each_tile_once(tab, answers):
+    """A painting that needs more tiles than are kept ends, and asks for no column beyond its side's line."""
+    show(tab, answers, "there", 16384)
+    tab.evaluate("""() => {
+      document.getElementById("opacity").value = 60;
+      Object.assign(document.getElementById("frame").style, {
+        position: "fixed", inset: "0", width: "1900px", height: "1080px", zIndex: 9,
+      });
+    }""")
+    tab.focus("#canvas")
+    tab.keyboard.press("0")
+    tab.mouse.move(700, 500)
+    tab.mouse.wheel(0, -300 * math.log2(0.26 * 16384 / 1080))  # to a scale of 0.26
+    while quiet(tab, answers, 1000) > 0 and answers.tiles < 2000:
+        pass
+    fetched = Counter({path: count for path, count in answers.asked.items() if "/tile?" in path})
+    assert fetched.most_common(1)[0][1] == 1
+    assert len(fetched) > 160
+    columns = {
+        layer: {path.rpartition("=")[2] for path in fetched if f"={layer}&" in path and "level=0&" in path}
+        for layer in ("input", "reconstruction")
+    }
+    assert len(columns["input"] & columns["reconstruction"]) <= 1
+
+
+def test_what_does_not_come_is_asked_for_once(tab, answers):
+    """Values that are refused are said so, and asked for again by a click alone."""
+    show(tab, answers, "refused", 300)
+    tab.hover("#canvas")
+    tab.wait_for_selector("text=its values did not come")
+    assert quiet(tab, answers, 1000) == 0
+    assert all(count == 1 for path, count in answers.asked.items() if "/tile?" in path)
+    assert "a job of yours" in tab.inner_text("#problem")
+    tab.click("#canvas")
+    tab.wait_for_timeout(500)
+    assert max(count for path, count in answers.asked.items() if "/tile?" in path) == 2
+
+
+def test_the_viewer_is_emptied_when_its_job_is_gone(tab, answers):
+    """Not when a job is only too old for the list."""
+    show(tab, answers, "there", 300)
+    answers.said["/jobs"], answers.said["/jobs/there"] = {"jobs": []}, job("there")
+    tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    tab.wait_for_selector(".job", state="detached")
+    assert tab.is_visible("#stage")
+    del answers.said["/jobs/there"]
+    tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    tab.wait_for_selector("#nothing:visible")
+    assert not tab.is_visible("#stage")
+
+
+def test_an_operator_sees_whose_jobs_are_listed(tab, answers):
+    """The owner is named where it is somebody else; each button names its job."""
+    answers.said["/jobs"] = {"jobs": [job("one", owner="ann"), job("two", state="running")]}
+    tab.wait_for_selector(".job >> nth=1", timeout=10_000)
+    assert tab.inner_text(".job >> nth=0").count("Of ann: cells, version 1") == 1
+    assert "Of " not in tab.inner_text(".job >> nth=1")
+    for name in ("Remove one.tif", "Cancel two.tif"):
+        assert tab.get_by_role("button", name=name).count() == 1
