@@ -7,6 +7,7 @@
       input                 as it was uploaded; an unpacked folder, or a link to where it lies
       work/                 while it is restored
       views/                planes of the input that somebody has looked at
+      unconfirmed.ome.tif   restored from a link, until its input was found to be still the accepted one
       result.ome.tif        written whole or not at all
     incoming/               uploads that are no job yet
 
@@ -24,10 +25,12 @@ from collections.abc import Set
 from pathlib import Path
 from typing import BinaryIO
 
+from cvdm.errors import ImageError
 from cvdm.storage import content_digest, storage_error
 from service.errors import JobsError
 
 CHUNK = 2**20
+UNCONFIRMED = "unconfirmed.ome.tif"
 
 
 class Archive:
@@ -105,6 +108,38 @@ class Archive:
         """The restored image; there as soon as it is whole."""
         return self._files / id / str(number) / "result.ome.tif"
 
+    def restored(self, id: str, number: int) -> Path:
+        """Where the restored image is written: of a link, beside the result until `confirm`."""
+        result = self.result(id, number)
+        linked = self.input(id, number).is_symlink() and not result.exists()
+        return result.with_name(UNCONFIRMED) if linked else result
+
+    def require_unchanged(self, id: str, number: int, sha256: str, label: str) -> None:
+        """Refuse an image that is referred to where it lies and is not what was accepted. Raises ImageError.
+
+        sha256: what `link` returned.
+        """
+        path = self.input(id, number)
+        if not path.is_symlink():
+            return
+        try:
+            found = content_digest(path)
+        except OSError as error:
+            found = error.strerror or str(error)
+        if found != sha256:
+            raise ImageError(
+                f"{label} as it was when the job was accepted (SHA-256 {sha256[:12]})",
+                f"another file, or none ({found[:60]})",
+                "Leave images in the folder until their job has ended; send the job again.",
+            )
+
+    def confirm(self, id: str, number: int, sha256: str, label: str) -> None:
+        """A restored image becomes the result, if its input is what was accepted. Raises ImageError."""
+        restored, result = self.restored(id, number), self.result(id, number)
+        if restored != result:
+            self.require_unchanged(id, number, sha256, label)
+            restored.rename(result)
+
     def views(self, id: str, number: int) -> Path:
         """Where decoded planes of the input are kept for whoever looks at them."""
         return self._files / id / str(number) / "views"
@@ -112,6 +147,7 @@ class Archive:
     def clear_work(self, id: str, number: int) -> None:
         """Remove what was begun of an image that will not be restored."""
         shutil.rmtree(self.work(id, number), ignore_errors=True)
+        self.result(id, number).with_name(UNCONFIRMED).unlink(missing_ok=True)
 
     def tidy(self, known: Set[str]) -> None:
         """After a start: remove what belongs to no job."""

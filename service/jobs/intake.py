@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat
+import struct
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from cvdm.errors import ImageError
@@ -14,6 +16,12 @@ from service.schema import shown
 
 ZIP_MAGIC = b"PK\x03\x04"
 MOST_ENTRIES = 2**20
+MOST_DIRECTORY_BYTES = 128 * MOST_ENTRIES
+ENTRY_MAGIC = b"PK\x01\x02"
+END64_BYTES = 76
+"""Of the two records that a large archive has between its directory and its end record."""
+LONGEST_NAME, LONGEST_PATH = 255, 2000
+"""Bytes of a name that disks take, and of a path below the folder of jobs."""
 CHUNK = 2**20
 PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -31,6 +39,7 @@ def unpack(archive: Path, target: Path, most_bytes: int, label: str) -> int:
     archive are made. Raises ImageError, StorageError.
     """
     try:
+        _check_directory(archive, label)
         with zipfile.ZipFile(archive) as packed:
             entries = [entry for entry in packed.infolist() if not entry.is_dir()]
             _check(entries, most_bytes, label)
@@ -40,7 +49,7 @@ def unpack(archive: Path, target: Path, most_bytes: int, label: str) -> int:
                 path = target.joinpath(*PurePosixPath(entry.filename).parts[len(top) :])
                 left = _write(packed, entry, path, left, label)
             return left
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError) as error:
         raise ImageError(
             "an intact ZIP archive", f"{label}, which is damaged ({error})", "Pack the folder again."
         ) from error
@@ -71,13 +80,32 @@ def _nothing_there(name: str) -> ParameterError:
     )
 
 
+def _check_directory(archive: Path, label: str) -> None:
+    """Refuse what has too many entries before objects are made of them, whatever it claims."""
+    with archive.open("rb") as file:
+        # Private, but what ZipFile goes by: our own reader might see another directory in an odd archive.
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if end is None:
+            raise zipfile.BadZipFile("no end record")
+        size, at = end[zipfile._ECD_SIZE], end[zipfile._ECD_LOCATION]  # type: ignore[attr-defined]
+        if size > MOST_DIRECTORY_BYTES:
+            raise _too_many(f"a directory of {size} bytes", label)
+        begin = max(0, at - size - END64_BYTES)
+        file.seek(begin)
+        entries = file.read(at - begin).count(ENTRY_MAGIC)
+    if entries > MOST_ENTRIES:
+        raise _too_many(str(entries), label)
+
+
+def _too_many(what: str, label: str) -> ImageError:
+    return ImageError(
+        f"a ZIP archive of 1 to {MOST_ENTRIES} files", f"{label} with {what}", "Pack one OME-Zarr folder."
+    )
+
+
 def _check(entries: list[zipfile.ZipInfo], most_bytes: int, label: str) -> None:
     if not entries or len(entries) > MOST_ENTRIES:
-        raise ImageError(
-            f"a ZIP archive of 1 to {MOST_ENTRIES} files",
-            f"{label} with {len(entries)}",
-            "Pack one OME-Zarr folder.",
-        )
+        raise _too_many(str(len(entries)), label)
     if sum(entry.file_size for entry in entries) > most_bytes:
         raise _too_large(label)
     for entry in entries:
@@ -89,6 +117,27 @@ def _check(entries: list[zipfile.ZipInfo], most_bytes: int, label: str) -> None:
                 "a ZIP archive of plain files in one folder",
                 f"{label} with {shown(entry.filename)}",
                 "Pack the OME-Zarr folder itself, stored or deflated and without a password.",
+            )
+    _check_names([entry.filename for entry in entries], label)
+
+
+def _check_names(names: list[str], label: str) -> None:
+    """Refuse names that no disk takes, and two files, or a file and a folder, of one name."""
+    paths = [PurePosixPath(name) for name in names]
+    long = (
+        str(path)
+        for path in paths
+        if len(str(path).encode()) > LONGEST_PATH
+        or any(len(part.encode()) > LONGEST_NAME for part in path.parts)
+    )
+    folders = {folder for path in paths for folder in path.parents}
+    doubled = (str(path) for path, times in Counter(paths).items() if times > 1 or path in folders)
+    for what, found in (("a name of more than 255 bytes", next(long, None)), ("two of", next(doubled, None))):
+        if found is not None:
+            raise ImageError(
+                "a ZIP archive whose files have short names, each once",
+                f"{label} with {what} {shown(found)}",
+                "Pack the OME-Zarr folder anew.",
             )
 
 

@@ -59,7 +59,7 @@ class Restorer:
     ) -> None:
         """Restore an image, or go on with it. Raises CvdmError, sqlite3.Error, StoppedError."""
         self._begin(item)
-        result = self._archive.result(item.job, item.number)
+        result = self._archive.restored(item.job, item.number)
         if result.is_file():  # restored by a process that ended before it could say so
             return
         sampling = order_of(request).sampling(resident.checkpoint.recipe.sampling)

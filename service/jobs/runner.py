@@ -230,11 +230,14 @@ class Runner:
                 "another one under its number",
                 "The registry was rebuilt; send the job again.",
             )
+        accepted = item.job, item.number, item.sha256, item.name[:100]
+        await asyncio.to_thread(self._archive.require_unchanged, *accepted)
         if running.cancelled:
             raise StoppedError
         work = partial(self._restorer.restore, request, item, resident, running)
         running.piece = self._device.submit_job(work, partial(self._order, running.owner))
         await running.piece.done
+        await asyncio.to_thread(self._archive.confirm, *accepted)  # it may have been replaced meanwhile
         if running.sample is not None:
             self._shadow.consider(resident, item.owner, item.sha256, running.sample.observation)
 

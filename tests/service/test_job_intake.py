@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
+import time
 import zipfile
 
 import numpy as np
@@ -97,6 +98,30 @@ def test_images_on_the_machine_are_named_by_path(service):
     assert service.client.delete(f"/jobs/{job['id']}").status_code == 204
     assert (service.imports / "monday" / "cell.tif").read_bytes() == image
     assert (service.imports / "v.ome.zarr" / "zarr.json").exists()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("removed", [False, True])
+def test_what_was_replaced_since_it_was_accepted_is_not_restored(service, monkeypatch, begun, removed):
+    """Before its turn or while it is restored: the provenance would name what was not read."""
+    image = service.imports / "cell.tif"
+    image.write_bytes(acquired(64))
+    hold = None if begun else service.begun(acquired(96), samples="64", steps="200")
+    monkeypatch.setattr("service.jobs.runner.AT_DEVICE", 1)
+    choices = {"samples": "16", "steps": "20"}
+    id = service.client.post("/jobs", data=choices, files=named("cell.tif")).json()["id"]
+    while begun and service.job(id)["percent"] == 0:
+        time.sleep(0.01)
+    if removed:
+        image.unlink()
+    else:
+        image.write_bytes(acquired(64, seed=5))
+    if hold is not None:
+        service.client.post(f"/jobs/{hold}/cancel")
+    error = service.wait_for(id, "failed", "done")["images"][0]["error"]
+    assert error["error"] == "ImageError" and error["expected"].startswith("cell.tif as it was when the job")
+    folder = service.settings.jobs_dir / "files" / id / "0"
+    assert [path.name for path in folder.iterdir()] == ["input"]
 
 
 @pytest.mark.parametrize("path", ["../secret.tif", "/etc/hostname", "link.tif", "none.tif", ".", "a\0b"])
