@@ -1,15 +1,20 @@
 """In front of every path of the service, BentoML's own included: who comes, and may he?
 
-With keys, whoever has none is answered 401, but for `OPEN` paths. Without any key the service is open to its
-own machine, and to nobody else. A page of another site that a browser shows is nobody here: neither may it
-have the browser change anything (`Origin`), nor pass for this machine under a name of its own (`Host`).
+As soon as there was a key, whoever has none is answered 401, but for `OPEN` paths. Where none was ever made,
+the service is open to its own machine, and to nobody else. A page of another site that a browser shows is
+nobody here: neither may it have the browser change anything (`Origin`), nor pass for this machine under a
+name of its own (`Host`).
 """
 
 from __future__ import annotations
 
 import ipaddress
+import logging
+import re
+import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +23,15 @@ from urllib.parse import urlsplit
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse
 
 from service.errors import ForbiddenError, ServiceError, UnauthorizedError, UnknownPathError
 from service.keys import Call, Key, Keys
+from service.logs import FACTS, REQUEST_ID
+from service.refusals import ID_HEADER, UNKNOWN, refusal
 from service.schema import shown
 from service.settings import Settings
 
+log = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -42,6 +49,12 @@ EVERYBODY = "everybody"
 """Who asks where nobody has to say who he is."""
 CALLER = "cvdm_caller"
 """Where a scope has the caller."""
+MADE = "cvdm_made"
+"""Where a scope has what is made of the request, if its endpoint says so."""
+LOOKS = re.compile(r"/jobs(/[^/]+(/events|/images/[^/]+/(view|tile|preview\.png))?)?/?")
+"""Paths that a page or a program asks for again and again; a day of such calls would be all that is kept."""
+PATH_LENGTH, METHOD_LENGTH = 200, 20
+"""Characters of a call that are kept; both are whatever a client writes."""
 
 
 @dataclass(frozen=True)
@@ -84,21 +97,33 @@ class Caller:
             raise
 
 
+@dataclass
+class Made:
+    """What is made of a request, where its answer's headers do not tell."""
+
+    version: int | None = None
+    digests: Sequence[str] = ()
+    """SHA-256 of each image."""
+
+
 class Doorkeeper:
     """ASGI middleware."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, app: App, on_refusal: Callable[[ServiceError, float], None]) -> None:
+        """on_refusal: called for each request that is not let in, with the seconds that it took."""
+        self._app, self._on_refusal = app, on_refusal
         self._keys: Keys | None = None
         self._settled = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            self._file()  # at the start, so that a file that goes later is missed
         if scope["type"] == "http" and not scope["path"].isprintable():
             # BentoML's mount takes no line break for a part of a path, and would answer in other words.
             nowhere = UnknownPathError(
                 "a path of printable characters", shown(scope["path"]), "See GET /openapi.json."
             )
-            await JSONResponse(nowhere.as_dict(), nowhere.status)(scope, receive, send)
+            await self._refused(nowhere, scope, receive, send)
             return
         if scope["type"] != "http" or _is_open(scope["path"]):
             await self._app(scope, receive, send)
@@ -106,9 +131,9 @@ class Doorkeeper:
         try:
             scope[CALLER] = caller = await run_in_threadpool(self._admitted, scope)
         except ServiceError as error:
-            headers = {"www-authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
-            await JSONResponse(error.as_dict(), error.status, headers)(scope, receive, send)
+            await self._refused(error, scope, receive, send)
             return
+        scope[MADE] = made = Made()
         status, said = 499, Headers()  # if the client goes before it is answered
 
         async def heard(message: MutableMapping[str, Any]) -> None:
@@ -120,17 +145,25 @@ class Doorkeeper:
         try:
             await self._app(scope, receive, heard)
         finally:
-            if caller.key is not None and caller.keys is not None:
-                version, digest = said.get("x-cvdm-version"), said.get("x-cvdm-input-sha256")
-                asked = said.get("x-request-id"), scope["method"], scope["path"]
-                await run_in_threadpool(caller.keys.log, Call(caller.name, *asked, status, version, digest))
+            if caller.keys is not None and _is_kept(scope):
+                call = _call(scope, caller.name, status, said, made)
+                await run_in_threadpool(caller.keys.log, call)
+
+    async def _refused(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+        """As what is refused inside: with an id, a line in the log, and a count."""
+        began, request_id = time.perf_counter(), secrets.token_hex(8)
+        REQUEST_ID.set(request_id)
+        facts = {"method": UNKNOWN, "path": UNKNOWN, "status": error.status, "who": None}
+        log.info("refused at the door: %s", error, extra={FACTS: facts})
+        await refusal(error, request_id)(scope, receive, send)
+        self._on_refusal(error, time.perf_counter() - began)
 
     def _admitted(self, scope: Scope) -> Caller:
         """Raises UnauthorizedError, ForbiddenError."""
         headers = Headers(scope=scope)
         _require_own_page(scope["method"], headers)
         keys = self._file()
-        if keys is None or not keys.any:
+        if keys is None or not keys.wanted:
             if not _is_near(scope):
                 raise UnauthorizedError(
                     "a service with keys, or a client on its machine",
@@ -157,6 +190,24 @@ class Doorkeeper:
             path = Settings.read().keys_file
             self._keys, self._settled = None if path is None else Keys(path), True
         return self._keys
+
+
+def _is_kept(scope: Scope) -> bool:
+    """Whether a call goes into the log of calls: all but looks."""
+    return not (scope["method"] in READING and LOOKS.fullmatch(scope["path"]))
+
+
+def _call(scope: Scope, name: str, status: int, said: Headers, made: Made) -> Call:
+    asked = scope["method"][:METHOD_LENGTH], scope["path"][:PATH_LENGTH]
+    version = made.version if made.version is not None else said.get("x-cvdm-version")
+    digest = " ".join(made.digests) or said.get("x-cvdm-input-sha256")
+    return Call(name, said.get(ID_HEADER), *asked, status, None if version is None else str(version), digest)
+
+
+def made_of(scope: Scope) -> Made:
+    """Where an endpoint notes what it made of its request, for the log of calls."""
+    made = scope.get(MADE)
+    return made if isinstance(made, Made) else Made()
 
 
 def caller_of(scope: Scope) -> Caller:

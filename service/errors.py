@@ -88,6 +88,12 @@ class KeysError(ServiceError):
     status = 422
 
 
+class KeysGoneError(ServiceError):
+    """There was a file of keys, and nobody can be let in without it."""
+
+    status = 503
+
+
 class UnauthorizedError(ServiceError):
     """Nobody knows who asks."""
 

@@ -16,16 +16,14 @@ from starlette.responses import JSONResponse, Response
 
 from cvdm.errors import CvdmError
 from service.doorkeeper import caller_of
-from service.errors import ServiceError, status_of
 from service.logs import FACTS, REQUEST_ID
+from service.refusals import ID_HEADER, UNKNOWN, refusal
 
 log = logging.getLogger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 CLIENT_GONE = 499
 """Nobody reads this status; it is for the access log, as nginx writes it."""
-ID_HEADER = "x-request-id"
-UNKNOWN = "other"
 
 
 def guarded(endpoint: Endpoint) -> Endpoint:
@@ -42,7 +40,7 @@ def guarded(endpoint: Endpoint) -> Endpoint:
         except CvdmError as error:
             request.app.state.desk.metrics.failed(type(error).__name__)
             log.info("refused: %s", error)
-            response = _refusal(error, request_id)
+            response = refusal(error, request_id)
         except Exception:  # any: the last line of defence between a bug and a client
             request.app.state.desk.metrics.failed("Unexpected")
             log.exception("failed")
@@ -59,13 +57,6 @@ def guarded(endpoint: Endpoint) -> Endpoint:
         return response
 
     return guarded
-
-
-def _refusal(error: CvdmError, request_id: str) -> Response:
-    status = status_of(error)
-    retry_after = error.retry_after if isinstance(error, ServiceError) else None
-    headers = {"retry-after": str(retry_after)} if retry_after is not None else None
-    return JSONResponse(error.as_dict() | {"request_id": request_id}, status, headers)
 
 
 def _unexpected(request_id: str) -> Response:

@@ -23,7 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from cvdm.errors import CvdmError
-from service.doorkeeper import caller_of
+from service.doorkeeper import caller_of, made_of
 from service.errors import UnfinishedError, UnknownJobError
 from service.guard import guarded
 from service.schema import headers_of
@@ -66,6 +66,8 @@ async def enter(request: Request) -> Response:
         job, new = await desk.enter(caller_of(request.scope), images, upload.fields, key)
     finally:
         await upload.close()
+    made = made_of(request.scope)
+    made.version, made.digests = job["version"], desk.digests(caller_of(request.scope), job["id"])
     return JSONResponse(job, 202 if new else 200, {"location": job["links"]["self"]})
 
 

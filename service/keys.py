@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from service.errors import KeysError, QuotaError
+from service.errors import KeysError, KeysGoneError, QuotaError
 
 Role = Literal["user", "operator"]
 """An operator sees and ends the jobs of everybody, and reads the metrics."""
@@ -95,6 +95,7 @@ class Call:
     status: int
     version: str | None
     input_sha256: str | None
+    """Of a job of several images, each one's, between blanks."""
 
 
 MOST_CALLS = 1_000_000
@@ -106,11 +107,28 @@ class Keys:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._seen = path.exists()
 
     @property
-    def any(self) -> bool:
-        """Whether there is a key that is not revoked: whoever comes must have one then."""
-        return any(key.revoked is None for key in self.listed())
+    def wanted(self) -> bool:
+        """Whether a key was ever made: whoever comes must have one then, although all may be revoked.
+
+        Raises KeysGoneError when a file that was there is gone or damaged: that is no leave to come without.
+        """
+        try:
+            if self.path.exists():
+                self._seen = True
+                return bool(self.listed())
+            problem = "none any more"
+        except sqlite3.DatabaseError as error:
+            problem = f"one that cannot be read ({error})"
+        if not self._seen:
+            return False
+        raise KeysGoneError(
+            f"the file of keys {self.path.name}, which was there",
+            problem,
+            "Put it back; to do without keys, remove it while the service is stopped.",
+        )
 
     def create(self, name: str, role: Role = "user", quota: Quota = Quota()) -> str:
         """Make a key; returns it, which nothing ever does again. Raises KeysError."""
@@ -122,7 +140,7 @@ class Keys:
             )
         secret = PREFIX + secrets.token_urlsafe(32)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as connection:
+        with self._open(make=True) as connection:
             connection.executescript(SCHEMA)
             try:
                 connection.execute(
@@ -207,9 +225,10 @@ class Keys:
             return connection.execute(query, values).fetchall()
 
     @contextmanager
-    def _open(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """One transaction; those that read alone wait for nobody."""
-        with closing(sqlite3.connect(self.path, timeout=10)) as connection, connection:
+    def _open(self, begin: str = "BEGIN IMMEDIATE", *, make: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction; those that read alone wait for nobody. make: the file, where there is none."""
+        file = f"{self.path.absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
+        with closing(sqlite3.connect(file, timeout=10, uri=True)) as connection, connection:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(begin)

@@ -24,14 +24,17 @@ from bentoml._internal.server.http import traffic
 
 from cvdm.errors import ConfigError
 from service.doorkeeper import Doorkeeper
+from service.errors import ServiceError
 from service.heads import allow_connections, time_heads
 from service.jobs.opening import opened
 from service.logs import write_json_lines
+from service.refusals import UNKNOWN
 from service.routes import build_app
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.jobs.desk import JobDesk
+    from service.metrics import Metrics
 
 log = logging.getLogger("service")
 APP = build_app()
@@ -180,7 +183,14 @@ class CvdmService:
         return self._desk.residents.ready
 
 
-CvdmService.add_asgi_middleware(Doorkeeper)  # type: ignore[attr-defined]  # the decorator made it a Service
+def _turned_away(error: ServiceError, seconds: float) -> None:
+    """Count what did not get past the door."""
+    metrics: Metrics = APP.state.desk.metrics
+    metrics.failed(type(error).__name__)
+    metrics.answered(UNKNOWN, UNKNOWN, error.status, seconds)
+
+
+CvdmService.add_asgi_middleware(Doorkeeper, on_refusal=_turned_away)  # type: ignore[attr-defined]  # the decorator made it a Service
 
 
 async def _end_with_parent() -> None:

@@ -12,9 +12,12 @@ from flows.settings import Settings
 from service.keys import Keys, Quota, Role
 
 keys = typer.Typer(
-    help="Who may ask the service; without any key, its own machine only.", no_args_is_help=True
+    help="Who may ask the service; until the first key is made, its own machine only.", no_args_is_help=True
 )
 
+OPEN_AGAIN = (
+    "Make one with `cvdm keys create NAME`; to do without keys, remove the file while the service is stopped."
+)
 Name = Annotated[str, typer.Argument(help="Of the person or program that it is for.")]
 
 
@@ -42,7 +45,7 @@ def list() -> Answer:
         + ("revoked " + key["revoked"] if key["revoked"] else "since " + key["created"])
         for key in found
     ]
-    nobody = "No key: the service answers its own machine only."
+    nobody = "No key was ever made: the service answers its own machine only."
     return Answer({"keys": found}, "\n".join(lines) or nobody)
 
 
@@ -55,9 +58,12 @@ def _quotas(key: Mapping[str, Any]) -> str:
 
 @command(keys, "keys")
 def revoke(name: Name) -> Answer:
-    """From now on a key opens nothing; its name stays taken."""
-    key = _keys().revoke(name)
-    return Answer(key.as_json(), f"Revoked {name}.")
+    """From now on a key opens nothing; its name stays taken. The service goes on asking for keys."""
+    keys = _keys()
+    key = keys.revoke(name)
+    left = any(other.revoked is None for other in keys.listed())
+    text = f"Revoked {name}." + ("" if left else f" No key is left: nobody is let in. {OPEN_AGAIN}")
+    return Answer(key.as_json(), text)
 
 
 @command(keys, "keys")

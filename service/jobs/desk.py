@@ -134,6 +134,10 @@ class JobDesk:
         owner = None if caller.is_operator else caller.name
         return self._telling.jobs(owner)
 
+    def digests(self, caller: Caller, id: str) -> list[str]:
+        """SHA-256 of each image of a job as it was uploaded. Raises UnknownJobError."""
+        return [item.sha256 for item in self._job(caller, id).items]
+
     def item(self, caller: Caller, id: str, number: int) -> Item:
         """One image of a job. Raises UnknownJobError."""
         item = self._table.item(id, number)

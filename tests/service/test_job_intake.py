@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
 import time
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -15,7 +17,7 @@ from specimens import cells, noisy
 
 from cvdm.errors import ImageError
 from cvdm.reading import read_stack
-from service.jobs.intake import unpack
+from service.jobs.intake import MOST_ENTRIES, unpack
 
 from .test_jobs import Service, residents  # noqa: F401 - a fixture
 
@@ -160,14 +162,34 @@ def planted(kind):
             packed.writestr(entry, "/etc/passwd")
         elif kind == "a bomb":
             packed.writestr("0/c", bytes(5_000_000))
+        elif kind == "a name twice":
+            packed.writestr("0//c", "x")
+            packed.writestr("0/c", "y")
+        elif kind == "a file that is a folder":
+            packed.writestr("0", "x")
+            packed.writestr("0/c", "y")
+        elif kind == "a long name":
+            packed.writestr("0/" + "é" * 128, "x")
+        elif kind == "a name that is no UTF-8":
+            packed.writestr("0/é", "x")
         elif kind == "another compression":
             packed.writestr("0/c", "x", zipfile.ZIP_BZIP2)
     content = bytearray(buffer.getvalue())
     if kind == "a bomb that lies":
         return lying_bomb()
+    if kind == "a name that is no UTF-8":
+        return bytes(content).replace("é".encode(), b"\xff\xff")
     if kind == "cut off":
         return bytes(content[:-10])
     return bytes(content)
+
+
+def crowded(count):
+    """An archive of empty files, as its directory says."""
+    header = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+    directory = (header + b"a") * count
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(directory), 0, 0)
+    return b"PK\3\4" + directory + end
 
 
 def lying_bomb():
@@ -181,7 +203,19 @@ def lying_bomb():
 
 @pytest.mark.parametrize(
     "kind",
-    ["leads out", "absolute", "a link", "a bomb", "a bomb that lies", "another compression", "cut off"],
+    [
+        "leads out",
+        "absolute",
+        "a link",
+        "a bomb",
+        "a bomb that lies",
+        "another compression",
+        "cut off",
+        "a name twice",
+        "a file that is a folder",
+        "a long name",
+        "a name that is no UTF-8",
+    ],
 )
 def test_planted_archives_are_refused(tmp_path, kind):
     """And make no file outside of their own folder."""
@@ -193,6 +227,18 @@ def test_planted_archives_are_refused(tmp_path, kind):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
     assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
     assert sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) <= 1_000_000
+
+
+def test_a_crowded_archive_is_refused_before_its_entries_are_objects(tmp_path):
+    """By what its directory holds, whatever count its end record claims, in a fraction of the memory."""
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(crowded(MOST_ENTRIES + 1))
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="1048577"):
+        unpack(archive, tmp_path / "out", 10**6, "a.zip")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * archive.stat().st_size
 
 
 def test_many_archives_unpack_to_no_more_than_one_may(residents, tmp_path):  # noqa: F811

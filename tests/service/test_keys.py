@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import stat
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from service.doorkeeper import Caller, Doorkeeper, caller_of
+from service.doorkeeper import Caller, Doorkeeper, caller_of, made_of
 from service.errors import KeysError, QuotaError
 from service.keys import Call, Keys, Quota
 from service.metrics import Metrics
@@ -26,7 +27,13 @@ def keys(tmp_path):
 
 
 @pytest.fixture
-def door(keys, monkeypatch):
+def refused():
+    """What was refused at the door."""
+    return []
+
+
+@pytest.fixture
+def door(keys, monkeypatch, refused):
     """An application behind the door; who asks says so."""
     monkeypatch.setenv("CVDM_TRACKING_URI", "sqlite:////none.db")
     monkeypatch.setenv("CVDM_KEYS_FILE", str(keys.path))
@@ -36,8 +43,15 @@ def door(keys, monkeypatch):
         headers = {"x-request-id": "7", "x-cvdm-version": "3", "x-cvdm-input-sha256": "ab"}
         return JSONResponse({"name": caller.name, "operator": caller.is_operator}, headers=headers)
 
+    def entered(request):
+        made = made_of(request.scope)
+        made.version, made.digests = 5, ["cd", "ef"]
+        return JSONResponse({})
+
     paths = ("/jobs", "/metrics", "/livez", "/models")
-    app = Doorkeeper(Starlette(routes=[Route(path, told) for path in paths]))
+    routes = [Route(path, told) for path in paths]
+    routes += [Route("/reconstruct", told, methods=["POST"]), Route("/jobs", entered, methods=["POST"])]
+    app = Doorkeeper(Starlette(routes=routes), lambda error, seconds: refused.append(type(error).__name__))
 
     def client(host="127.0.0.1"):
         return TestClient(app, base_url="http://localhost", client=(host, 5))
@@ -68,7 +82,7 @@ def test_a_revoked_key_opens_nothing_and_its_name_stays_taken(keys):
         keys.create("ann")
     with pytest.raises(KeysError, match="ann"):
         keys.revoke("bob")
-    assert not keys.any
+    assert keys.wanted
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "x" * 65, "'; --"])
@@ -166,6 +180,30 @@ def test_with_a_key_everybody_needs_one(door, keys):
     assert door().get("/jobs", headers=header).status_code == 401
 
 
+def test_revoking_the_last_key_opens_nothing(door, keys):
+    """Who once asked for keys goes on to; there are no others until one is made."""
+    keys.create("ann")
+    keys.revoke("ann")
+    assert door().get("/jobs").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"x" * 99)]
+)
+def test_a_file_of_keys_that_is_lost_opens_nothing(door, keys, damage):
+    """Removed, emptied or damaged while the service runs: refused, with what to do."""
+    secret = keys.create("ann")
+    client = door()
+    assert client.get("/jobs").status_code == 401
+    for file in keys.path.parent.glob("keys.db-*"):
+        file.unlink()
+    damage(keys.path)
+    for headers in ({}, {"authorization": f"Bearer {secret}"}):
+        reply = client.get("/jobs", headers=headers)
+        assert reply.status_code == 503 and "Put it back" in reply.json()["remedy"]
+    assert client.get("/livez").status_code == 200
+
+
 def test_metrics_are_for_operators(door, keys):
     """403 for users."""
     user, operator = keys.create("ann"), keys.create("root", "operator")
@@ -177,12 +215,49 @@ def test_metrics_are_for_operators(door, keys):
 def test_calls_are_kept(door, keys):
     """Who, what, which version, which input; what was refused at the door is nobody's call."""
     secret = keys.create("ann")
-    door().get("/jobs", headers={"authorization": f"Bearer {secret}"})
-    door().get("/jobs")
+    door().post("/reconstruct", headers={"authorization": f"Bearer {secret}"})
+    door().post("/reconstruct")
     (call,) = keys.calls()
-    assert (call["name"], call["method"], call["path"], call["status"]) == ("ann", "GET", "/jobs", 200)
+    assert (call["name"], call["method"], call["path"], call["status"]) == (
+        "ann",
+        "POST",
+        "/reconstruct",
+        200,
+    )
     assert (call["request_id"], call["version"], call["input_sha256"]) == ("7", "3", "ab")
     assert secret not in str(call)
+
+
+def test_what_an_endpoint_notes_is_kept(door, keys):
+    """The version of a job that is accepted, and the checksum of each of its images."""
+    header = {"authorization": f"Bearer {keys.create('ann')}"}
+    door().post("/jobs", headers=header)
+    (call,) = keys.calls()
+    assert (call["version"], call["input_sha256"]) == ("5", "cd ef")
+
+
+def test_looks_are_no_calls_and_paths_are_cut(door, keys):
+    """Polls, events, tiles and views would fill the log within days; results are who had what."""
+    header = {"authorization": f"Bearer {keys.create('ann')}"}
+    for path in ("", "/k", "/k/events", "/k/images/0/view", "/k/images/0/tile", "/k/images/0/preview.png"):
+        door().get(f"/jobs{path}", headers=header)
+    assert keys.calls() == []
+    kept = ["/jobs/k/result", "/jobs/k/images/0/result", "/" + "x" * 199]
+    for path in [*kept[:2], "/" + "x" * 5000]:
+        door().get(path, headers=header)
+    assert [call["path"] for call in keys.calls()] == kept[::-1]
+
+
+def test_what_is_refused_at_the_door_has_an_id_a_line_and_a_count(door, keys, refused, caplog):
+    """As what is refused inside; the line names no path, which is whatever a stranger writes."""
+    user = keys.create("ann")
+    for path, headers in (("/jobs", {}), ("/metrics", {"authorization": f"Bearer {user}"}), ("/a%0Ab", {})):
+        with caplog.at_level("INFO", logger="service"):
+            reply = door().get(path, headers=headers)
+        assert reply.headers["x-request-id"] == reply.json()["request_id"]
+        assert caplog.records[-1].facts["status"] == reply.status_code
+        assert path not in caplog.records[-1].getMessage()
+    assert refused == ["UnauthorizedError", "ForbiddenError", "UnknownPathError"]
 
 
 def test_the_page_is_for_everybody_and_nothing_else_is(door, keys):
@@ -200,7 +275,9 @@ def test_a_browser_keeps_the_key_where_no_script_reads_it(keys, monkeypatch):
     monkeypatch.setenv("CVDM_KEYS_FILE", str(keys.path))
     app = build_app()
     app.state.desk = SimpleNamespace(metrics=Metrics(CollectorRegistry()))
-    client = TestClient(Doorkeeper(app), base_url="https://cvdm.example", client=("10.0.0.7", 5))
+    client = TestClient(
+        Doorkeeper(app, lambda error, seconds: None), base_url="https://cvdm.example", client=("10.0.0.7", 5)
+    )
     secret = keys.create("ann")
     assert client.get("/session").status_code == 401
     assert client.post("/session", headers={"authorization": "Bearer wrong"}).status_code == 401
@@ -229,7 +306,7 @@ def test_another_sites_page_changes_nothing(door, origin):
     assert client.delete("/jobs", headers={"origin": origin}).status_code == 403
     assert client.get("/jobs", headers={"origin": origin}).status_code == 200  # whose answer it may not read
     for own in ({}, {"origin": "http://localhost"}):
-        assert client.post("/jobs", headers=own).status_code == 405  # past the door
+        assert client.delete("/jobs", headers=own).status_code == 405  # past the door
 
 
 @pytest.mark.parametrize(
