@@ -263,8 +263,8 @@ class Device:
             self._current = None
             self._hand_over()
         while self._current is not piece:
+            self._check_wanted(piece)  # before each wait: what was set may just have been cleared
             piece.turn.wait()
-            self._check_wanted(piece)
             piece.turn.clear()
 
     def _give_back(self, piece: _Piece) -> None:

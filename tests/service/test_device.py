@@ -242,6 +242,33 @@ def test_a_job_that_waits_for_its_turn_can_be_stopped(closing):
     asyncio.run(scenario())
 
 
+def test_a_stop_while_a_job_makes_way_is_not_lost():
+    """Planted: asked for at the very moment, when it is decided who goes first."""
+    hold, told, asked = threading.Event(), [], []
+
+    async def scenario():
+        device = Device(max_waiting=5)
+
+        def order(seconds):
+            if device.unfinished and not asked and threading.current_thread() is not threading.main_thread():
+                job.ask_to_stop()
+                asked.append(len(told))
+            return (0.0,)
+
+        job = device.submit_job(counting("job", told, 1000, 0.001), order)
+        while not told:
+            await asyncio.sleep(0.001)
+        request = device.submit(lambda progress: hold.wait(10), Urgency.REQUEST)
+        await asyncio.wait({job.done}, timeout=3)
+        ended = job.done.done()
+        hold.set()
+        assert await request.done
+        await asyncio.gather(job.done, return_exceptions=True)
+        assert asked and ended
+
+    asyncio.run(scenario())
+
+
 def test_work_that_fails_hands_the_device_over():
     """Its error reaches whoever waits for it."""
 
