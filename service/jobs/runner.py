@@ -196,7 +196,7 @@ class Runner:
             await self._restored(item, running)
             return End("done")
         except (StoppedError, StoppingError, asyncio.CancelledError):
-            # If not cancelled, the service is being stopped, and its next process takes this up.
+            # If not cancelled, it is taken up later: its place was wanted, or the service is being stopped.
             return End("cancelled") if running.cancelled else None
         except CvdmError as error:
             if isinstance(error, ServiceError) and error.retry_after is not None:
@@ -235,19 +235,19 @@ class Runner:
         if running.cancelled:
             raise StoppedError
         work = partial(self._restorer.restore, request, item, resident, running)
-        running.piece = self._device.submit_job(work, partial(self._order, running.owner))
+        running.piece = self._device.submit_job(work, partial(self._order, item))
         await running.piece.done
         await asyncio.to_thread(self._archive.confirm, *accepted)  # it may have been replaced meanwhile
         if running.sample is not None:
             self._shadow.consider(resident, item.owner, item.sha256, running.sample.observation)
 
-    def _order(self, owner: str, seconds: float) -> tuple[float, float]:
+    def _order(self, item: Item, seconds: float) -> tuple[float, float]:
         now = (
             running.piece.seconds
             for running in tuple(self._running.values())
-            if running.owner == owner and running.piece is not None
+            if running.owner == item.owner and running.piece is not None
         )
-        return self._turns.order(owner, now, seconds)
+        return self._turns.order(item.owner, now, item.seconds + seconds)
 
     def _enter(self, item: Item, end: End) -> None:
         """Raises sqlite3.Error."""
