@@ -373,17 +373,23 @@ def test_a_model_that_fails_fails_the_image_with_its_reason(service, residents):
 
 
 def test_a_registry_that_is_down_only_delays_a_job(service, residents, monkeypatch):
-    """Passing trouble is no failure."""
+    """Passing trouble is no failure; while it lasts, the job tells why it waits."""
     monkeypatch.setattr("service.jobs.runner.PAUSE_SECONDS", 0.1)
     hold = service.begun(acquired(96), **LONG)
     monkeypatch.setattr("service.jobs.runner.AT_DEVICE", 1)
     id = service.enter(acquired(32)).json()["id"]
     residents.failure = RegistryError("a registry", "none", "Start it.")
     service.client.post(f"/jobs/{hold}/cancel")
-    time.sleep(0.5)
-    assert service.job(id)["state"] == "queued"
+    deadline = time.monotonic() + 10
+    while service.job(id)["waits_for"] is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for _ in range(20):  # while it is asked for again, too
+        time.sleep(0.02)
+        job = service.job(id)
+        assert job["state"] == "queued" and job["waits_for"] == residents.failure.as_dict()
     residents.failure = None
-    service.wait_for(id, "done")
+    assert service.wait_for(id, "done")["waits_for"] is None
 
 
 def test_images_whose_model_is_away_keep_no_others_waiting(service, residents, tiny_checkpoint, monkeypatch):
