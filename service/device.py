@@ -44,7 +44,11 @@ Order = tuple[float, ...]
 """An `Urgency`, and perhaps what tells work of the same urgency apart; the smaller one goes first, of equal
 ones the one that came first. Work that has begun makes way for what is truly smaller."""
 MOST_BEGUN_JOBS = 3
-"""Jobs that have begun and are not done; each holds a strip of its image in memory."""
+"""Jobs that have begun and are not done; each holds a strip of its image in memory, however many users there
+are. So a job that is to go before all of them cannot begin beside them: its `Job.place_wanted` asks one to
+end early where it loses nothing, and to come again."""
+SETTLED_SECONDS = 30.0
+"""For which a job has had the device before its place is wanted: to take it up again costs some of that."""
 
 
 class StoppedError(Exception):
@@ -60,6 +64,7 @@ class _Piece:
     serial: int
     stopped: bool = False
     begun: bool = False
+    place_wanted: bool = False
     turn: threading.Event = field(default_factory=threading.Event)
     """Set when it gets the device back, and when it is to end."""
     _before: float = 0.0
@@ -95,6 +100,14 @@ class Job(Generic[Result]):
     def seconds(self) -> float:
         """How long it has had the device."""
         return self._piece.seconds
+
+    @property
+    def place_wanted(self) -> bool:
+        """Whether a job that may not begin would go before all that have, of which this is one.
+
+        As of its last report of progress; of a job that had the device for `SETTLED_SECONDS`.
+        """
+        return self._piece.place_wanted
 
     def stop(self) -> None:
         """Give up: never started if it still waits, else ended at its next report of progress.
@@ -201,12 +214,24 @@ class Device:
 
     def _next(self) -> _Piece | None:
         """Who gets the device next. With the lock."""
-        begun = [piece for piece in (*self._waiting, self._current) if piece is not None and piece.begun]
-        full = sum(piece.rank[0][0] == Urgency.JOB for piece in begun) >= MOST_BEGUN_JOBS
+        full = len(self._begun_jobs()) >= MOST_BEGUN_JOBS
         able = [
             piece for piece in self._waiting if piece.begun or not full or piece.rank[0][0] != Urgency.JOB
         ]
         return min(able, key=lambda piece: piece.rank, default=None)
+
+    def _begun_jobs(self) -> list[Order]:
+        """The orders of jobs that have begun. With the lock."""
+        begun = (piece for piece in (*self._waiting, self._current) if piece is not None and piece.begun)
+        return [order for order, _ in (piece.rank for piece in begun) if order[0] == Urgency.JOB]
+
+    def _is_place_wanted(self, piece: _Piece) -> bool:
+        """With the lock."""
+        begun = self._begun_jobs()
+        if piece.seconds < SETTLED_SECONDS or len(begun) < MOST_BEGUN_JOBS:
+            return False
+        kept_out = (one.rank[0] for one in self._waiting if not one.begun)
+        return any(order[0] == Urgency.JOB and order < min(begun) for order in kept_out)
 
     def _hand_over(self) -> None:
         """Give the device, which nobody has, to whoever is next. With the lock."""
@@ -239,6 +264,8 @@ class Device:
             self.evaluations += 1  # by whoever has the device, so by one thread at a time
             self._check_wanted(piece)
             self._make_way(piece)
+            with self._lock:
+                piece.place_wanted = self._is_place_wanted(piece)
 
         self._check_wanted(piece)
         self._make_way(piece)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:  # imports torch, which the supervising process has no use for
 
 LARGEST = 2**31 - 1
 UNCHANGING = {"cache-control": "private, max-age=86400, immutable"}
-"""An image of a job never changes, nor does its result."""
+"""Once it has ended an image never changes, nor does its result."""
+CHANGING = {"cache-control": "no-store"}
+"""Before that, an input is not on the grid yet that a finer result gives it."""
 WINDOW = "low", "high"
 
 
@@ -53,16 +55,18 @@ async def tile(request: Request) -> Response:
     from service.jobs.views import Square
 
     square = Square(*(_number(request, name) for name in ("level", "row", "column")))
-    values = await jobs_of(request).views.tile(await _item(request), _place(request), square)
+    item = await _item(request)
+    values = await jobs_of(request).views.tile(item, _place(request), square)
     height, width = values.shape
-    headers = UNCHANGING | {"x-cvdm-height": str(height), "x-cvdm-width": str(width)}
+    headers = _keeping(item) | {"x-cvdm-height": str(height), "x-cvdm-width": str(width)}
     return Response(values.tobytes(), media_type="application/octet-stream", headers=headers)
 
 
 async def preview(request: Request) -> Response:
     """GET /jobs/{id}/images/{n}/preview.png."""
-    picture = await jobs_of(request).views.preview(await _item(request), _place(request), _window(request))
-    return Response(picture, media_type="image/png", headers=UNCHANGING)
+    item = await _item(request)
+    picture = await jobs_of(request).views.preview(item, _place(request), _window(request))
+    return Response(picture, media_type="image/png", headers=_keeping(item))
 
 
 async def provenance(request: Request) -> Response:
@@ -76,6 +80,11 @@ async def _item(request: Request) -> Item:
     """In a thread: the table may be busy with writing."""
     desk, caller, path = jobs_of(request), caller_of(request.scope), request.path_params
     return await asyncio.to_thread(desk.item, caller, path["id"], path["number"])
+
+
+def _keeping(item: Item) -> dict[str, str]:
+    """How long a browser may keep what it was shown."""
+    return CHANGING if item.ended is None else UNCHANGING
 
 
 def _place(request: Request) -> Place:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cvdm.errors import ImageError
+from cvdm.planes import PROGRESS_FILE
 from cvdm.storage import content_digest, storage_error
 from service.errors import JobsError
 
@@ -107,6 +108,11 @@ class Archive:
     def result(self, id: str, number: int) -> Path:
         """The restored image; there as soon as it is whole."""
         return self._files / id / str(number) / "result.ome.tif"
+
+    def mark(self, id: str, number: int) -> frozenset[tuple[int, int]]:
+        """Another one whenever more of an image's work is kept, so that an end of the work loses none."""
+        files = [path.stat() for path in self.work(id, number).rglob(PROGRESS_FILE)]
+        return frozenset((file.st_ino, file.st_mtime_ns) for file in files)
 
     def restored(self, id: str, number: int) -> Path:
         """Where the restored image is written: of a link, beside the result until `confirm`."""

@@ -9,7 +9,7 @@ from functools import partial
 from cvdm.posterior import Posterior
 from cvdm.restoration import restore_file
 from service.device import Job as Piece
-from service.device import Progress
+from service.device import Progress, StoppedError
 from service.inference import provenance_of
 from service.jobs.archive import Archive
 from service.jobs.records import Item, Request
@@ -81,11 +81,14 @@ class Restorer:
             self._table.learn_pace(request.run_id, running.piece.seconds, item.work * share)
 
     def _reported(self, item: Item, running: Running, progress: Progress) -> Progress:
-        """`progress`, and the table and whoever asks told of it."""
-        written = 0.0
+        """`progress`, with the table and whoever asks told of it; ends work whose place is wanted.
+
+        That waits until a strip is done: what is begun of one is not kept.
+        """
+        written, mark = 0.0, None
 
         def report(done: int, total: int) -> None:
-            nonlocal written
+            nonlocal written, mark
             running.done = done
             piece = running.piece
             if piece is not None and time.monotonic() - written > WRITE_SECONDS:
@@ -97,6 +100,13 @@ class Restorer:
             progress(done, total)
             if self._at_device != (item.job, item.number):  # others had it meanwhile
                 self._begin(item)
+            if piece is None or not piece.place_wanted:
+                mark = None
+                return
+            before, mark = mark, self._archive.mark(item.job, item.number)
+            if before not in (None, mark):
+                self._table.report(item, done, item.seconds + piece.seconds)
+                raise StoppedError
 
         return report
 

@@ -12,9 +12,10 @@ import logging
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from cvdm.errors import CvdmError
 from service.device import Device, StoppedError
@@ -22,7 +23,7 @@ from service.errors import ServiceError, StoppingError, UnknownVersionError
 from service.jobs.archive import Archive
 from service.jobs.ends import End, interrupted_end, unexpected_end
 from service.jobs.queue import Queue
-from service.jobs.records import Item, Job, State, Waiting
+from service.jobs.records import ENDED, Item, Job, State, Waiting
 from service.jobs.restoring import Restorer, Running
 from service.jobs.table import Table
 from service.jobs.turns import Turns
@@ -70,6 +71,8 @@ class Runner:
         """Jobs of which nothing is to begin."""
         self._away: set[str] = set()
         """Runs of versions that could not be had a moment ago."""
+        self._reasons: dict[str, Mapping[str, Any]] = {}
+        """Run of a version -> why it could not be had, until it can be."""
         self._complained = -PAUSE_SECONDS
         """When the log was told last that jobs cannot go on."""
 
@@ -118,6 +121,10 @@ class Runner:
         """Until a job's end, on a device shared by as many users as now; None before there is a pace."""
         pace = self._restorer.pace(job.request.run_id)
         return None if pace is None else pace * queue.work_left(job.id)
+
+    def waits_for(self, job: Job) -> Mapping[str, Any] | None:
+        """Why a job's version cannot be had: error, expected, actual, remedy; None when it can, or could."""
+        return None if job.state in ENDED else self._reasons.get(job.request.run_id)
 
     async def cancel(self, id: str) -> None:
         """End what runs of a job after the next evaluation of a tile, and drop what waits of it.
@@ -170,6 +177,8 @@ class Runner:
             task = asyncio.create_task(self._attend(item))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        asked = self._away | {running.run_id for running in self._running.values()}
+        self._reasons = {run: reason for run, reason in self._reasons.items() if run in asked}
 
     async def _attend(self, item: Item) -> None:
         """See one image through. Its end is entered sooner or later; nothing is done anew meanwhile."""
@@ -196,12 +205,13 @@ class Runner:
             await self._restored(item, running)
             return End("done")
         except (StoppedError, StoppingError, asyncio.CancelledError):
-            # If not cancelled, the service is being stopped, and its next process takes this up.
+            # If not cancelled, it is taken up later: its place was wanted, or the service is being stopped.
             return End("cancelled") if running.cancelled else None
         except CvdmError as error:
             if isinstance(error, ServiceError) and error.retry_after is not None:
                 log.info("job %s waits: %s", item.job, error)
                 self._away.add(item.run_id)
+                self._reasons[item.run_id] = error.as_dict()
                 asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._ask_again, item.run_id)
                 return None
             log.info("job %s, image %d failed: %s", item.job, item.number, error)
@@ -224,6 +234,7 @@ class Runner:
         if request is None:  # removed meanwhile
             raise StoppedError
         resident = await self._residents.get(request.task, request.version)
+        self._reasons.pop(item.run_id, None)
         if resident.version.run_id != request.run_id:
             raise UnknownVersionError(
                 f"version {request.version} of {request.task} as it was when the job was accepted",
@@ -235,19 +246,19 @@ class Runner:
         if running.cancelled:
             raise StoppedError
         work = partial(self._restorer.restore, request, item, resident, running)
-        running.piece = self._device.submit_job(work, partial(self._order, running.owner))
+        running.piece = self._device.submit_job(work, partial(self._order, item))
         await running.piece.done
         await asyncio.to_thread(self._archive.confirm, *accepted)  # it may have been replaced meanwhile
         if running.sample is not None:
             self._shadow.consider(resident, item.owner, item.sha256, running.sample.observation)
 
-    def _order(self, owner: str, seconds: float) -> tuple[float, float]:
+    def _order(self, item: Item, seconds: float) -> tuple[float, float]:
         now = (
             running.piece.seconds
             for running in tuple(self._running.values())
-            if running.owner == owner and running.piece is not None
+            if running.owner == item.owner and running.piece is not None
         )
-        return self._turns.order(owner, now, seconds)
+        return self._turns.order(item.owner, now, item.seconds + seconds)
 
     def _enter(self, item: Item, end: End) -> None:
         """Raises sqlite3.Error."""

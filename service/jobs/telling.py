@@ -66,6 +66,7 @@ class Telling:
             "percent": round(100 * done / total, 1),
             "images_ahead": queue.images_ahead(job.id) if job.state == "queued" else 0,
             "seconds_left": None if left is None else round(left, 1),
+            "waits_for": self._runner.waits_for(job),
             "estimate": self._estimated(job),
             "image_count": len(job.items),
             "images": [self._image(item) for item in job.items[:most_images]],

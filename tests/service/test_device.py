@@ -213,6 +213,38 @@ def test_no_more_jobs_begin_than_memory_is_meant_for():
     assert max(told) == MOST_BEGUN_JOBS and len(ended) == 9
 
 
+def test_the_place_of_a_job_is_wanted_while_one_before_all_of_them_may_not_begin(monkeypatch):
+    """Not by one that is no better, nor before it has settled; when one ends early the other one begins."""
+    monkeypatch.setattr("service.device.SETTLED_SECONDS", 0.05)
+    jobs, wanted = [], []
+
+    def long(n):
+        def work(progress):
+            while True:
+                time.sleep(0.002)
+                progress(0, 1)
+                if jobs[n].place_wanted:
+                    wanted.append(jobs[n].seconds)
+                    return
+
+        return work
+
+    async def scenario():
+        device = Device(max_waiting=5)
+        order = lambda seconds: (1 + seconds // 0.01,)  # noqa: E731
+        jobs.extend(device.submit_job(long(n), order) for n in range(MOST_BEGUN_JOBS))
+        equal = device.submit_job(lambda progress: "equal", lambda seconds: (10**6,))
+        await asyncio.sleep(0.5)
+        assert not wanted and not equal.done.done()
+        small = device.submit_job(lambda progress: "small", lambda seconds: (0,))
+        assert await asyncio.wait_for(small.done, 5) == "small"
+        assert len(wanted) == 1 and wanted[0] >= 0.05
+        for job in (*jobs, equal):
+            job.stop()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("closing", [False, True])
 def test_a_job_that_waits_for_its_turn_can_be_stopped(closing):
     """It ends at once, not when it would have had the device again, and leaves the device to the other."""

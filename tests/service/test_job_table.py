@@ -182,6 +182,9 @@ class Idle:
     def seconds(self, job):
         return float(len(job.items))
 
+    def waits_for(self, job):
+        return None
+
     def seconds_left(self, job, queue):
         return queue.work_left(job.id) / job.items[0].work
 

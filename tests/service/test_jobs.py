@@ -225,6 +225,36 @@ def test_small_jobs_are_not_stuck_behind_a_huge_one(service, monkeypatch):
     service.client.post(f"/jobs/{huge}/cancel")
 
 
+def test_three_long_images_keep_nobodys_small_one_waiting(service, monkeypatch):
+    """One of them ends early between two strips, and goes on later; planted: turns of a tenth of a second."""
+    monkeypatch.setattr("service.jobs.turns.QUANTUM_SECONDS", 0.1)
+    monkeypatch.setattr("service.device.SETTLED_SECONDS", 0.2)
+    monkeypatch.setattr(job_routes, "caller_of", named_in_header)
+    long, users = [], ({"x-user": "ann"}, {"x-user": "ann"}, {"x-user": "bob"})
+    for user in users:
+        long.append(service.enter(acquired(96), headers=user, **LONG).json()["id"])
+
+    def percents():
+        jobs = [service.client.get(f"/jobs/{id}", headers={"x-user": "root"}).json() for id in long]
+        assert {job["state"] for job in jobs} <= {"queued", "running"}
+        return [job["percent"] for job in jobs]
+
+    while not all(percents()):
+        time.sleep(0.01)
+    cyn = {"x-user": "cyn"}
+    id = service.enter(acquired(32), headers=cyn).json()["id"]
+    deadline = time.monotonic() + 30
+    while service.client.get(f"/jobs/{id}", headers=cyn).json()["state"] != "done":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    before = percents()
+    while not all(now > then for now, then in zip(percents(), before, strict=True)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for one in long:
+        service.client.post(f"/jobs/{one}/cancel", headers={"x-user": "root"})
+
+
 def test_a_job_is_its_owners_alone(service, monkeypatch):
     """Others get the answer that they would get if it did not exist."""
     monkeypatch.setattr(job_routes, "caller_of", named_in_header)
@@ -343,17 +373,23 @@ def test_a_model_that_fails_fails_the_image_with_its_reason(service, residents):
 
 
 def test_a_registry_that_is_down_only_delays_a_job(service, residents, monkeypatch):
-    """Passing trouble is no failure."""
+    """Passing trouble is no failure; while it lasts, the job tells why it waits."""
     monkeypatch.setattr("service.jobs.runner.PAUSE_SECONDS", 0.1)
     hold = service.begun(acquired(96), **LONG)
     monkeypatch.setattr("service.jobs.runner.AT_DEVICE", 1)
     id = service.enter(acquired(32)).json()["id"]
     residents.failure = RegistryError("a registry", "none", "Start it.")
     service.client.post(f"/jobs/{hold}/cancel")
-    time.sleep(0.5)
-    assert service.job(id)["state"] == "queued"
+    deadline = time.monotonic() + 10
+    while service.job(id)["waits_for"] is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for _ in range(20):  # while it is asked for again, too
+        time.sleep(0.02)
+        job = service.job(id)
+        assert job["state"] == "queued" and job["waits_for"] == residents.failure.as_dict()
     residents.failure = None
-    service.wait_for(id, "done")
+    assert service.wait_for(id, "done")["waits_for"] is None
 
 
 def test_images_whose_model_is_away_keep_no_others_waiting(service, residents, tiny_checkpoint, monkeypatch):

@@ -162,6 +162,18 @@ def test_an_input_can_be_seen_before_its_result(service, stack):
     service.client.post(f"/jobs/{id}/cancel")
 
 
+@pytest.mark.parametrize("look", ["tile", "preview.png"])
+def test_a_browser_keeps_what_it_was_shown_of_an_image_that_has_ended(service, stack, look):
+    """Before, an input is not yet on the grid of a finer result: kept for a day it would lie beside it."""
+    id = service.enter(tiff_bytes(stack[0, 0]), samples="64", steps="200").json()["id"]
+    path = f"/jobs/{id}/images/0/{look}"
+    shown = service.client.get(path, params={"layer": "input"})
+    assert shown.status_code == 200 and shown.headers["cache-control"] == "no-store"
+    service.client.post(f"/jobs/{id}/cancel")
+    service.wait_for(id, "cancelled")
+    assert "immutable" in service.client.get(path, params={"layer": "input"}).headers["cache-control"]
+
+
 def test_tiles_of_all_levels_are_means():
     """Every pixel of a level is the mean of its square, at the rim of what is there of it."""
     pixels = np.random.default_rng(0).random((TILE + 101, 2 * TILE + 3), np.float32)
