@@ -56,18 +56,16 @@ async def enter(request: Request) -> Response:
     from service.jobs.arrival import Placed, Uploaded
 
     desk = jobs_of(request)
-    upload = await request.app.state.desk.received_job(request)
-    try:
+    caller, key = caller_of(request.scope), request.headers.get("idempotency-key")
+    desk.expect(caller, key)
+    async with request.app.state.desk.received_job(request) as upload:
         images: list[Uploaded | Placed] = [
             Uploaded(image.filename or "image", image.file) for image in upload.images
         ]
         images += [Placed(path) for path in upload.paths]
-        key = request.headers.get("idempotency-key")
-        job, new = await desk.enter(caller_of(request.scope), images, upload.fields, key)
-    finally:
-        await upload.close()
+        job, new = await desk.enter(caller, images, upload.fields, key)
     made = made_of(request.scope)
-    made.version, made.digests = job["version"], desk.digests(caller_of(request.scope), job["id"])
+    made.version, made.digests = job["version"], desk.digests(caller, job["id"])
     return JSONResponse(job, 202 if new else 200, {"location": job["links"]["self"]})
 
 
