@@ -19,14 +19,21 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    MalformedRangeHeader,
+    RangeNotSatisfiable,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 
 from cvdm.errors import CvdmError
 from service.doorkeeper import caller_of, made_of
-from service.errors import UnfinishedError, UnknownJobError
+from service.errors import RangeError, UnfinishedError, UnknownJobError
 from service.guard import guarded
-from service.schema import headers_of
+from service.schema import headers_of, shown
 
 if TYPE_CHECKING:  # imports torch and MLflow, which the supervising process has no use for
     from service.jobs.desk import JobDesk
@@ -112,8 +119,25 @@ async def result(request: Request) -> Response:
             )
         number = 0
     path, name = jobs_of(request).result(caller_of(request.scope), id, number)
+    _require_range(request.headers.get("range"), path.stat().st_size)
     headers = headers_of(await asyncio.to_thread(read_annotations, path))
     return FileResponse(path, media_type="image/tiff", filename=name, headers=headers)
+
+
+def _require_range(asked: str | None, size: int) -> None:
+    """Refuse in our words what Starlette would refuse in others. Raises RangeError."""
+    if asked is None:
+        return
+    try:
+        FileResponse._parse_range_header(asked, size)
+    except MalformedRangeHeader as error:
+        raise RangeError(
+            "a Range like bytes=0-1023", shown(asked), "Correct the header, or leave it out."
+        ) from error
+    except RangeNotSatisfiable as error:
+        refused = RangeError(f"a Range within {size} bytes", shown(asked), "Ask for bytes that are there.")
+        refused.status, refused.size = 416, size
+        raise refused from error
 
 
 def jobs_of(request: Request) -> JobDesk:

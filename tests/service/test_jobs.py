@@ -383,6 +383,21 @@ def test_a_user_has_a_quota(residents, tmp_path):
         assert service.enter(acquired(32), acquired(33)).status_code == 202
 
 
+@pytest.mark.parametrize(
+    ("asked", "status"), [("bytes=0-9", 206), ("lines=1-2", 400), ("bytes=x", 400), ("bytes=99999999-", 416)]
+)
+def test_a_range_that_cannot_be_served_is_refused_in_the_same_words(service, asked, status):
+    """As JSON, with the request's id; beyond the end with the size of the file."""
+    id = service.enter(acquired(32), samples="2", steps="1").json()["id"]
+    service.wait_for(id, "done")
+    reply = service.client.get(f"/jobs/{id}/result", headers={"range": asked})
+    assert reply.status_code == status
+    if status != 206:
+        assert reply.json()["request_id"] == reply.headers["x-request-id"]
+        assert asked in reply.json()["actual"]
+    assert reply.headers.get("content-range", "").startswith("bytes */") == (status == 416)
+
+
 def test_who_may_have_no_further_image_is_refused_unread(residents, tmp_path):
     """The rest of the body is never asked for; a job that is there already is told again."""
     with Service(residents, tmp_path / "jobs", max_job_images=1) as service:
