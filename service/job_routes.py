@@ -1,7 +1,7 @@
 """The HTTP side of jobs.
 
 POST   /jobs                          form files `image` or fields `path`, others as of /reconstruct; 202
-GET    /jobs                          the newest jobs
+GET    /jobs                          the newest jobs; with before=ID, those that came before that one
 GET    /jobs/{id}                     state, percent, images
 GET    /jobs/{id}/events              the same whenever it changes, as server-sent events, until the end
 GET    /jobs/{id}/images/{n}/result   an OME-TIFF; ranges are served
@@ -78,7 +78,8 @@ async def enter(request: Request) -> Response:
 
 async def listed(request: Request) -> Response:
     """GET /jobs."""
-    jobs = await asyncio.to_thread(jobs_of(request).jobs, caller_of(request.scope))
+    before = request.query_params.get("before")
+    jobs = await asyncio.to_thread(jobs_of(request).jobs, caller_of(request.scope), before)
     return JSONResponse({"jobs": jobs})
 
 

@@ -137,10 +137,15 @@ class JobDesk:
         """What GET /jobs/ID tells. Raises UnknownJobError."""
         return self._telling.job(self._job(caller, id))
 
-    def jobs(self, caller: Caller) -> list[dict[str, Any]]:
-        """What GET /jobs tells: the newest first; to an operator, those of everybody."""
+    def jobs(self, caller: Caller, before: str | None = None) -> list[dict[str, Any]]:
+        """What GET /jobs tells: the newest first; to an operator, those of everybody.
+
+        before: the id of a job; those that came before it. Raises UnknownJobError.
+        """
+        if before is not None:
+            self._job(caller, before)
         owner = None if caller.is_operator else caller.name
-        return self._telling.jobs(owner)
+        return self._telling.jobs(owner, before)
 
     def digests(self, caller: Caller, id: str) -> list[str]:
         """SHA-256 of each image of a job as it was uploaded. Raises UnknownJobError."""

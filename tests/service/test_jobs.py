@@ -398,6 +398,21 @@ def test_a_range_that_cannot_be_served_is_refused_in_the_same_words(service, ask
     assert reply.headers.get("content-range", "").startswith("bytes */") == (status == 416)
 
 
+def test_jobs_that_are_too_old_for_the_list_are_found(service, monkeypatch):
+    """Planted: two in a list; list after list has each job once, and somebody else's id tells nothing."""
+    monkeypatch.setattr(job_routes, "caller_of", named_in_header)
+    monkeypatch.setattr("service.jobs.telling.LISTED", 2)
+    ids = [service.enter(acquired(32, seed=n), samples="2", steps="1").json()["id"] for n in range(4)]
+    found, more = [], {}
+    while jobs := service.client.get("/jobs", params=more).json()["jobs"]:
+        assert len(jobs) == 2
+        found += [job["id"] for job in jobs]
+        more = {"before": found[-1]}
+    assert found == ids[::-1]
+    for headers, id in (({"x-user": "bob"}, ids[0]), ({}, "none")):
+        assert service.client.get("/jobs", params={"before": id}, headers=headers).status_code == 404
+
+
 def test_who_may_have_no_further_image_is_refused_unread(residents, tmp_path):
     """The rest of the body is never asked for; a job that is there already is told again."""
     with Service(residents, tmp_path / "jobs", max_job_images=1) as service:

@@ -183,6 +183,19 @@ def test_a_page_that_is_opened_before_its_service_comes_alive(browser, answers):
     context.close()
 
 
+def test_older_jobs_are_a_click_away(tab, answers):
+    """Fifty are listed; the others come for who asks, and stay when the list is asked for again."""
+    answers.said["/jobs"] = {"jobs": [job(f"job{n}") for n in range(50)]}
+    tab.wait_for_selector("#older:visible", timeout=10_000)
+    tab.route("**/jobs?before=job49", lambda route: route.fulfill(json={"jobs": [job("old")]}))
+    tab.click("#older")
+    for _ in range(2):
+        tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        tab.wait_for_selector(".job[data-id=old]")
+    assert tab.locator(".job").count() == 51
+    assert not tab.is_visible("#older")
+
+
 def test_an_operator_sees_whose_jobs_are_listed(tab, answers):
     """The owner is named where it is somebody else; each button names its job."""
     answers.said["/jobs"] = {"jobs": [job("one", owner="ann"), job("two", state="running")]}

@@ -6,6 +6,7 @@ import { Viewer } from "./viewer.js";
 
 const BUSY = 700; // milliseconds between two looks at jobs while one is at work
 const IDLE = 4000;
+const LISTED = 50; // jobs that the service tells at once
 const MODELS = 30000; // between two looks at models
 const element = (id) => document.getElementById(id);
 const viewer = new Viewer(problem);
@@ -16,6 +17,7 @@ let models = [];
 let looked = -Infinity; // when the models were asked for last; at once after an error
 let waiting = false; // it was said that the service or its models are not there yet
 let next = 0;
+let pages = 1; // of jobs that are shown
 
 /** Say what went wrong, in the service's words. */
 function problem(error) {
@@ -153,7 +155,7 @@ async function refresh() {
   let wait = IDLE;
   try {
     if (performance.now() - looked > MODELS) await choices();
-    let { jobs } = await ask("/jobs");
+    let jobs = await listed();
     jobs = await Promise.all(jobs.map((job) => (whole.has(job.id) ? entire(job) : job)));
     const ended = list.show(jobs);
     if (ended.length) element("ended").textContent = ended.map(endOf).join(" ");
@@ -169,6 +171,18 @@ async function refresh() {
     if (error.status !== 0 && error.status !== 503) problem(error); // gone for a while: it is asked again
   }
   next = setTimeout(refresh, document.hidden ? IDLE : wait);
+}
+
+/** As many pages of jobs as were asked for, the newest first. */
+async function listed() {
+  const found = [];
+  for (let page = 0; page < pages; page++) {
+    const { jobs } = await ask(page ? `/jobs?before=${found.at(-1).id}` : "/jobs");
+    found.push(...jobs);
+    element("older").hidden = jobs.length < LISTED;
+    if (jobs.length < LISTED) break;
+  }
+  return found;
 }
 
 /** Empty the viewer when its job is gone, which one that is too old for the list need not be. */
@@ -248,6 +262,10 @@ element("key-form").addEventListener("submit", (event) => {
   }).then(() => {
     if (!element("key-form").hidden) element("who").textContent = "That key is unknown.";
   });
+});
+element("older").addEventListener("click", () => {
+  pages += 1;
+  refresh();
 });
 element("task").addEventListener("change", versions);
 element("show-card").addEventListener("click", () => attempt(showChosenCard));
