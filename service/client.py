@@ -40,7 +40,9 @@ from cvdm.images import read_annotations
 from cvdm.storage import replacing
 
 ANSWER_SECONDS = 3600.0
-"""Longest wait for an image that is answered at once."""
+"""Longest wait for an image that is answered at once, and for a job's images to be looked at."""
+CONNECT_SECONDS, LISTEN_SECONDS = 10.0, 30.0
+"""Longest wait for a connection, and for an answer that needs no work."""
 PATIENCE_SECONDS = 120.0
 """How long a service may be away while a job is waited for."""
 LOOK_SECONDS = 0.5
@@ -79,11 +81,12 @@ class Client:
         """key: where the service wants one; whoever runs it makes it with `cvdm keys create`."""
         self.url = url.rstrip("/")
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        self._http = httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS, headers=headers)
+        timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers)
 
     def models(self) -> list[dict[str, Any]]:
         """Every version that the service knows, with its state. Raises ServiceRefusal."""
-        return list(self._asked("GET", "/models").json()["models"])
+        return list(self._asked("GET", "/models", timeout=LISTEN_SECONDS).json()["models"])
 
     def reconstruct(self, picture: Picture, *, axes: str | None = None, **choices: Any) -> Restored:
         """Restore one image at once.
@@ -156,9 +159,10 @@ class Client:
     def _patiently(self, method: str, path: str) -> httpx.Response:
         """Ask until somebody answers."""
         until = time.monotonic() + PATIENCE_SECONDS
+        options = {"timeout": LISTEN_SECONDS} if method == "GET" else {}  # else asking twice may do harm
         while True:
             try:
-                return self._asked(method, path)
+                return self._asked(method, path, **options)
             except ServiceRefusal as error:
                 if error.status not in (None, 503) or time.monotonic() > until:
                     raise

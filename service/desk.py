@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,20 @@ class Desk:
         self._intake.shutdown(wait=False, cancel_futures=True)
         self._device.close()
 
-    async def received_job(self, request: Request) -> Upload:
-        """The form of a job. Raises CvdmError, ClientDisconnect."""
+    @asynccontextmanager
+    async def received_job(self, request: Request) -> AsyncIterator[Upload]:
+        """Lend the form of a job; its place is free again when its files are gone.
+
+        So the places bound what lies in the temporary folder while one job after the other is looked at.
+        Raises CvdmError, ClientDisconnect.
+        """
         settings = self._settings
         with self._device.place():
-            return await self._received(request, settings.max_job_upload_bytes, settings.max_job_images)
+            upload = await self._received(request, settings.max_job_upload_bytes, settings.max_job_images)
+            try:
+                yield upload
+            finally:
+                await upload.close()
 
     async def _received(self, request: Request, most_bytes: int, most_images: int = 1) -> Upload:
         limit = self._settings.timeout_seconds

@@ -125,6 +125,14 @@ class UnfinishedError(ServiceError):
     status = 409
 
 
+class RangeError(ServiceError):
+    """Bytes of a file were asked for that cannot be told, or are not there."""
+
+    status = 400
+    size: int | None = None
+    """Of the file, where the bytes are beyond it."""
+
+
 class QuotaError(ServiceError):
     """Somebody has asked for as much as one may."""
 

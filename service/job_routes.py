@@ -1,7 +1,7 @@
 """The HTTP side of jobs.
 
 POST   /jobs                          form files `image` or fields `path`, others as of /reconstruct; 202
-GET    /jobs                          the newest jobs
+GET    /jobs                          the newest jobs; with before=ID, those that came before that one
 GET    /jobs/{id}                     state, percent, images
 GET    /jobs/{id}/events              the same whenever it changes, as server-sent events, until the end
 GET    /jobs/{id}/images/{n}/result   an OME-TIFF; ranges are served
@@ -19,14 +19,21 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    MalformedRangeHeader,
+    RangeNotSatisfiable,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 
 from cvdm.errors import CvdmError
 from service.doorkeeper import caller_of, made_of
-from service.errors import UnfinishedError, UnknownJobError
+from service.errors import RangeError, UnfinishedError, UnknownJobError
 from service.guard import guarded
-from service.schema import headers_of
+from service.schema import headers_of, shown
 
 if TYPE_CHECKING:  # imports torch and MLflow, which the supervising process has no use for
     from service.jobs.desk import JobDesk
@@ -56,24 +63,23 @@ async def enter(request: Request) -> Response:
     from service.jobs.arrival import Placed, Uploaded
 
     desk = jobs_of(request)
-    upload = await request.app.state.desk.received_job(request)
-    try:
+    caller, key = caller_of(request.scope), request.headers.get("idempotency-key")
+    desk.expect(caller, key)
+    async with request.app.state.desk.received_job(request) as upload:
         images: list[Uploaded | Placed] = [
             Uploaded(image.filename or "image", image.file) for image in upload.images
         ]
         images += [Placed(path) for path in upload.paths]
-        key = request.headers.get("idempotency-key")
-        job, new = await desk.enter(caller_of(request.scope), images, upload.fields, key)
-    finally:
-        await upload.close()
+        job, new = await desk.enter(caller, images, upload.fields, key)
     made = made_of(request.scope)
-    made.version, made.digests = job["version"], desk.digests(caller_of(request.scope), job["id"])
+    made.version, made.digests = job["version"], desk.digests(caller, job["id"])
     return JSONResponse(job, 202 if new else 200, {"location": job["links"]["self"]})
 
 
 async def listed(request: Request) -> Response:
     """GET /jobs."""
-    jobs = await asyncio.to_thread(jobs_of(request).jobs, caller_of(request.scope))
+    before = request.query_params.get("before")
+    jobs = await asyncio.to_thread(jobs_of(request).jobs, caller_of(request.scope), before)
     return JSONResponse({"jobs": jobs})
 
 
@@ -116,8 +122,25 @@ async def result(request: Request) -> Response:
         number = 0
     desk, caller = jobs_of(request), caller_of(request.scope)
     path, name = await asyncio.to_thread(desk.result, caller, id, number)
+    _require_range(request.headers.get("range"), path.stat().st_size)
     headers = headers_of(await asyncio.to_thread(read_annotations, path))
     return FileResponse(path, media_type="image/tiff", filename=name, headers=headers)
+
+
+def _require_range(asked: str | None, size: int) -> None:
+    """Refuse in our words what Starlette would refuse in others. Raises RangeError."""
+    if asked is None:
+        return
+    try:
+        FileResponse._parse_range_header(asked, size)
+    except MalformedRangeHeader as error:
+        raise RangeError(
+            "a Range like bytes=0-1023", shown(asked), "Correct the header, or leave it out."
+        ) from error
+    except RangeNotSatisfiable as error:
+        refused = RangeError(f"a Range within {size} bytes", shown(asked), "Ask for bytes that are there.")
+        refused.status, refused.size = 416, size
+        raise refused from error
 
 
 def jobs_of(request: Request) -> JobDesk:

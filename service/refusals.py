@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse
 
 from cvdm.errors import CvdmError
-from service.errors import ServiceError, UnauthorizedError, status_of
+from service.errors import RangeError, ServiceError, UnauthorizedError, status_of
 
 ID_HEADER = "x-request-id"
 UNKNOWN = "other"
@@ -19,4 +19,6 @@ def refusal(error: CvdmError, request_id: str) -> JSONResponse:
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, ServiceError) and error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
+    if isinstance(error, RangeError) and error.size is not None:
+        headers["content-range"] = f"bytes */{error.size}"
     return JSONResponse(error.as_dict() | {"request_id": request_id}, status_of(error), headers)

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
+from cvdm.storage import storage_error
 from service.errors import (
     BodyError,
     MediaTypeError,
@@ -62,7 +63,7 @@ class Upload:
 async def read_upload(request: Request, limit: int, *, most_images: int = 1) -> Upload:
     """Receive a form; limit: bytes of all files together.
 
-    Raises MediaTypeError, UploadTooLargeError, UploadTimeError, BodyError, ParameterError.
+    Raises MediaTypeError, UploadTooLargeError, UploadTimeError, BodyError, ParameterError, StorageError.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
@@ -80,6 +81,9 @@ async def read_upload(request: Request, limit: int, *, most_images: int = 1) -> 
     except UploadTooLargeError:
         await _drain(request.receive, limit)
         raise
+    except OSError as error:
+        await _drain(request.receive, limit)
+        raise storage_error(error, "the upload") from error
     except HTTPException as error:  # how Starlette reports a malformed form
         raise BodyError("a well-formed form with one file", str(error.detail), EXAMPLE) from error
     try:

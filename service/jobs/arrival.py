@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import BinaryIO
 
 from cvdm.checkpoint import Checkpoint
-from cvdm.errors import ImageError
+from cvdm.errors import ImageError, StorageError
 from cvdm.images import MAX_PIXELS
 from cvdm.observation import Observation
 from cvdm.places import Place, observed_at, places_of, require_result
-from cvdm.posterior import require_familiar
+from cvdm.posterior import CHANNELS, require_familiar
 from cvdm.reading import read_stack, selected
-from cvdm.restoration import evaluations_of, require_room
+from cvdm.restoration import RESULT_BYTES, disk_bytes, evaluations_of, require_room
+from cvdm.sight import Sight
 from cvdm.suitability import doubts_of_file, doubts_of_image, gathered
 from service.jobs.archive import Archive
 from service.jobs.intake import inside, is_zip, unpack
-from service.jobs.records import NewItem
+from service.jobs.records import NewItem, Request
 from service.loading import Resident
 from service.schema import Order
 from service.settings import Settings
@@ -79,6 +82,22 @@ class Arrival:
         if found and self._settings.refuse_doubtful:
             raise found[0].as_error()
         return NewItem(name, digest, axes, shape, total, tuple(doubt.as_dict() for doubt in found))
+
+    def require_room(self, request: Request) -> None:
+        """Refuse a job whose images have room each, and not together. Raises StorageError."""
+        needed, free = request.disk_bytes or 0, shutil.disk_usage(self._archive.root).free
+        if needed > free:
+            raise StorageError(
+                f"{needed / 2**20:.0f} MiB of disk space for the job's images and results",
+                f"{free / 2**20:.0f} MiB",
+                "Send fewer images at a time, remove jobs, or have the operator free some disk space.",
+            )
+
+
+def disk_bytes_of(sight: Sight, items: Sequence[NewItem], maps: Sequence[str]) -> int:
+    """What a job takes on disk at most: all results, which stay, and beside them its largest image's work."""
+    results = RESULT_BYTES * (len(CHANNELS) + len(maps)) * sum(sight.pixels(item.shape) for item in items)
+    return results + max(disk_bytes(sight, item.axes, item.shape, maps) for item in items)
 
 
 def _require_familiar(checkpoint: Checkpoint, place: Place, seen: Observation, label: str) -> None:

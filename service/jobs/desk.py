@@ -17,12 +17,12 @@ from typing import Any
 from cvdm.images import read_annotations
 from cvdm.posterior import maps_of
 from cvdm.reading.names import image_stem
-from cvdm.restoration import disk_bytes, memory_bytes
+from cvdm.restoration import memory_bytes
 from service.device import Device
 from service.doorkeeper import Caller
 from service.errors import ParameterError, QuotaError, UnfinishedError, UnknownJobError
 from service.jobs.archive import Archive
-from service.jobs.arrival import Arrival, Placed, Uploaded
+from service.jobs.arrival import Arrival, Placed, Uploaded, disk_bytes_of
 from service.jobs.records import ENDED, Item, Job, NewItem, Request
 from service.jobs.runner import Runner
 from service.jobs.table import Table
@@ -62,6 +62,14 @@ class JobDesk:
         # Of its own: a request for a small image does not wait until a large one is copied.
         self._intake = ThreadPoolExecutor(1, thread_name_prefix="job-intake")
 
+    def expect(self, caller: Caller, key: str | None) -> None:
+        """Before an upload is read: refuse who may have no further image, but for a job that is there.
+
+        Raises QuotaError.
+        """
+        if key is None or self._table.known(caller.name, key) is None:
+            self._require_quota(caller, 1)
+
     async def enter(
         self, caller: Caller, images: Sequence[Uploaded | Placed], fields: Mapping[str, str], key: str | None
     ) -> tuple[dict[str, Any], bool]:
@@ -97,6 +105,7 @@ class JobDesk:
             ]
             pixels = sum(resident.checkpoint.sight.pixels(item.shape) for item in items)
             request = _request(resident, order, items)
+            arrival.require_room(request)
             async with caller.spending(images=len(items), pixels=pixels):
                 self._require_quota(caller, len(images))  # others came meanwhile; from here on none can
                 self._archive.accept(id)
@@ -129,10 +138,15 @@ class JobDesk:
         """What GET /jobs/ID tells. Raises UnknownJobError."""
         return self._telling.job(self._job(caller, id))
 
-    def jobs(self, caller: Caller) -> list[dict[str, Any]]:
-        """What GET /jobs tells: the newest first; to an operator, those of everybody."""
+    def jobs(self, caller: Caller, before: str | None = None) -> list[dict[str, Any]]:
+        """What GET /jobs tells: the newest first; to an operator, those of everybody.
+
+        before: the id of a job; those that came before it. Raises UnknownJobError.
+        """
+        if before is not None:
+            self._job(caller, before)
         owner = None if caller.is_operator else caller.name
-        return self._telling.jobs(owner)
+        return self._telling.jobs(owner, before)
 
     def digests(self, caller: Caller, id: str) -> list[str]:
         """SHA-256 of each image of a job as it was uploaded. Raises UnknownJobError."""
@@ -273,7 +287,6 @@ def _request(resident: Resident, order: Order, items: Sequence[NewItem]) -> Requ
     sampling, version = order.sampling(resident.checkpoint.recipe.sampling), resident.version
     checkpoint = resident.checkpoint
     memory = max(memory_bytes(checkpoint, item.shape, sampling) for item in items)
-    disk = sum(disk_bytes(checkpoint.sight, item.axes, item.shape, order.maps) for item in items)
     return Request(
         task=version.task,
         version=version.number,
@@ -284,7 +297,7 @@ def _request(resident: Resident, order: Order, items: Sequence[NewItem]) -> Requ
         maps=order.maps,
         channels=order.channels,
         memory_bytes=memory,
-        disk_bytes=disk,
+        disk_bytes=disk_bytes_of(checkpoint.sight, items, order.maps),
     )
 
 

@@ -31,7 +31,7 @@ class Request:
     memory_bytes: int | None = None
     """About how much the largest image takes; None of a job that an earlier release accepted."""
     disk_bytes: int | None = None
-    """What all of its images take while they are restored, their results included; None likewise."""
+    """What its results take, and beside them its largest image while that is restored; None likewise."""
 
 
 @dataclass(frozen=True)

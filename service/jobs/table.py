@@ -102,10 +102,13 @@ class Table:
         rows = self._read("SELECT request FROM jobs WHERE id = ?", id)
         return _request(rows[0]["request"]) if rows else None
 
-    def ids_of(self, owner: str | None, *, most: int) -> list[str]:
-        """Of the jobs of an owner, or of all for None; the newest first."""
-        query = "SELECT id FROM jobs WHERE ?1 IS NULL OR owner = ?1 ORDER BY created DESC, id LIMIT ?2"
-        return [row["id"] for row in self._read(query, owner, most)]
+    def ids_of(self, owner: str | None, *, most: int, before: str | None = None) -> list[str]:
+        """Of the jobs of an owner, or of all for None; the newest first. before: the id of a newer one."""
+        query = (
+            "SELECT id FROM jobs WHERE (?1 IS NULL OR owner = ?1) AND (?3 IS NULL OR (-created, id) > "
+            "(SELECT -created, id FROM jobs WHERE id = ?3)) ORDER BY created DESC, id LIMIT ?2"
+        )
+        return [row["id"] for row in self._read(query, owner, most, before)]
 
     def next_of_owners(self, most: int, *, without: Iterable[str] = ()) -> list[Item]:
         """Of each owner the first images that wait or are worked on, in the order in which they came.

@@ -31,10 +31,10 @@ class Telling:
         """State, progress, choices and all images."""
         return self._told(job, self._runner.queue(), None)
 
-    def jobs(self, owner: str | None) -> list[dict[str, Any]]:
+    def jobs(self, owner: str | None, before: str | None = None) -> list[dict[str, Any]]:
         """The newest jobs of an owner, or of all for None, each with its first images."""
         queue, found = self._runner.queue(), []
-        for id in self._table.ids_of(owner, most=LISTED):
+        for id in self._table.ids_of(owner, most=LISTED, before=before):
             if (told := self._ended.get(id)) is None:
                 if (job := self._table.get(id)) is None:  # removed a moment ago
                     continue

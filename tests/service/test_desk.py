@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import resource
 import threading
 import time
 
@@ -178,6 +179,17 @@ def test_a_service_that_stops_ends_its_work_with_an_answer(client):
         reply = ask_long(client)
         assert (reply.status_code, reply.json()["error"]) == (503, "StoppingError")
         closer.join()
+
+
+def test_a_full_disk_while_sending_is_said(client):
+    """Planted: files of at most 1.5 MB, where the upload is laid down: 507 with what to do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
+    try:
+        reply = client.post("/reconstruct", files={"image": bytes(4_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert reply.status_code == 507 and "the upload" in reply.json()["expected"]
 
 
 def test_a_hang_up_while_sending_is_no_error(client):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,12 +74,13 @@ class Service:
     """An application with jobs in a folder; can be ended and started again."""
 
     def __init__(self, residents, folder, **settings):
-        self.settings = Settings(tracking_uri="sqlite:////none.db", jobs_dir=folder, **settings)
+        chosen = {"max_waiting": 3} | settings
+        self.settings = Settings(tracking_uri="sqlite:////none.db", jobs_dir=folder, **chosen)
         self.residents = residents
 
     def __enter__(self):
         app, metrics = build_app(), Metrics(CollectorRegistry())
-        device = Device(max_waiting=3)
+        device = Device(max_waiting=self.settings.max_waiting)
         app.state.desk = self.desk = Desk(self.settings, self.residents, device, metrics)
         self.client = TestClient(app).__enter__()
         app.state.jobs = self.jobs = self.client.portal.call(self._open, device, metrics)
@@ -416,9 +419,86 @@ def test_a_user_has_a_quota(residents, tmp_path):
         assert service.enter(acquired(32), acquired(33)).status_code == 202
 
 
+@pytest.mark.parametrize(
+    ("asked", "status"), [("bytes=0-9", 206), ("lines=1-2", 400), ("bytes=x", 400), ("bytes=99999999-", 416)]
+)
+def test_a_range_that_cannot_be_served_is_refused_in_the_same_words(service, asked, status):
+    """As JSON, with the request's id; beyond the end with the size of the file."""
+    id = service.enter(acquired(32), samples="2", steps="1").json()["id"]
+    service.wait_for(id, "done")
+    reply = service.client.get(f"/jobs/{id}/result", headers={"range": asked})
+    assert reply.status_code == status
+    if status != 206:
+        assert reply.json()["request_id"] == reply.headers["x-request-id"]
+        assert asked in reply.json()["actual"]
+    assert reply.headers.get("content-range", "").startswith("bytes */") == (status == 416)
+
+
+def test_jobs_that_are_too_old_for_the_list_are_found(service, monkeypatch):
+    """Planted: two in a list; list after list has each job once, and somebody else's id tells nothing."""
+    monkeypatch.setattr(job_routes, "caller_of", named_in_header)
+    monkeypatch.setattr("service.jobs.telling.LISTED", 2)
+    ids = [service.enter(acquired(32, seed=n), samples="2", steps="1").json()["id"] for n in range(4)]
+    found, more = [], {}
+    while jobs := service.client.get("/jobs", params=more).json()["jobs"]:
+        assert len(jobs) == 2
+        found += [job["id"] for job in jobs]
+        more = {"before": found[-1]}
+    assert found == ids[::-1]
+    for headers, id in (({"x-user": "bob"}, ids[0]), ({}, "none")):
+        assert service.client.get("/jobs", params={"before": id}, headers=headers).status_code == 404
+
+
+def test_who_may_have_no_further_image_is_refused_unread(residents, tmp_path):
+    """The rest of the body is never asked for; a job that is there already is told again."""
+    with Service(residents, tmp_path / "jobs", max_job_images=1) as service:
+        key = {"idempotency-key": "monday"}
+        id = service.enter(acquired(96), headers=key, **LONG).json()["id"]
+        sent = []
+
+        async def receive():
+            raise AssertionError("read")
+
+        async def send(message):
+            sent.append(message)
+
+        head = {"type": "http", "method": "POST", "path": "/jobs", "query_string": b"", "headers": []}
+        service.client.portal.call(service.client.app, head, receive, send)
+        assert sent[0]["status"] == 429
+        again = service.enter(acquired(96), headers=key, **LONG)
+        assert (again.status_code, again.json()["id"]) == (200, id)
+
+
+def test_an_upload_has_its_place_until_the_intake_is_past_it(residents, tmp_path):
+    """Planted: an intake at work; with as many uploads before it as there are places, others come later."""
+    with Service(residents, tmp_path / "jobs", max_waiting=1) as service, ThreadPoolExecutor(3) as clients:
+        at_work = threading.Event()
+        service.jobs._intake.submit(at_work.wait)
+        sent = [clients.submit(service.enter, acquired(32, seed=n)) for n in range(2)]
+        time.sleep(1)  # both are read, and one of them waits for the intake
+        others = clients.submit(service.enter, acquired(33))
+        threading.Timer(3, at_work.set).start()
+        reply = others.result()
+        assert reply.json()["error"] == "BusyError"
+        assert [one.result().status_code for one in sent] == [202, 202]
+        assert service.enter(acquired(34)).status_code == 202
+
+
+def test_images_have_room_together_or_none_has(residents, tmp_path, monkeypatch):
+    """Planted: a disk with room for each of four images alone; nothing of the refused job stays."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2_600_000))
+    with Service(residents, tmp_path / "jobs") as service:
+        images = [acquired(128, seed=n) for n in range(4)]  # 2.1 MB while it is restored, 0.3 MB after
+        reply = service.enter(*images)
+        assert reply.status_code == 507 and "fewer images" in reply.json()["remedy"]
+        assert list((tmp_path / "jobs" / "incoming").iterdir()) == []
+        assert service.enter(images[0]).status_code == 202
+
+
 def test_jobs_that_come_at_once_exceed_no_quota(residents, tmp_path):
     """Planted: eight clients at a time, each with an image, where three may wait."""
-    with Service(residents, tmp_path / "jobs", max_job_images=3) as service, ThreadPoolExecutor(8) as clients:
+    chosen = {"max_job_images": 3, "max_waiting": 8}
+    with Service(residents, tmp_path / "jobs", **chosen) as service, ThreadPoolExecutor(8) as clients:
         replies = list(clients.map(lambda n: service.enter(acquired(48, seed=n), **LONG), range(8)))
         assert sorted(reply.status_code for reply in replies) == [202] * 3 + [429] * 5
         assert len(list((service.settings.jobs_dir / "files").iterdir())) == 3

@@ -156,6 +156,46 @@ def test_the_viewer_is_emptied_when_its_job_is_gone(tab, answers):
     assert not tab.is_visible("#stage")
 
 
+def test_a_swap_is_seen_and_what_was_chosen_stays(tab, answers):
+    """The champion that is named, its card and the versions follow the service; after an error at once."""
+    version = {"task": "cells", "version": 1, "serving": True, "reason": None}
+    answers.said["/models"] = {"models": [version | {"serving": False}, version | {"version": 2}]}
+    answers.said["/jobs"] = 503, {"expected": "jobs", "actual": "none", "remedy": "Wait."}
+    tab.wait_for_selector("#version option:has-text('champion (2)')", state="attached", timeout=15_000)
+    tab.select_option("#version", "1")
+    answers.said["/models"]["models"].append(version | {"version": 3, "serving": False})
+    tab.wait_for_selector("#version option[value='3']", state="attached", timeout=15_000)
+    assert tab.input_value("#version") == "1"
+
+
+def test_a_page_that_is_opened_before_its_service_comes_alive(browser, answers):
+    """It says that nobody answers, and enters by itself when somebody does."""
+    context = browser.new_context()
+    context.route("**/*", answers)
+    session = answers.said["/session"]
+    answers.said["/session"] = 503, {"expected": "a service", "actual": "none yet", "remedy": "Wait."}
+    tab = context.new_page()
+    tab.goto(f"{SITE}/ui/")
+    tab.wait_for_selector("#problem:visible")
+    answers.said["/session"] = session
+    tab.wait_for_selector("#task option", state="attached", timeout=15_000)
+    tab.wait_for_selector("#problem", state="hidden")
+    context.close()
+
+
+def test_older_jobs_are_a_click_away(tab, answers):
+    """Fifty are listed; the others come for who asks, and stay when the list is asked for again."""
+    answers.said["/jobs"] = {"jobs": [job(f"job{n}") for n in range(50)]}
+    tab.wait_for_selector("#older:visible", timeout=10_000)
+    tab.route("**/jobs?before=job49", lambda route: route.fulfill(json={"jobs": [job("old")]}))
+    tab.click("#older")
+    for _ in range(2):
+        tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        tab.wait_for_selector(".job[data-id=old]")
+    assert tab.locator(".job").count() == 51
+    assert not tab.is_visible("#older")
+
+
 def test_an_operator_sees_whose_jobs_are_listed(tab, answers):
     """The owner is named where it is somebody else; each button names its job."""
     answers.said["/jobs"] = {"jobs": [job("one", owner="ann"), job("two", state="running")]}

@@ -6,13 +6,18 @@ import { Viewer } from "./viewer.js";
 
 const BUSY = 700; // milliseconds between two looks at jobs while one is at work
 const IDLE = 4000;
+const LISTED = 50; // jobs that the service tells at once
+const MODELS = 30000; // between two looks at models
 const element = (id) => document.getElementById(id);
 const viewer = new Viewer(problem);
 const list = new JobList(element("jobs"), { look, cancel, remove, all });
 let seen = null; // id of the job whose image is in the viewer
 const whole = new Set(); // ids of jobs of which every image is shown; the list has the first ones only
 let models = [];
+let looked = -Infinity; // when the models were asked for last; at once after an error
+let waiting = false; // it was said that the service or its models are not there yet
 let next = 0;
+let pages = 1; // of jobs that are shown
 
 /** Say what went wrong, in the service's words. */
 function problem(error) {
@@ -65,27 +70,47 @@ async function enter() {
   await refresh();
 }
 
+/** Enter, as soon as the service is there. */
+async function begin() {
+  try {
+    await enter();
+  } catch (error) {
+    if (!waiting) problem(error);
+    if (error.status !== 0 && error.status < 500) return;
+    waiting = true;
+    setTimeout(begin, IDLE);
+  }
+}
+
 async function choices() {
   ({ models } = await ask("/models"));
-  const select = element("task");
+  looked = performance.now();
   const tasks = [...new Set(models.filter((model) => model.serving).map((model) => model.task))];
-  const before = select.value;
-  select.replaceChildren(...tasks.map((task) => make("option", { value: task, textContent: task })));
-  if (tasks.includes(before)) select.value = before;
+  fill(element("task"), tasks.map((task) => [task, task]));
   versions();
-  if (!tasks.length) {
-    problem({ body: { expected: "a champion in service", actual: "none yet", remedy: "Promote a model; this page finds it after reloading." } });
+  if (!tasks.length && !waiting) {
+    problem({ body: { expected: "a champion in service", actual: "none yet", remedy: "Promote a model; this page finds it by itself." } });
   }
+  if (tasks.length && waiting) element("problem").hidden = true;
+  waiting = !tasks.length;
+}
+
+/** The options of a list, [value, text] each; what is chosen stays where it can, and an open list where it is. */
+function fill(select, options) {
+  if (JSON.stringify([...select.options].map(({ value, text }) => [value, text])) === JSON.stringify(options)) return;
+  const before = select.value;
+  select.replaceChildren(...options.map(([value, textContent]) => make("option", { value, textContent })));
+  if (options.some(([value]) => value === before)) select.value = before;
 }
 
 function versions() {
   const own = models.filter((model) => model.task === element("task").value);
   const champion = own.find((model) => model.serving);
   const others = own.filter((model) => model !== champion && !model.reason);
-  element("version").replaceChildren(
-    make("option", { value: "", textContent: champion ? `champion (${champion.version})` : "champion" }),
-    ...others.map(({ version }) => make("option", { value: version, textContent: version })),
-  );
+  fill(element("version"), [
+    ["", champion ? `champion (${champion.version})` : "champion"],
+    ...others.map(({ version }) => [String(version), String(version)]),
+  ]);
 }
 
 /** The card of the version that is chosen. */
@@ -129,7 +154,8 @@ async function refresh() {
   clearTimeout(next);
   let wait = IDLE;
   try {
-    let { jobs } = await ask("/jobs");
+    if (performance.now() - looked > MODELS) await choices();
+    let jobs = await listed();
     jobs = await Promise.all(jobs.map((job) => (whole.has(job.id) ? entire(job) : job)));
     const ended = list.show(jobs);
     if (ended.length) element("ended").textContent = ended.map(endOf).join(" ");
@@ -141,9 +167,22 @@ async function refresh() {
       problem(error);
       return;
     }
+    looked = -Infinity;
     if (error.status !== 0 && error.status !== 503) problem(error); // gone for a while: it is asked again
   }
   next = setTimeout(refresh, document.hidden ? IDLE : wait);
+}
+
+/** As many pages of jobs as were asked for, the newest first. */
+async function listed() {
+  const found = [];
+  for (let page = 0; page < pages; page++) {
+    const { jobs } = await ask(page ? `/jobs?before=${found.at(-1).id}` : "/jobs");
+    found.push(...jobs);
+    element("older").hidden = jobs.length < LISTED;
+    if (jobs.length < LISTED) break;
+  }
+  return found;
 }
 
 /** Empty the viewer when its job is gone, which one that is too old for the list need not be. */
@@ -224,6 +263,10 @@ element("key-form").addEventListener("submit", (event) => {
     if (!element("key-form").hidden) element("who").textContent = "That key is unknown.";
   });
 });
+element("older").addEventListener("click", () => {
+  pages += 1;
+  refresh();
+});
 element("task").addEventListener("change", versions);
 element("show-card").addEventListener("click", () => attempt(showChosenCard));
 element("files").addEventListener("change", () => attempt(() => upload(element("files").files)));
@@ -241,4 +284,4 @@ drop.addEventListener("drop", (event) => {
 });
 element("order-form").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
-attempt(enter);
+begin();
