@@ -6,14 +6,16 @@
 of its own, and one of 64 x 64 for what program and model take by themselves. What counts is the peak beyond
 that and beyond the arrays of the image, input and result, five of them, where they are in memory: those of a
 large image are in files, those of a GPU's in the host's. Promised: the large image takes at most 1.3 x the
-small one's, and 16 draws take what 2 do, up to 5 %. On a GPU its memory counts. The last line is the summary;
-exit code 1 when a number is missed.
+small one's, and 16 draws take what 2 do, up to 5 %. On a GPU its memory counts. Each is restored several
+times and the median counts: what the C library keeps of freed memory differs from run to run. The last line
+is the summary; exit code 1 when a number is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -49,11 +51,17 @@ sys.exit(code)
 
 @dataclass(frozen=True)
 class Taken:
-    """By one process."""
+    """By processes that restore the same."""
 
-    mib: float
-    """Peak, resident or on the GPU."""
+    mibs: list[float]
+    """Peak, resident or on the GPU, of each run, in order of size."""
     seconds: float
+    """Median."""
+
+    @property
+    def mib(self) -> float:
+        """Median."""
+        return statistics.median(self.mibs)
 
 
 def main() -> int:
@@ -67,6 +75,7 @@ def main() -> int:
     parser.add_argument("--many", type=int, default=16)
     parser.add_argument("--steps", type=int, default=1, help="memory does not depend on them")
     parser.add_argument("--tile", type=int, help="the checkpoint's if left out")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     print(f"{machine(options.device)}; {options.steps} steps, tile {options.tile or 'of the checkpoint'}")
     runs = [
@@ -79,7 +88,9 @@ def main() -> int:
     taken: dict[tuple[int, int], Taken] = {}
     with tempfile.TemporaryDirectory(prefix="cvdm-memory-") as folder:
         for edge, samples in tqdm(dict.fromkeys(runs), unit="image", file=sys.stderr):
-            taken[edge, samples] = restored(Path(folder), edge, samples, options)
+            ends = [restored(Path(folder), edge, samples, options) for _ in range(options.rounds)]
+            mibs, seconds = zip(*ends, strict=True)
+            taken[edge, samples] = Taken(sorted(mibs), statistics.median(seconds))
     alone = taken.pop((ALONE, options.few)).mib
     beyond = {}
     for (edge, samples), one in taken.items():
@@ -87,14 +98,15 @@ def main() -> int:
         arrays = edge**2 * 4 * (1 + len(CHANNELS)) / MIB if held else 0.0
         beyond[edge, samples] = one.mib - alone - arrays
         print(
-            f"{edge:>5} px, K = {samples:>2}: peak {one.mib:.0f} MiB, {beyond[edge, samples]:.0f} beyond "
-            f"program, model ({alone:.0f}) and arrays ({arrays:.0f}); {one.seconds:.0f} s"
+            f"{edge:>5} px, K = {samples:>2}: peak {one.mib:.0f} MiB ({one.mibs[0]:.0f} to "
+            f"{one.mibs[-1]:.0f}), {beyond[edge, samples]:.0f} beyond program, model ({alone:.0f}) and "
+            f"arrays ({arrays:.0f}); {one.seconds:.0f} s"
         )
     return report(beyond, options)
 
 
-def restored(folder: Path, edge: int, samples: int, options: argparse.Namespace) -> Taken:
-    """What it takes to restore a file of edge x edge pixels."""
+def restored(folder: Path, edge: int, samples: int, options: argparse.Namespace) -> tuple[float, float]:
+    """MiB and seconds that it takes to restore a file of edge x edge pixels."""
     task = load_checkpoint(options.checkpoint).record.task
     pixels = read_image(sorted((CHECKOUT / "data" / task / "low").glob("*.tif"))[0]).pixels
     count = -(-edge // min(pixels.shape))
@@ -115,7 +127,7 @@ def restored(folder: Path, edge: int, samples: int, options: argparse.Namespace)
         raise SystemExit(ended.stderr)
     _, resident, on_gpu = ended.stdout.splitlines()[-1].split()
     peak = int(on_gpu if options.device == "cuda" else resident)
-    return Taken(peak / MIB, time.perf_counter() - begun)
+    return peak / MIB, time.perf_counter() - begun
 
 
 def report(beyond: dict[tuple[int, int], float], options: argparse.Namespace) -> int:

@@ -2,8 +2,8 @@
 
 The state of the sampler is the whole field of view; only evaluations of the networks are cut into
 tiles, at every step, so tiles never drift apart and a result does not depend on their size. The arrays live
-in a workspace (`cvdm.planes`), of which a strip of tiles at a time is in use: in memory for an image that
-fits, in files for one that does not. The image gets a border of its own reflection, up to a multiple of the
+in a workspace (`cvdm.planes`), of which a tile at a time is in use: in memory for an image that fits, in
+files for one that does not. The image gets a border of its own reflection, up to a multiple of the
 networks' stride, which no result shows.
 
 What is conditioned on is a `cvdm.observation`; all that is said here of an image, its size, tiles and noise,
@@ -36,9 +36,11 @@ BORDER = 16
 """Pixels of mirrored surroundings on each side, so that the image's edge is not the network's edge."""
 PIXELS_AT_ONCE = 2**19
 """Draws of small images are sampled together up to this many pixels."""
-EVALUATION_BYTES, STRIP_BYTES = 40, 48
-"""Memory per pixel of an evaluation and feature of the denoiser's first level, and per pixel of a strip of
-tiles with its border; as measured (benchmarks/large_image.py), for small images three times that."""
+EVALUATION_BYTES, TILE_BYTES = 40, 240
+"""Memory per pixel of an evaluation and feature of the denoiser's first level, and per pixel of a tile
+besides; as measured (benchmarks/large_image.py), for small images three times that."""
+SEAM_BYTES = 96
+"""Per pixel of the seam between two strips, while it is put together from the tiles'."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) evaluations of a tile; an exception raised inside cancels."""
@@ -158,6 +160,7 @@ class FieldOfView:
 
         for region, values in self._sweep(0, seen):
             self._condition.write(region, values)
+            del values  # as in `_sweep`
 
     def _step(
         self, sweep: int, index: int, draws: range, before: Planes
@@ -206,6 +209,7 @@ class FieldOfView:
         begin = position.row if number == position.sweep else 0
         for region, values in evaluate_tiles(evaluated, height, width, self.tiling, begin=begin):
             yield region, values
+            del values  # or it would be there still while the next tile is evaluated
             if region.right == width:
                 self.workspace.mark(Position(number, region.bottom))
         self.workspace.mark(Position(number + 1, 0))
@@ -290,8 +294,8 @@ def working_bytes(model: CVDM, features: int, shape: tuple[int, int], sampling: 
     tiling = _tiling(model, sampling)
     rows, columns = (max(one.last - one.first for one in tiling.windows(length)) for length in padded)
     draws = max(len(batch) for batch in _batches(sampling.samples, padded))
-    strip = STRIP_BYTES + 4 * (model.inputs - 1)
-    return rows * columns * draws * features * EVALUATION_BYTES + rows * padded[1] * strip
+    pixel = draws * features * EVALUATION_BYTES + TILE_BYTES + 4 * (model.inputs - 1)
+    return rows * columns * pixel + 2 * tiling.ramp * padded[1] * SEAM_BYTES
 
 
 def _tiling(model: CVDM, sampling: SamplingConfig) -> Tiling:

@@ -74,8 +74,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a = RESIDUAL_SHARE
         length = math.hypot(1 - a, a)
-        h = self.first(functional.silu(x), SILU_GAIN * self.gain.view(-1, 1, 1, 1))
-        residual = self.second(functional.silu(h), SILU_GAIN * a / length)
+        # Under a name the first convolution's output would stay while the second one runs.
+        h = functional.silu(self.first(functional.silu(x), SILU_GAIN * self.gain.view(-1, 1, 1, 1)))
+        residual = self.second(h, SILU_GAIN * a / length)
         return torch.add(residual, x, alpha=(1 - a) / length)
 
 
@@ -141,8 +142,9 @@ class UNet(nn.Module):
                 h = self.shrink[level](h)
         for level in reversed(range(self.levels - 1)):
             share = 1 / math.sqrt(2)
-            coarse = functional.interpolate(self.grow[level](h, share), scale_factor=2, mode="nearest")
-            h = self._through(self.up[level], torch.add(coarse, skips.pop(), alpha=share))
+            h = functional.interpolate(self.grow[level](h, share), scale_factor=2, mode="nearest")
+            h = torch.add(h, skips.pop(), alpha=share)
+            h = self._through(self.up[level], h)
         return functional.pixel_shuffle(self.leave(silu(h)), self.stem)
 
     def _through(self, level: nn.Module, h: Tensor) -> Tensor:

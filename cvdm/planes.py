@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ from cvdm.region import Region
 from cvdm.storage import replacing, storage_error
 
 PROGRESS_FILE = "progress.json"
+
+MAPPED_PIXELS = 2**18
+"""Of a file that are mapped at once, roughly: mapped pages count as this process's memory, those beside the
+columns that are asked for, too."""
 
 Write = Callable[[Region, np.ndarray], None]
 """Takes a part (h, w) of an image."""
@@ -160,11 +164,16 @@ class FileImage:
     shape: tuple[int, int]
 
     def __getitem__(self, index: tuple[slice, slice], /) -> np.ndarray:
-        return np.array(np.memmap(self.path, np.float32, "r", shape=self.shape)[index])
+        rows, columns = (range(length)[part] for part, length in zip(index, self.shape, strict=True))
+        found = np.empty((len(rows), len(columns)), np.float32)
+        for part in _few_rows(len(rows), self.shape[1] * rows.step):
+            mapped = np.memmap(self.path, np.float32, "r", shape=self.shape)
+            found[part] = mapped[index][part]
+        return found
 
 
 class _Mapped:
-    """Mapped anew for every access: pages that stay mapped would count as this process's memory."""
+    """Mapped anew for every few rows, so that no more than these stay mapped."""
 
     def __init__(self, path: Path, shape: Shape, dtype: np.dtype) -> None:
         self.path, self.shape, self.dtype = path, shape, dtype
@@ -179,9 +188,29 @@ class _Mapped:
             raise storage_error(error, f"{path}, {size / 2**20:.0f} MiB") from error
 
     def read(self, region: Region) -> Tensor:
-        mapped = np.memmap(self.path, self.dtype, "r", shape=self.shape)
-        return torch.from_numpy(np.array(mapped[..., *region.slices]))
+        height, width = region.bottom - region.top, region.right - region.left
+        found = np.empty((*self.shape[:2], height, width), self.dtype)
+        for plane, rows in self._parts(height):
+            found[plane][rows] = self._map("r")[plane][region.slices][rows]
+        return torch.from_numpy(found)
 
     def write(self, region: Region, values: Tensor) -> None:
-        mapped = np.memmap(self.path, self.dtype, "r+", shape=self.shape)
-        mapped[..., *region.slices] = values.cpu().numpy()
+        given = values.cpu().numpy()
+        for plane, rows in self._parts(region.bottom - region.top):
+            self._map("r+")[plane][region.slices][rows] = given[plane][rows]
+
+    def _map(self, mode: Literal["r", "r+"]) -> np.ndarray:
+        return np.memmap(self.path, self.dtype, mode, shape=self.shape)
+
+    def _parts(self, height: int) -> Iterator[tuple[tuple[int, ...], slice]]:
+        """Which plane (b, c) and which of so many rows of it."""
+        for plane in np.ndindex(self.shape[:2]):
+            for rows in _few_rows(height, self.shape[-1]):
+                yield plane, rows
+
+
+def _few_rows(height: int, width: int) -> Iterator[slice]:
+    """So many rows of so many pixels each, a few at a time."""
+    some = max(1, MAPPED_PIXELS // width)
+    for top in range(0, height, some):
+        yield slice(top, top + some)

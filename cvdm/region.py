@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-BAND_PIXELS = 2**22
+BAND_PIXELS = 2**19
 """Of a band, roughly: what is read or written of a large image at once."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from specimens import cells, make_checkpoint
 
 from cvdm.config import SamplingConfig
@@ -114,6 +115,21 @@ def test_a_killed_process_leaves_what_the_next_one_needs(checkpoint, image, tmp_
     assert folder.position > Position(1, 0)
     through = posterior_of(checkpoint, image, sampling=EXACT, workspace=folder).reconstruction()
     assert equal(through, reconstruct(checkpoint, image, sampling=EXACT))
+
+
+def test_what_is_mapped_a_few_rows_at_a_time_comes_back(tmp_path, monkeypatch):
+    """Any region of an array, and any rows and columns of an image, at steps and from the end, too."""
+    monkeypatch.setattr("cvdm.planes.MAPPED_PIXELS", 100)
+    values = torch.arange(2 * 3 * 50 * 40.0).view(2, 3, 50, 40)
+    planes = Folder(tmp_path, "a").planes("values", (2, 3, 60, 50))
+    planes.write(Region(7, 57, 5, 45), values)
+    assert torch.equal(planes.read(Region(8, 55, 9, 44)), values[..., 1:48, 4:39])
+    pixels = values[0, 0].numpy()
+    image = Folder(tmp_path, "a").image(
+        "image", (50, 40), lambda write, _: write(Region(0, 50, 0, 40), pixels)
+    )
+    assert np.array_equal(image[::3, 5:30], pixels[::3, 5:30])
+    assert np.array_equal(image[-7:, ::2], pixels[-7:, ::2])
 
 
 def test_other_work_in_the_same_folder_begins_anew(checkpoint, image, tmp_path):

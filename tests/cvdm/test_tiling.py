@@ -1,5 +1,7 @@
 """Tiles: exact with a halo of the receptive radius, close with a smaller one, for any image size."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -63,19 +65,34 @@ def test_an_evaluation_that_begins_later_gives_the_same_bits(network, tiling, be
     assert torch.equal(rest, whole[..., begin:, :]) and not rest.isnan().any()
 
 
-def test_what_is_settled_is_handed_out_before_the_next_strip_is_evaluated(network):
-    """Strip by strip: only a part of the image is in use at any time."""
-    x, evaluated, handed = torch.randn(1, 1, 400, 60), [], []
-    tiling = fast_tiling(32, 16, 4)
+@pytest.mark.parametrize("tiling", [exact_tiling(32, 20, 4), fast_tiling(32, 16, 4)])
+def test_what_is_settled_is_handed_out_before_the_next_tile_is_evaluated(network, tiling):
+    """Tile by tile, not strip by strip: in use is no more than a tile, whatever the width of the image."""
+    x, events = torch.randn(1, 1, 100, 400), []
 
     def recorded(region):
-        evaluated.append(region.bottom)
+        events.append("evaluated")
         return network(x[..., *region.slices])
 
-    for region, _ in evaluate_tiles(recorded, 400, 60, tiling):
-        handed.append(region.bottom)
-        assert evaluated[-1] - region.bottom <= 32 + 16
-    assert handed[-1] == 400 and len(evaluated) == tiling.count(400, 60) == len(set(handed))
+    for _ in evaluate_tiles(recorded, 100, 400, tiling):
+        events.append("handed out")
+    assert events == ["evaluated", "handed out"] * tiling.count(100, 400)
+
+
+@pytest.mark.parametrize("tiling", [exact_tiling(32, 20, 4), fast_tiling(32, 16, 4)])
+def test_no_tile_is_held_while_the_next_one_is_evaluated(network, tiling):
+    """When the caller has let go of its values, all that is left are the seams."""
+    x, evaluated = torch.randn(1, 1, 100, 400), []
+
+    def watched(region):
+        assert all(former() is None for former in evaluated)
+        values = network(x[..., *region.slices])
+        evaluated.append(weakref.ref(values))
+        return values
+
+    for _, values in evaluate_tiles(watched, 100, 400, tiling):
+        del values
+    assert len(evaluated) == tiling.count(100, 400) > 10
 
 
 @pytest.mark.parametrize("length", [4, 60, 64, 100])
@@ -88,7 +105,8 @@ def test_every_pixel_lies_in_exactly_one_core(length):
 
 @pytest.mark.parametrize(("length", "count"), [(64, 1), (68, 2), (96, 2), (100, 3), (1000, 31)])
 def test_no_window_is_longer_than_a_core_with_two_halos(length, count):
-    """Memory is bounded by 32 + 2 x 16 pixels; an image of that length is one piece."""
+    """Memory is bounded by 32 + 2 x 16 pixels; an image of that length is one piece. All are as long."""
     windows = list(Tiling(32, 10, 3, 4).windows(length))
     assert len(windows) == count
+    assert len({w.last - w.first for w in windows}) == 1
     assert max(w.last - w.first for w in windows) <= 64
