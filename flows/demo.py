@@ -23,7 +23,7 @@ from flows.processes import Address, address_table, addresses, running_service
 from flows.restore import restore_at_once
 from flows.servers import free_port
 from flows.settings import Settings
-from flows.version import pull_data
+from flows.version import pull_base, pull_data
 
 if TYPE_CHECKING:  # prefect and mlflow take seconds to import
     from flows.earlier import RetrainResult
@@ -88,8 +88,9 @@ def run_demo(settings: Settings, say: Callable[[str], None]) -> DemoResult:
     began = time.monotonic()
     settings.prepare_environment()
     folder = settings.home / FOLDER
-    say("[1/4] data: from the DVC remote inside this repository")
+    say("[1/4] data and base model: from the DVC remote inside this repository")
     pull_data(settings)
+    pull_base(settings, TASK)
     say(f"[2/4] model: validate, fine-tune the base, evaluate, gate, promote ({TASK}, preset {PRESET})")
     result = launch(settings, TASK, PRESET)
     require_champion(settings, result)

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     )
     keys_file: Path = Field(
         Path("{mlruns_dir}/keys.db"),
-        description="Who may ask the service (`cvdm keys`); without any key, this machine.",
+        description="Who may ask the service (`cvdm keys`); until the first key is made, this machine.",
     )
     prefect_url: str = Field("http://{host}:{prefect_port}/api", description="Address of Prefect's API.")
     tasks: Annotated[tuple[str, ...], NoDecode] = Field(

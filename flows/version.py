@@ -114,6 +114,15 @@ def pull_data(settings: Settings) -> None:
     run_dvc(settings, "pull", str(record_file(settings)))
 
 
+def pull_base(settings: Settings, task: str) -> None:
+    """Bring the base model of a task, unless one is there or none is shipped. Raises VersionError."""
+    lock = settings.home / "dvc.lock"
+    if (settings.home / "models" / task).is_dir() or not lock.is_file():
+        return
+    if f"path: models/{task}\n" in lock.read_text(encoding="utf-8"):
+        run_dvc(settings, "pull", f"models/{task}")
+
+
 def push_data(settings: Settings) -> None:
     """Copy this version to DVC's remote. Raises VersionError."""
     run_dvc(settings, "push", "--quiet", str(record_file(settings)))

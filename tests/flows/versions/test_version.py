@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 
 from cvdm.dataset import dataset_digest, load_dataset
 from flows.settings import Settings
-from flows.version import VersionError, data_version, pull_data
+from flows.version import VersionError, data_version, pull_base, pull_data, run_dvc
 
 TASK = "test-cells"
 
@@ -19,6 +20,27 @@ def test_lost_data_come_back_from_dvc(settings):
     shutil.rmtree(settings.data_dir)
     pull_data(settings)
     assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == digest
+
+
+def test_the_base_of_a_task_is_brought_once_where_one_is_shipped(settings):
+    """A pipeline's output, as `dvc repro` leaves it; one that is there, or none, is left alone."""
+    (settings.home / "models" / TASK).mkdir(parents=True)
+    base = settings.home / "models" / TASK / "weights.pt"
+    base.write_bytes(b"weights")
+    stage = {"cmd": "true", "outs": [f"models/{TASK}"]}
+    (settings.home / "dvc.yaml").write_text(json.dumps({"stages": {"train": stage}}))
+    for command in (("commit", "--force"), ("push",)):
+        run_dvc(settings, *command)
+    shutil.rmtree(settings.home / "models")
+    shutil.rmtree(settings.home / ".dvc" / "cache")
+    pull_base(settings, "other-cells")
+    assert not (settings.home / "models").exists()
+    pull_base(settings, TASK)
+    assert base.read_bytes() == b"weights"
+    base.chmod(0o644)
+    base.write_bytes(b"of a person")
+    pull_base(settings, TASK)
+    assert base.read_bytes() == b"of a person"
 
 
 def test_what_dvc_says_is_passed_on(settings):
