@@ -23,7 +23,6 @@ from flows.batch import errands_for
 from flows.restore import Draws, restore_by_service
 from service.client import Client, ServiceRefusal
 from service.doorkeeper import EVERYBODY
-from service.keys import Keys, Quota
 
 LONG = {"samples": 64, "steps": 200}
 """A request that takes far longer than a test waits; its image is `acquired(256)`."""
@@ -306,32 +305,6 @@ def test_a_folder_is_restored_by_the_service(service, tmp_path, capsys):
     assert sorted(file.name for file in out.iterdir()) == [f"{n}.ome.tif" for n in range(5)]
     answer = service.reconstruct((folder / "3.tif").read_bytes(), task=TASK, version=1, seed=2)
     assert (out / "3.ome.tif").read_bytes() == answer.content
-
-
-def test_keys_close_every_door_but_the_open_ones(service):
-    """BentoML's own paths too; quotas hold for requests and jobs; without any key it is open again."""
-    keys = Keys(service.store.root / "keys.db")
-    secret = keys.create("ann", quota=Quota(requests_per_day=2))
-    try:
-        for path in ("/jobs", "/metrics", "/docs.json", "/schema.json", "/nowhere"):
-            assert service.get(path).status_code == 401, path
-        assert service.reconstruct(acquired()).status_code == 401
-        assert service.get("/readyz").status_code == service.get("/models").status_code == 200
-        with Client(service.url, key=secret) as client:
-            client.reconstruct(tifffile.imread(io.BytesIO(acquired(40))), task=TASK, version=1)
-            with pytest.raises(ServiceRefusal, match="2 images a day") as refused:
-                client.submit([tifffile.imread(io.BytesIO(acquired(40)))] * 2, task=TASK, version=1)
-            assert refused.value.status == 429 and client.jobs() == []
-        call = keys.calls()[-1]
-        assert (call["name"], call["path"], call["status"], call["version"]) == (
-            "ann",
-            "/reconstruct",
-            200,
-            "1",
-        )
-    finally:
-        keys.revoke("ann")
-    assert service.get("/jobs").status_code == 200
 
 
 def test_metrics_show_what_was_done(service):

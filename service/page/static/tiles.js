@@ -3,6 +3,7 @@
 import { answered } from "./api.js";
 
 const MOST_TILES = 160; // of up to 1 MiB of values each; more where one painting needs more
+const RECENT = 1000; // milliseconds
 /** The value of a pixel whose tile could not be fetched. */
 export const FAILED = undefined;
 
@@ -27,11 +28,13 @@ export class Tiles {
 
   /**
    * A painting begins. What the last one did not use makes room, and nothing else: a tile that is used in every
-   * painting would be asked for again, arrive, and have all painted again, without end.
+   * painting would be asked for again, arrive, and have all painted again, without end. What the read-out waits
+   * for is asked for between paintings, so all of the last second stays.
    */
   begin() {
+    const recent = performance.now() - RECENT;
     for (const [old, tile] of this.kept) {
-      if (this.kept.size <= MOST_TILES || tile.painting === this.painting) break;
+      if (this.kept.size <= MOST_TILES || tile.painting === this.painting || tile.used > recent) break;
       if (tile.values || tile.failed) this.kept.delete(old); // one on its way would be asked for twice
     }
     this.painting += 1;
@@ -66,6 +69,7 @@ export class Tiles {
     else tile = this.fetched(key);
     this.kept.set(key, tile);
     tile.painting = this.painting;
+    tile.used = performance.now();
     return tile;
   }
 
