@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     model_memory_mib: int = Field(default=2048, ge=1)
     """MiB of weights that stay in memory; beyond, the model unused for longest makes room."""
     keys_file: Path | None = None
-    """File of keys, made by `cvdm keys create`; without a key in it, only this machine is answered."""
+    """File of keys, made by `cvdm keys create`; until the first one, only this machine is answered."""
     jobs_dir: Path | None = None
     """Folder of jobs, their images and their results; without one there are no jobs."""
     max_job_upload_bytes: int = Field(default=16 * 2**30, gt=0)
