@@ -115,12 +115,15 @@ def pull_data(settings: Settings) -> None:
 
 
 def pull_base(settings: Settings, task: str) -> None:
-    """Bring the base model of a task, unless one is there or none is shipped. Raises VersionError."""
+    """Bring the base model of a task and the manifest of what it learned from, where they are shipped.
+
+    What is there stays as it is. Raises VersionError.
+    """
     lock = settings.home / "dvc.lock"
-    if (settings.home / "models" / task).is_dir() or not lock.is_file():
-        return
-    if f"path: models/{task}\n" in lock.read_text(encoding="utf-8"):
-        run_dvc(settings, "pull", f"models/{task}")
+    shipped = lock.read_text(encoding="utf-8") if lock.is_file() else ""
+    for path in (f"models/{task}", f"models/{task}.manifest.json"):
+        if f"path: {path}\n" in shipped and not (settings.home / path).exists():
+            run_dvc(settings, "pull", path)
 
 
 def push_data(settings: Settings) -> None:

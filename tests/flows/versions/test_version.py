@@ -27,7 +27,9 @@ def test_the_base_of_a_task_is_brought_once_where_one_is_shipped(settings):
     (settings.home / "models" / TASK).mkdir(parents=True)
     base = settings.home / "models" / TASK / "weights.pt"
     base.write_bytes(b"weights")
-    stage = {"cmd": "true", "outs": [f"models/{TASK}"]}
+    manifest = base.parent.with_name(f"{TASK}.manifest.json")
+    manifest.write_text("{}")
+    stage = {"cmd": "true", "outs": [f"models/{TASK}", f"models/{TASK}.manifest.json"]}
     (settings.home / "dvc.yaml").write_text(json.dumps({"stages": {"train": stage}}))
     for command in (("commit", "--force"), ("push",)):
         run_dvc(settings, *command)
@@ -36,7 +38,7 @@ def test_the_base_of_a_task_is_brought_once_where_one_is_shipped(settings):
     pull_base(settings, "other-cells")
     assert not (settings.home / "models").exists()
     pull_base(settings, TASK)
-    assert base.read_bytes() == b"weights"
+    assert base.read_bytes() == b"weights" and manifest.read_text() == "{}"
     base.chmod(0o644)
     base.write_bytes(b"of a person")
     pull_base(settings, TASK)
