@@ -63,12 +63,12 @@ def build_checkpoint(
     crops = validation_crops(dataset)
     floor = floor_from([_reconstructed(model, normalisation, crop, recipe.sampling).std for crop in crops])
     pairs = dataset.split("calibration")
-    crops = _planted_crops(pairs)
+    to_change = _planted_crops(pairs)
     done = count(1)
 
     def told() -> None:
         if progress is not None:
-            progress(next(done), len(pairs) + len(crops))
+            progress(next(done), len(pairs) + len(to_change))
 
     images = []
     for pair in pairs:
@@ -96,7 +96,7 @@ def build_checkpoint(
         familiar=_familiar(dataset, normalisation),
     )
     needed: list[tuple[float, float]] = []
-    for crop in crops:
+    for crop in to_change:
         needed += _needed(checkpoint, crop)
         told()
     return replace(checkpoint, calibration=replace(checkpoint.calibration, stretches=fit_stretches(needed)))
