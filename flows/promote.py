@@ -23,6 +23,7 @@ from flows.aliases import Standing, alone, move, standing
 from flows.audit import Action, Entry
 from flows.gate import Decision
 from flows.registry import CHAMPION, Registry, RegistryError, Version
+from flows.servers import waiting_line
 
 AUDIT = "audit"
 """Tag on a version: number and hash of the latest entry about it in the audit log."""
@@ -193,7 +194,10 @@ def verify(registry: Registry, task: str, which: int | str) -> None:
 
     On the CPU on purpose: there the answer depends on no driver, and a busy GPU cannot hold up a rollback.
     """
-    with tempfile.TemporaryDirectory(prefix="cvdm-verify-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="cvdm-verify-") as scratch,
+        waiting_line(f"verifying {task} {which}"),
+    ):
         directory = registry.models.download(task, which, Path(scratch) / "checkpoint")
         verify_golden(directory, load_checkpoint(directory))
 

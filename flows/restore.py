@@ -132,6 +132,7 @@ def restore_by_service(
     """
     one = len(errands) == 1
     with Client(url, key=os.environ.get(KEY)) as client:
+        client.caller()  # a key that does not fit is refused once, not for every image
         choices: dict[str, Any] = _pinned(client, task, version) | asdict(draws)
         with progress_bar("reconstruct", "%") if one else nullcontext(_unseen) as show:
             return carry_out(errands, _by_jobs(client, choices, show), at_once=AT_ONCE)

@@ -80,13 +80,19 @@ class Client:
     def __init__(self, url: str = "http://127.0.0.1:3000", *, key: str | None = None) -> None:
         """key: where the service wants one; whoever runs it makes it with `cvdm keys create`."""
         self.url = url.rstrip("/")
-        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        secret = (key or "").strip()  # as an empty variable or a file's line break would give it
+        headers = {"authorization": f"Bearer {secret}"} if secret else {}
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers)
 
     def models(self) -> list[dict[str, Any]]:
         """Every version that the service knows, with its state. Raises ServiceRefusal."""
         return list(self._asked("GET", "/models", timeout=LISTEN_SECONDS).json()["models"])
+
+    def caller(self) -> dict[str, Any]:
+        """Who you are to the service: name, role, and whether it is open. Raises ServiceRefusal."""
+        found: dict[str, Any] = self._asked("GET", "/session", timeout=LISTEN_SECONDS).json()
+        return found
 
     def reconstruct(self, picture: Picture, *, axes: str | None = None, **choices: Any) -> Restored:
         """Restore one image at once.

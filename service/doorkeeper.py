@@ -178,7 +178,7 @@ class Doorkeeper:
             raise UnauthorizedError(
                 "a key, as `Authorization: Bearer KEY`",
                 "an unknown or revoked one" if secret else "none",
-                "Ask whoever runs this service for one (`cvdm keys create NAME`).",
+                "Ask whoever runs this service for one (`cvdm keys create NAME`); commands read CVDM_KEY.",
             )
         if scope["path"] in OPERATORS and key.role != "operator":
             raise ForbiddenError("an operator's key", f"one of a {key.role}", "Ask with an operator's key.")

@@ -49,28 +49,35 @@ class Answer:
         return self.provenance.headers() | warnings
 
 
-def check_image(file: BinaryIO, sight: Sight, max_pixels: int) -> int:
+def check_image(file: BinaryIO, sight: Sight, max_pixels: int, label: str | None = None) -> int:
     """Refuse at once what could not be restored later; returns its pixels, on the result's grid.
 
-    Raises ImageError.
+    label: what messages call it. Raises ImageError.
     """
-    seen = read_seen(plain(file), sight, max_pixels=max_pixels).observation
+    seen = read_seen(plain(file), sight, max_pixels=max_pixels, label=label).observation
     return sight.channel_count * prod(seen.shape)
 
 
 def restore(
-    resident: Resident, file: BinaryIO, order: Order, max_pixels: int, strict: bool, progress: Progress
+    resident: Resident,
+    file: BinaryIO,
+    order: Order,
+    max_pixels: int,
+    strict: bool,
+    progress: Progress,
+    *,
+    label: str = "the image",
 ) -> Answer:
     """Restore the uploaded image with one model.
 
     Raises ImageError, ParameterError; `progress` may raise to cancel.
 
-    strict: refuse an image about which there are doubts.
+    strict: refuse an image about which there are doubts. label: what messages call it.
     The file is decoded here and not when it arrived, so that requests wait on disk and not in memory.
     """
-    checkpoint, label = resident.checkpoint, "the image"
+    checkpoint = resident.checkpoint
     require_maps(order, maps_of(checkpoint), resident.version.label)
-    image = read_seen(plain(file), checkpoint.sight, max_pixels=max_pixels)
+    image = read_seen(plain(file), checkpoint.sight, max_pixels=max_pixels, label=label)
     doubts = (
         *doubts_of_file(checkpoint, image.metadata, label, image.axes),
         *doubts_of_image(checkpoint, image.observation, image.full_range, label),

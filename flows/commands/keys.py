@@ -16,7 +16,7 @@ keys = typer.Typer(
 )
 
 OPEN_AGAIN = (
-    "Make one with `cvdm keys create NAME`; to do without keys, remove the file while the service is stopped."
+    "Make one with `cvdm keys create NAME`; to do without keys, remove {} while the service is stopped."
 )
 Name = Annotated[str, typer.Argument(help="Of the person or program that it is for.")]
 
@@ -62,7 +62,9 @@ def revoke(name: Name) -> Answer:
     keys = _keys()
     key = keys.revoke(name)
     left = any(other.revoked is None for other in keys.listed())
-    text = f"Revoked {name}." + ("" if left else f" No key is left: nobody is let in. {OPEN_AGAIN}")
+    text = f"Revoked {name}." + (
+        "" if left else f" No key is left: nobody is let in. {OPEN_AGAIN.format(keys.path)}"
+    )
     return Answer(key.as_json(), text)
 
 

@@ -286,7 +286,9 @@ def test_keys_are_made_listed_and_revoked(cvdm, project_settings):
     )
     assert key not in out and (project_settings.mlruns_dir / "keys.db").is_file()
     assert "new name" in cvdm("keys", "create", "ann")[2]
-    assert cvdm("keys", "revoke", "ann")[0] == 0 and "revoked" in cvdm("keys", "list")[1]
+    code, out, _ = cvdm("keys", "revoke", "ann")
+    assert code == 0 and str(project_settings.mlruns_dir / "keys.db") in out  # no key is left
+    assert "revoked" in cvdm("keys", "list")[1]
     assert cvdm("keys", "calls")[1].strip() == "No call."
 
 

@@ -290,14 +290,15 @@ def test_a_decision_against_another_champion_is_not_carried_out(registry, add):
     assert standing(registry, TASK) == Standing(TASK, candidate, meanwhile)
 
 
-def test_moves_of_one_task_wait_for_each_other(registry, add):
-    """A promotion begins when the move before it has ended."""
+def test_moves_of_one_task_wait_for_each_other(registry, add, capfd):
+    """A promotion says what it waits for and begins when the move before it has ended."""
     number = add()
     with alone(registry, TASK):
         moving = threading.Thread(target=lambda: promote(registry, TASK, number, **BY))
         moving.start()
         moving.join(1.0)
         assert registry.models.champion(TASK) is None
+        assert "another move of" in capfd.readouterr().err
     moving.join(60)
     assert registry.models.champion(TASK) == number
 

@@ -10,6 +10,8 @@ import pytest
 import tifffile
 from service_world import START_SECONDS, TASK, Service, Store, acquired, answers, free_port, start
 
+from flows.batch import errands_for
+from flows.restore import Draws, restore_by_service
 from service.client import Client, ServiceRefusal
 from service.keys import Keys, Quota
 
@@ -60,6 +62,24 @@ def test_keys_close_every_door_but_the_open_ones(closed):
     lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
     (line,) = [line for line in lines if line.get("request_id") == refused.headers["x-request-id"]]
     assert line["message"].startswith("refused at the door") and line["status"] == 401
+
+
+def test_a_batch_without_a_key_is_refused_once(closed, tmp_path, monkeypatch):
+    """Before any image is sent, and the refusal says where commands read the key."""
+    service, keys = closed
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in "ab":
+        (folder / f"{name}.tif").write_bytes(acquired(40))
+    errands = errands_for([str(folder)], str(tmp_path / "out"))
+    before = len(keys.calls())
+    for key in ("", "wrong"):
+        monkeypatch.setenv("CVDM_KEY", key)
+        with pytest.raises(ServiceRefusal, match="CVDM_KEY"):
+            restore_by_service(errands, service.url, TASK, "1", Draws())
+    assert len(keys.calls()) == before
+    monkeypatch.setenv("CVDM_KEY", keys.create("eve"))
+    assert len(restore_by_service(errands, service.url, TASK, "1", Draws(samples=2, steps=1)).restored) == 2
 
 
 def test_a_service_whose_keys_are_lost_is_not_open(closed):

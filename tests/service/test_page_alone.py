@@ -168,6 +168,31 @@ def test_a_swap_is_seen_and_what_was_chosen_stays(tab, answers):
     assert tab.input_value("#version") == "1"
 
 
+def test_a_service_without_a_champion_is_no_error(tab, answers):
+    """Versions that could serve are offered by number with a hint; without any, the reason is the hint."""
+    version = {"task": "cells", "version": 1, "serving": False, "reason": None}
+    reason = {"expected": "a golden replay", "actual": "a difference", "remedy": "Retrain."}
+    for models, options, hint in (
+        ([version | {"version": 2}, version], ["2", "1"], "choose one by its number"),
+        (
+            [version | {"reason": reason}],
+            [],
+            "Version 1 of cells: expected a golden replay; got a difference.",
+        ),
+        ([], [], "No model serves yet."),
+    ):
+        answers.said["/models"] = {"models": models}
+        tab.goto(f"{SITE}/ui/")
+        tab.wait_for_selector(f"#no-champion:has-text('{hint}')")
+        found = tab.eval_on_selector_all("#version option", "options => options.map((one) => one.value)")
+        assert found == options
+        assert not tab.is_visible("#problem")
+    answers.said["/models"] = {"models": [version | {"serving": True}]}
+    tab.goto(f"{SITE}/ui/")
+    tab.wait_for_selector("#version option", state="attached")
+    assert not tab.is_visible("#no-champion")
+
+
 def test_a_page_that_is_opened_before_its_service_comes_alive(browser, answers):
     """It says that nobody answers, and enters by itself when somebody does."""
     context = browser.new_context()

@@ -15,7 +15,7 @@ let seen = null; // id of the job whose image is in the viewer
 const whole = new Set(); // ids of jobs of which every image is shown; the list has the first ones only
 let models = [];
 let looked = -Infinity; // when the models were asked for last; at once after an error
-let waiting = false; // it was said that the service or its models are not there yet
+let waiting = false; // it was said that the service is not there yet
 let next = 0;
 let pages = 1; // of jobs that are shown
 
@@ -85,14 +85,13 @@ async function begin() {
 async function choices() {
   ({ models } = await ask("/models"));
   looked = performance.now();
-  const tasks = [...new Set(models.filter((model) => model.serving).map((model) => model.task))];
+  const usable = models.filter((model) => !model.reason);
+  const promoted = usable.filter((model) => model.serving); // first, so that one of them is what is offered
+  const tasks = [...new Set([...promoted, ...usable].map((model) => model.task))];
   fill(element("task"), tasks.map((task) => [task, task]));
   versions();
-  if (!tasks.length && !waiting) {
-    problem({ body: { expected: "a champion in service", actual: "none yet", remedy: "Promote a model; this page finds it by itself." } });
-  }
-  if (tasks.length && waiting) element("problem").hidden = true;
-  waiting = !tasks.length;
+  if (waiting) element("problem").hidden = true;
+  waiting = false;
 }
 
 /** The options of a list, [value, text] each; what is chosen stays where it can, and an open list where it is. */
@@ -108,9 +107,19 @@ function versions() {
   const champion = own.find((model) => model.serving);
   const others = own.filter((model) => model !== champion && !model.reason);
   fill(element("version"), [
-    ["", champion ? `champion (${champion.version})` : "champion"],
+    ...(champion ? [["", `champion (${champion.version})`]] : []),
     ...others.map(({ version }) => [String(version), String(version)]),
   ]);
+  const refused = models.find((model) => model.reason);
+  const hint = element("no-champion");
+  hint.hidden = Boolean(champion);
+  if (others.length) {
+    hint.textContent = "No version of this model is champion: choose one by its number, and read its card first.";
+  } else if (refused) {
+    hint.textContent = `No model can serve. Version ${refused.version} of ${refused.task}: expected ${refused.reason.expected}; got ${refused.reason.actual}.`;
+  } else {
+    hint.textContent = "No model serves yet. Once one is trained and promoted, this page finds it by itself.";
+  }
 }
 
 /** The card of the version that is chosen. */
