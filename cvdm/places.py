@@ -89,15 +89,13 @@ def observed_at(stack: Stack, place: Place, sight: Sight) -> Observation:
     return Observation(tuple(tuple(decoded[at] for at in one) for one in place.planes), sight.factor)
 
 
-def read_seen(
-    source: Path | str | BinaryIO, sight: Sight, *, max_pixels: int = MAX_PIXELS, label: str | None = None
-) -> Seen:
+def read_seen(source: Path | str | BinaryIO, sight: Sight, *, max_pixels: int = MAX_PIXELS) -> Seen:
     """One image that a model of this sight restores at once. Raises ImageError.
 
-    max_pixels: of the file, and of the result. label: what messages call the file; its name when None.
+    max_pixels: of the file, and of the result.
     """
     opened = read_stack if sight.channels else read_plane
-    with opened(source, max_pixels=max_pixels, label=label) as stack:
+    with opened(source, max_pixels=max_pixels) as stack:
         require_result(stack, sight, max_pixels)
         if len(places_of(stack, sight)) > 1:
             extent = " and ".join(f"{n} along {a}" for a, n in zip(stack.axes, stack.shape, strict=True))

@@ -118,11 +118,8 @@ class Desk:
         # Shielded: a model that takes longer to load than this request lasts is there for the next one.
         resident = await asyncio.shield(self.residents.get(order.task, order.version))
         sight = resident.checkpoint.sight
-        pixels = await loop.run_in_executor(
-            self._intake, check_image, upload.image, sight, most, upload.label
-        )
-        strict, label = self._settings.refuse_doubtful, upload.label
-        work = partial(restore, resident, upload.image, order, most, strict, label=label)
+        pixels = await loop.run_in_executor(self._intake, check_image, upload.image, sight, most)
+        work = partial(restore, resident, upload.image, order, most, self._settings.refuse_doubtful)
         async with caller.spending(images=1, pixels=pixels):
             job = self._device.submit(work, Urgency.REQUEST)
             try:

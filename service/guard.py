@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from cvdm.errors import CvdmError
+from cvdm.errors import CvdmError, ImageError
 from service.doorkeeper import caller_of
 from service.logs import FACTS, REQUEST_ID
 from service.refusals import ID_HEADER, UNKNOWN, refusal
@@ -39,7 +39,7 @@ def guarded(endpoint: Endpoint) -> Endpoint:
             response = Response(status_code=CLIENT_GONE)
         except CvdmError as error:
             request.app.state.desk.metrics.failed(type(error).__name__)
-            log.info("refused: %s", error)
+            log.info("refused: %s", _for_the_log(error))
             response = refusal(error, request_id)
         except Exception:  # any: the last line of defence between a bug and a client
             request.app.state.desk.metrics.failed("Unexpected")
@@ -57,6 +57,13 @@ def guarded(endpoint: Endpoint) -> Endpoint:
         return response
 
     return guarded
+
+
+def _for_the_log(error: CvdmError) -> str:
+    """A refusal without what was sent: what came instead of a good image begins with its file's name."""
+    return (
+        f"Expected {error.expected} ({type(error).__name__})" if isinstance(error, ImageError) else str(error)
+    )
 
 
 def _unexpected(request_id: str) -> Response:

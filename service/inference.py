@@ -49,35 +49,28 @@ class Answer:
         return self.provenance.headers() | warnings
 
 
-def check_image(file: BinaryIO, sight: Sight, max_pixels: int, label: str | None = None) -> int:
+def check_image(file: BinaryIO, sight: Sight, max_pixels: int) -> int:
     """Refuse at once what could not be restored later; returns its pixels, on the result's grid.
 
-    label: what messages call it. Raises ImageError.
+    Raises ImageError.
     """
-    seen = read_seen(plain(file), sight, max_pixels=max_pixels, label=label).observation
+    seen = read_seen(plain(file), sight, max_pixels=max_pixels).observation
     return sight.channel_count * prod(seen.shape)
 
 
 def restore(
-    resident: Resident,
-    file: BinaryIO,
-    order: Order,
-    max_pixels: int,
-    strict: bool,
-    progress: Progress,
-    *,
-    label: str = "the image",
+    resident: Resident, file: BinaryIO, order: Order, max_pixels: int, strict: bool, progress: Progress
 ) -> Answer:
     """Restore the uploaded image with one model.
 
     Raises ImageError, ParameterError; `progress` may raise to cancel.
 
-    strict: refuse an image about which there are doubts. label: what messages call it.
+    strict: refuse an image about which there are doubts.
     The file is decoded here and not when it arrived, so that requests wait on disk and not in memory.
     """
-    checkpoint = resident.checkpoint
+    checkpoint, label = resident.checkpoint, "the image"
     require_maps(order, maps_of(checkpoint), resident.version.label)
-    image = read_seen(plain(file), checkpoint.sight, max_pixels=max_pixels, label=label)
+    image = read_seen(plain(file), checkpoint.sight, max_pixels=max_pixels)
     doubts = (
         *doubts_of_file(checkpoint, image.metadata, label, image.axes),
         *doubts_of_image(checkpoint, image.observation, image.full_range, label),

@@ -51,8 +51,9 @@ QUIET_DEFAULTS = {
     # Waiting threads sleep soon: when they spin on the cores of a retraining, both take twice as long. Not
     # set for the retraining itself, which on its own loses an eighth of its speed by it.
     "GOMP_SPINCOUNT": "1000",
-    # One pool of memory for all threads, which keeps up to so many bytes: what one thread has freed, another
-    # one uses again. Else every evaluation maps and zeroes its activations anew, a fifth of all time.
+    # One pool of memory for all threads: what one has freed, another one uses again. Blocks of up to so many
+    # bytes come from it and stay with the process, up to its peak; else every evaluation maps and zeroes its
+    # activations anew, a fifth of its time on a CPU with glibc 2.36. (Before 2.35 it may take no such bound.)
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(256 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),

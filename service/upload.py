@@ -56,12 +56,6 @@ class Upload:
         """The file of a request for a single image."""
         return self.images[0].file
 
-    @property
-    def label(self) -> str:
-        """What messages call that file: its name on the client's machine, where headers can hold it."""
-        name = self.images[0].filename or ""
-        return name[:100] if name.isprintable() and name else "the image"
-
     async def close(self) -> None:
         await self.form.close()
 

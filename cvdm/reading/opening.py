@@ -65,9 +65,9 @@ def read_stack(
     return _open(source, max_pixels=max_pixels, naming=naming, label=label or label_of(source))
 
 
-def read_plane(source: Source, *, max_pixels: int, label: str | None = None) -> Stack:
-    """Open an image that is one greyscale plane, and nothing else, as `read_stack`. Raises ImageError."""
-    return _open(source, max_pixels=max_pixels, naming=one_plane, label=label or label_of(source))
+def read_plane(source: Source, *, max_pixels: int) -> Stack:
+    """Open an image that is one greyscale plane, and nothing else. Raises ImageError."""
+    return _open(source, max_pixels=max_pixels, naming=one_plane, label=label_of(source))
 
 
 def label_of(source: Source) -> str:

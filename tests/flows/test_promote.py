@@ -298,7 +298,7 @@ def test_moves_of_one_task_wait_for_each_other(registry, add, capfd):
         moving.start()
         moving.join(1.0)
         assert registry.models.champion(TASK) is None
-        assert "another move of" in capfd.readouterr().err
+        assert "another move of" in capfd.readouterr().err  # it verifies after the lock is its
     moving.join(60)
     assert registry.models.champion(TASK) == number
 

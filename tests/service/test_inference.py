@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tifffile
 from service_world import acquired, tiff_bytes
-from starlette.datastructures import FormData, UploadFile
 
 from cvdm.errors import ImageError
 from cvdm.images import read_annotations
@@ -20,7 +19,6 @@ from service.errors import ParameterError
 from service.inference import check_image, restore
 from service.loading import Resident, Version
 from service.schema import Order
-from service.upload import Upload
 
 PIXELS = 2**20
 
@@ -68,23 +66,6 @@ def test_doubts_are_told_or_refused(resident):
     assert "x-cvdm-warnings" not in run(resident, acquired(40)).headers()
     with pytest.raises(ImageError, match="pixels of about"):
         run(resident, image, strict=True)
-
-
-def test_messages_name_the_clients_file(resident):
-    """Doubts and refusals say which file; a name that no header can hold is left out."""
-    image = tiff_bytes(np.full((40, 40), 9, np.uint8))
-    with pytest.raises(ImageError, match=r"a\.tif, 9 everywhere"):
-        restore(resident, io.BytesIO(image), Order(), PIXELS, True, lambda done, total: None, label="a.tif")
-    with pytest.raises(ImageError, match=r"a\.tif"):
-        check_image(io.BytesIO(b"text"), Sight(), PIXELS, "a.tif")
-    for name, label in (
-        ("a.tif", "a.tif"),
-        ("a\r\nb.tif", "the image"),
-        ("", "the image"),
-        (None, "the image"),
-    ):
-        file = UploadFile(io.BytesIO(image), filename=name)
-        assert Upload((file,), (), {}, FormData()).label == label
 
 
 def test_provenance_is_in_the_file_and_in_the_headers(resident):

@@ -72,12 +72,13 @@ def test_a_batch_without_a_key_is_refused_once(closed, tmp_path, monkeypatch):
     for name in "ab":
         (folder / f"{name}.tif").write_bytes(acquired(40))
     errands = errands_for([str(folder)], str(tmp_path / "out"))
-    before = len(keys.calls())
     for key in ("", "wrong"):
         monkeypatch.setenv("CVDM_KEY", key)
         with pytest.raises(ServiceRefusal, match="CVDM_KEY"):
             restore_by_service(errands, service.url, TASK, "1", Draws())
-    assert len(keys.calls()) == before
+    root = keys.create("root", "operator")
+    text = service.get("/metrics", headers={"authorization": f"Bearer {root}"}).text
+    assert re.search(r'cvdm_failures_total{reason="UnauthorizedError"} 2', text)
     monkeypatch.setenv("CVDM_KEY", keys.create("eve"))
     assert len(restore_by_service(errands, service.url, TASK, "1", Draws(samples=2, steps=1)).restored) == 2
 

@@ -172,14 +172,16 @@ def test_a_service_without_a_champion_is_no_error(tab, answers):
     """Versions that could serve are offered by number with a hint; without any, the reason is the hint."""
     version = {"task": "cells", "version": 1, "serving": False, "reason": None}
     reason = {"expected": "a golden replay", "actual": "a difference", "remedy": "Retrain."}
+    named = version | {"aliases": ["champion"]}
     for models, options, hint in (
-        ([version | {"version": 2}, version], ["2", "1"], "choose one by its number"),
+        ([version | {"version": 2}, version], ["", "2", "1"], "choose one by its number"),
         (
             [version | {"reason": reason}],
-            [],
-            "Version 1 of cells: expected a golden replay; got a difference.",
+            [""],
+            "cannot serve: expected a golden replay; got a difference. Retrain.",
         ),
-        ([], [], "No model serves yet."),
+        ([named], ["", "1"], "Version 1, the champion, is being loaded."),
+        ([], [""], "No model serves yet."),
     ):
         answers.said["/models"] = {"models": models}
         tab.goto(f"{SITE}/ui/")
@@ -187,10 +189,21 @@ def test_a_service_without_a_champion_is_no_error(tab, answers):
         found = tab.eval_on_selector_all("#version option", "options => options.map((one) => one.value)")
         assert found == options
         assert not tab.is_visible("#problem")
-    answers.said["/models"] = {"models": [version | {"serving": True}]}
+
+
+def test_nobody_gets_a_version_that_he_did_not_choose(tab, answers):
+    """Without a champion nothing is sent; when one takes over, it is what is offered."""
+    version = {"task": "cells", "version": 1, "serving": False, "reason": None}
+    answers.said["/models"] = {"models": [version | {"version": 2}, version]}
     tab.goto(f"{SITE}/ui/")
-    tab.wait_for_selector("#version option", state="attached")
-    assert not tab.is_visible("#no-champion")
+    tab.wait_for_selector("#no-champion:has-text('choose one')")
+    tab.set_input_files("#files", {"name": "a.tif", "mimeType": "image/tiff", "buffer": b"II"})
+    tab.wait_for_selector("#problem:has-text('a version to restore with')")
+    gone = {"task": "cells", "version": 1, "serving": True, "reason": {"expected": "files", "actual": "none"}}
+    answers.said["/models"] = {"models": [version | {"version": 2}, gone]}
+    answers.said["/jobs"] = 503, {"expected": "jobs", "actual": "none", "remedy": "Wait."}  # looks again soon
+    tab.wait_for_selector("#version option:has-text('champion (1)')", state="attached", timeout=15_000)
+    assert tab.input_value("#version") == "" and tab.inner_text("#no-champion") == ""
 
 
 def test_a_page_that_is_opened_before_its_service_comes_alive(browser, answers):

@@ -336,8 +336,10 @@ def test_metrics_show_what_was_done(service):
 def test_the_log_holds_no_image_name_and_no_traceback(service):
     """Refusals and answers are one JSON object each, by the request's id; what a client sent stays out."""
     id = service.reconstruct(b"no image at all").headers["x-request-id"]
+    job = httpx.post(f"{service.url}/jobs", files={"image": ("jane-doe.tif", b"no image at all")})
+    assert job.status_code == 422 and "jane-doe.tif" in job.json()["actual"]
     log = service.log.read_text()
-    assert "in.tif" not in log and "Traceback" not in log
+    assert "in.tif" not in log and "jane-doe" not in log and "Traceback" not in log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     refused, answered = [line for line in lines if line.get("request_id") == id]
     assert refused["message"].startswith("refused: Expected") and refused["level"] == "info"

@@ -14,6 +14,7 @@ const list = new JobList(element("jobs"), { look, cancel, remove, all });
 let seen = null; // id of the job whose image is in the viewer
 const whole = new Set(); // ids of jobs of which every image is shown; the list has the first ones only
 let models = [];
+let registry = {};
 let looked = -Infinity; // when the models were asked for last; at once after an error
 let waiting = false; // it was said that the service is not there yet
 let next = 0;
@@ -83,9 +84,9 @@ async function begin() {
 }
 
 async function choices() {
-  ({ models } = await ask("/models"));
+  ({ models, registry } = await ask("/models"));
   looked = performance.now();
-  const usable = models.filter((model) => !model.reason);
+  const usable = models.filter((model) => model.serving || !model.reason);
   const promoted = usable.filter((model) => model.serving); // first, so that one of them is what is offered
   const tasks = [...new Set([...promoted, ...usable].map((model) => model.task))];
   fill(element("task"), tasks.map((task) => [task, task]));
@@ -107,19 +108,23 @@ function versions() {
   const champion = own.find((model) => model.serving);
   const others = own.filter((model) => model !== champion && !model.reason);
   fill(element("version"), [
-    ...(champion ? [["", `champion (${champion.version})`]] : []),
+    ["", champion ? `champion (${champion.version})` : "choose one"], // nobody gets a version that he did not choose
     ...others.map(({ version }) => [String(version), String(version)]),
   ]);
-  const refused = models.find((model) => model.reason);
-  const hint = element("no-champion");
-  hint.hidden = Boolean(champion);
-  if (others.length) {
-    hint.textContent = "No version of this model is champion: choose one by its number, and read its card first.";
-  } else if (refused) {
-    hint.textContent = `No model can serve. Version ${refused.version} of ${refused.task}: expected ${refused.reason.expected}; got ${refused.reason.actual}.`;
-  } else {
-    hint.textContent = "No model serves yet. Once one is trained and promoted, this page finds it by itself.";
-  }
+  const hint = champion ? "" : whyNoChampion(own, others);
+  if (element("no-champion").textContent !== hint) element("no-champion").textContent = hint;
+}
+
+/** Why no version answers when none is named; others: the versions of the model that may be chosen. */
+function whyNoChampion(own, others) {
+  const words = ({ expected, actual, remedy }) => `expected ${expected}; got ${actual}. ${remedy ?? ""}`;
+  const named = own.find((model) => model.aliases?.includes("champion"));
+  const refused = named?.reason ? named : others.length ? null : models.find((model) => model.reason);
+  if (refused) return `Version ${refused.version} of ${refused.task} cannot serve: ${words(refused.reason)}`;
+  if (named) return `Version ${named.version}, the champion, is being loaded.`;
+  if (others.length) return "No version of this model is champion: choose one by its number, and read its card first.";
+  if (registry?.error) return `The registry does not answer: ${words(registry.error)}`;
+  return "No model serves yet. Once one is trained and promoted, this page finds it by itself.";
 }
 
 /** The card of the version that is chosen. */
@@ -138,6 +143,12 @@ async function showCard(task, version) {
 
 async function upload(files) {
   if (!files.length) return;
+  if (!element("version").value && !models.some((model) => model.task === element("task").value && model.serving)) {
+    element("files").value = "";
+    throw new Refusal(422, {
+      expected: "a version to restore with", actual: "none chosen", remedy: element("no-champion").textContent,
+    });
+  }
   element("problem").hidden = true;
   const fields = Object.fromEntries(["task", "version", "channels", "samples", "steps", "seed"].map((id) => [id, element(id).value]));
   fields.maps = ["schedule_map", "residual"].filter((map) => element(`map-${map}`).checked).join(",");
@@ -185,12 +196,13 @@ async function refresh() {
 /** As many pages of jobs as were asked for, the newest first. */
 async function listed() {
   const found = [];
-  for (let page = 0; page < pages; page++) {
+  let more = true; // on the service; told at the end, so that no button comes and goes at every look
+  for (let page = 0; page < pages && more; page++) {
     const { jobs } = await ask(page ? `/jobs?before=${found.at(-1).id}` : "/jobs");
     found.push(...jobs);
-    element("older").hidden = jobs.length < LISTED;
-    if (jobs.length < LISTED) break;
+    more = jobs.length === LISTED;
   }
+  element("older").hidden = !more;
   return found;
 }
 
@@ -276,7 +288,10 @@ element("older").addEventListener("click", () => {
   pages += 1;
   refresh();
 });
-element("task").addEventListener("change", versions);
+element("task").addEventListener("change", () => {
+  element("version").value = ""; // a number means something else for every model
+  versions();
+});
 element("show-card").addEventListener("click", () => attempt(showChosenCard));
 element("files").addEventListener("change", () => attempt(() => upload(element("files").files)));
 const drop = element("drop");
