@@ -8,13 +8,13 @@ One move at a time per task, by a lock file; not covered: moves from another mac
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
+from flows.locks import taken
 from flows.registry import CHAMPION, PREVIOUS, Registry
 from flows.servers import waiting_line
 
@@ -67,17 +67,9 @@ def alone(registry: Registry, task: str) -> Iterator[None]:
     """Hold the lock file of the task's aliases for the block; another move is awaited."""
     registry.locks.mkdir(parents=True, exist_ok=True)
     with (registry.locks / f"aliases-{task}.lock").open("a") as file:
-        if not _taken(file):
+        if not taken(file):
             with waiting_line(f"another move of {task}'s champion has to end first") as tick:
-                while not _taken(file):
+                while not taken(file):
                     tick()
                     time.sleep(POLL_SECONDS)
         yield
-
-
-def _taken(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cvdm.errors import CvdmError
+from flows.locks import taken
 
 
 class BusyError(CvdmError):
@@ -26,12 +27,10 @@ def device_lock(folder: Path, device: str, purpose: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = _path(folder, device)
     with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not taken(file):
             raise BusyError(
                 f"no other retraining on {device}", _holder(path), "Wait for it to end, or stop it."
-            ) from error
+            )
         file.truncate(0)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         file.write(json.dumps({"purpose": purpose, "process": os.getpid(), "started": started}))

@@ -6,7 +6,6 @@ is not promised to stay, and its locks and loggers belong to a process of its ow
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -16,13 +15,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 
 from cvdm.errors import ConfigError, CvdmError
 from cvdm.ledger import LEDGER_NAME
 from flows.ingest_note import announced
+from flows.locks import taken
 from flows.settings import Settings
 
 GLANCE_SECONDS = 0.5
@@ -189,21 +189,13 @@ def one_ingest_at_a_time(settings: Settings) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         until = time.monotonic() + GLANCE_SECONDS
-        while not _taken(file):
+        while not taken(file):
             if time.monotonic() > until:
                 raise VersionError(
                     "no other ingest or checkout", "one that is running", "Wait for it to end."
                 )
             time.sleep(GLANCE_SECONDS / 10)
         yield
-
-
-def _taken(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def ingest_note(settings: Settings) -> Path:

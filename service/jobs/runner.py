@@ -148,12 +148,16 @@ class Runner:
     async def drain(self) -> None:
         """After the device is closed: wait until no image's files are touched any more."""
         self._stopping.set()
+        await self._rest()  # at once, because the process may be killed while it waits
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._rest()  # one that began meanwhile is not at fault either
+        await self._shadow.close()
+
+    async def _rest(self) -> None:
         try:
             await asyncio.to_thread(self._table.rest)
         except sqlite3.Error:
             self._complain()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._shadow.close()
 
     def _drop_waiting(self, id: str, at_device: set[int]) -> list[int]:
         dropped = self._table.cancel(id, without=at_device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,14 @@ def test_the_numbers_say_how_they_were_estimated(usage):
 def test_measuring_asks_nobody_and_leaves_nothing(tmp_path, monkeypatch, capfd):
     """No connection is tried, nothing is printed, and no file lies in the working folder."""
     tried = []
-    monkeypatch.setattr(socket.socket, "connect", lambda self, address: tried.append(address))
+    others = set(threading.enumerate()) - {threading.current_thread()}  # an earlier test's may go on
+
+    def connect(self, address):
+        if threading.current_thread() in others:
+            raise ConnectionRefusedError
+        tried.append(address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
     (tmp_path / "job").mkdir()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -121,6 +121,26 @@ def died(service, id):
     table.close()
 
 
+def test_an_image_that_begins_while_the_service_stops_is_not_at_fault(residents, tmp_path, monkeypatch):  # noqa: F811
+    """Planted: the device takes it after the table was told of the end, in more stops than are forgiven."""
+    rest, late = Table.rest, []
+
+    def interrupted(table):
+        rest(table)
+        while late:
+            table.begin(late.pop())
+
+    monkeypatch.setattr(Table, "rest", interrupted)
+    folder = tmp_path / "jobs"
+    with Service(residents, folder) as service:
+        id = service.begun(acquired(96), **LONG)
+    residents.failure = RegistryError("a registry", "none", "Start it.")  # it comes no further
+    for _ in range(4):
+        with Service(residents, folder) as service:
+            assert service.job(id)["state"] == "queued"
+            late.append(service.jobs._table.get(id).items[0])
+
+
 def test_an_image_that_ends_every_process_is_given_up(residents, tmp_path):  # noqa: F811
     """After three without coming further, with its work; others go on, and ends in order do not count."""
     folder = tmp_path / "jobs"
