@@ -24,6 +24,7 @@ from bentoml._internal.server.http import traffic
 
 from cvdm.errors import ConfigError
 from service.doorkeeper import Doorkeeper
+from service.environment import set_defaults
 from service.errors import ServiceError
 from service.heads import allow_connections, time_heads
 from service.jobs.opening import opened
@@ -39,27 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("service")
 APP = build_app()
 PARENT_SECONDS, MEASURE_SECONDS = 1.0, 2.0
-QUIET_DEFAULTS = {
-    # no telemetry to anybody
-    "BENTOML_DO_NOT_TRACK": "True",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "1",
-    # a registry that is down is reported within seconds, and asked again at the next look
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # Waiting threads sleep soon: when they spin on the cores of a retraining, both take twice as long. Not
-    # set for the retraining itself, which on its own loses an eighth of its speed by it.
-    "GOMP_SPINCOUNT": "1000",
-    # One pool of memory for all threads: what one has freed, another one uses again. Blocks of up to so many
-    # bytes come from it and stay with the process, up to its peak; else every evaluation maps and zeroes its
-    # activations anew, a fifth of its time on a CPU with glibc 2.36. (Before 2.35 it may take no such bound.)
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(256 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
-}
-for _name, _value in QUIET_DEFAULTS.items():  # on import, because BentoML reports its start before any hook
-    os.environ.setdefault(_name, _value)
+set_defaults()  # on import, because BentoML reports its start before any hook
 
 
 def _untimed(app: Any, timeout: float) -> Any:
