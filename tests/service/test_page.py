@@ -206,8 +206,8 @@ def test_of_a_large_job_the_first_images_are_listed(tab, tmp_path):
     card.get_by_role("button", name="Remove").click()
 
 
-def test_a_job_can_be_cancelled_and_removed(tab, stack):
-    """Progress and what it takes are told meanwhile; a cancelled job goes when it is removed."""
+def long_job(tab, stack):
+    """The card of a new job that runs and will not be done soon."""
     before = tab.locator(".job").count()
     tab.evaluate("document.querySelector('#order-form details').open = true")
     tab.fill("#samples", "64")
@@ -216,6 +216,12 @@ def test_a_job_can_be_cancelled_and_removed(tab, stack):
     sync_api.expect(tab.locator(".job")).to_have_count(before + 1)
     card = tab.locator(".job").first
     card.locator(".state.running").wait_for(timeout=SECONDS)
+    return card
+
+
+def test_a_job_can_be_cancelled_and_removed(tab, stack):
+    """Progress and what it takes are told meanwhile; a cancelled job goes when it is removed."""
+    before, card = tab.locator(".job").count(), long_job(tab, stack)
     assert "MiB of disk" in card.inner_text()
     card.get_by_role("button", name="Cancel").click()
     card.locator(".state.cancelled").wait_for(timeout=SECONDS)
@@ -226,14 +232,7 @@ def test_a_job_can_be_cancelled_and_removed(tab, stack):
 
 def test_a_double_click_that_cancels_does_not_remove(tab, stack):
     """Where Cancel was is Remove a moment later, which takes no click for a second."""
-    before = tab.locator(".job").count()
-    tab.evaluate("document.querySelector('#order-form details').open = true")
-    tab.fill("#samples", "64")
-    tab.fill("#steps", "200")
-    tab.set_input_files("#files", stack)
-    sync_api.expect(tab.locator(".job")).to_have_count(before + 1)
-    card = tab.locator(".job").first
-    card.locator(".state.running").wait_for(timeout=SECONDS)
+    before, card = tab.locator(".job").count(), long_job(tab, stack)
     box = card.get_by_role("button", name="Cancel").bounding_box()
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     tab.mouse.click(*middle)

@@ -25,7 +25,7 @@ def job(id, *, state="done", owner="root"):
     image = {"number": 0, "name": f"{id}.tif", "axes": "YX", "shape": [9, 9], "warnings": [], "state": state}
     image |= {"percent": 100, "error": None}
     asked = {"task": "cells", "version": 1, "samples": 2, "steps": 2, "seed": 0, "channels": []}
-    left = {"images_ahead": 0, "seconds_left": None, "image_count": 1, "images": [image]}
+    left = {"images_ahead": 0, "seconds_left": None, "image_count": 1, "images": [image], "waits_for": None}
     cost = {"estimate": {"seconds": None, "disk_mib": 1, "memory_mib": 1}, "percent": 50}
     return {"id": id, "state": state, "owner": owner, "created": "2026-11-01T00:00:00Z"} | asked | left | cost
 
@@ -204,6 +204,18 @@ def test_nobody_gets_a_version_that_he_did_not_choose(tab, answers):
     answers.said["/jobs"] = 503, {"expected": "jobs", "actual": "none", "remedy": "Wait."}  # looks again soon
     tab.wait_for_selector("#version option:has-text('champion (1)')", state="attached", timeout=15_000)
     assert tab.input_value("#version") == "" and tab.inner_text("#no-champion") == ""
+
+
+def test_a_job_whose_version_cannot_be_had_says_why_it_waits(tab, answers):
+    """Nothing moves meanwhile, and whoever looks would not know what to do."""
+    why = {"expected": "a registry that answers", "actual": "no answer", "remedy": "Start the registry."}
+    answers.said["/jobs"] = {"jobs": [job("one", state="queued") | {"waits_for": why}]}
+    tab.wait_for_selector(".job", timeout=10_000)
+    text = "It waits: expected a registry that answers; got no answer. Start the registry."
+    assert text in tab.inner_text(".job")
+    answers.said["/jobs"] = {"jobs": [job("one", state="queued")]}
+    tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    tab.wait_for_selector(".job:not(:has-text('It waits'))")
 
 
 def test_a_page_that_is_opened_before_its_service_comes_alive(browser, answers):

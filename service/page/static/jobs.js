@@ -164,7 +164,9 @@ function told(job) {
   if (seconds !== null) parts.push(`takes about ${duration(seconds)}, ${room}`);
   else parts.push(`takes ${room}; how long is known soon`);
   if (job.seconds_left !== null) parts.push(`about ${duration(job.seconds_left)} left`);
-  return `${parts.join("; ")}.`;
+  const { expected, actual, remedy } = job.waits_for ?? {};
+  const reason = job.waits_for ? ` It waits: expected ${expected}; got ${actual}. ${remedy}` : "";
+  return `${parts.join("; ")}.${reason}`;
 }
 
 /** Seconds in words. */
