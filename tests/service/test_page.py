@@ -91,7 +91,7 @@ def test_upload_look_and_download(tab, service, stack, tmp_path):
     assert "2 draws of 2 steps, seed 7" in card.inner_text() and "czyx 2 × 3 × 60 × 80" in card.inner_text()
     card.locator("img").wait_for()
     card.get_by_role("button", name="Look").click()
-    tab.wait_for_selector("#canvas[data-painted]")
+    painted(tab)
     with tab.expect_download() as download:
         tab.click("#download")
     saved = tmp_path / "saved.ome.tif"
@@ -133,14 +133,14 @@ def pixel(tab, x, y):
 def painted(tab):
     """Wait until what was asked for last is on the canvas."""
     tab.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    tab.wait_for_load_state("networkidle")
+    tab.wait_for_selector("#canvas[data-painted][aria-busy=false]")
 
 
 def test_what_is_seen_is_the_image_in_its_window(tab, stack):
     """The input left of the line, the result right of it, and over that the uncertainty in its colours."""
     card = restored(tab, stack, samples=2, steps=2)
     card.get_by_role("button", name="Look").click()
-    tab.wait_for_selector("#canvas[data-painted]")
+    painted(tab)
     tab.fill("#low", "20")
     tab.fill("#high", "220")
     tab.keyboard.press("Tab")
@@ -171,7 +171,7 @@ def test_maps_that_were_asked_for_can_be_laid_over(tab, tmp_path):
     card = restored(tab, path, samples=2, steps=2)
     with tab.expect_download() as download:
         card.get_by_role("button", name="Look").click()
-        tab.wait_for_selector("#canvas[data-painted]")
+        painted(tab)
         tab.click("#download")
     result = tifffile.imread(download.value.path())
     assert result.shape == (5, 60, 80)
@@ -285,7 +285,7 @@ def test_what_made_a_result_is_named_with_its_card(tab, service, stack, tmp_path
     card = restored(tab, stack, samples=3, steps=2, channels="actin")
     assert "channels actin" in card.inner_text() and "zyx 3 × 60 × 80" in card.inner_text()
     card.get_by_role("button", name="Look").click()
-    tab.wait_for_selector("#canvas[data-painted]")
+    painted(tab)
     assert tab.inner_text("#maker") == "test-cells, version 1"
     tab.click("#maker-card")
     sync_api.expect(tab.locator("#card pre")).to_contain_text("Version 1 of test-cells has no model card.")
@@ -299,7 +299,7 @@ def test_what_made_a_result_is_named_with_its_card(tab, service, stack, tmp_path
 def test_all_can_be_reached_by_keyboard(tab, stack):
     """Every control of the desk and the viewer has the focus once while Tab goes through the page."""
     restored(tab, stack, samples=2, steps=2).get_by_role("button", name="Look").click()
-    tab.wait_for_selector("#canvas[data-painted]")
+    painted(tab)
     tab.evaluate("document.activeElement.blur()")
     reached = set()
     for _ in range(120):

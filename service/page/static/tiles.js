@@ -40,6 +40,11 @@ export class Tiles {
     this.painting += 1;
   }
 
+  /** Whether what was last painted lacks tiles that are on their way. */
+  get waiting() {
+    return [...this.kept.values()].some((tile) => tile.painting === this.painting && !tile.values && !tile.failed);
+  }
+
   /** Have what could not be fetched fetched again. */
   retry() {
     this.told = false;

@@ -230,6 +230,7 @@ export class Viewer {
     requestAnimationFrame(() => {
       this.drawing = false;
       this.paint();
+      this.canvas.setAttribute("aria-busy", String(this.tiles?.waiting ?? false));
     });
   }
 
