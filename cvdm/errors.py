@@ -41,6 +41,10 @@ class ImageError(CvdmError):
     """An image file cannot be read, or holds something the platform does not restore."""
 
 
+class ExtentError(ImageError):
+    """An image has more planes or pixels than what reads it takes."""
+
+
 class DatasetError(CvdmError):
     """A dataset folder or its card is incomplete or inconsistent."""
 

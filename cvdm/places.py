@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cvdm.errors import ImageError
+from cvdm.errors import ExtentError, ImageError
 from cvdm.images import MAX_PIXELS
 from cvdm.observation import Observation
 from cvdm.reading.opening import read_plane, read_stack
@@ -99,10 +99,10 @@ def read_seen(source: Path | str | BinaryIO, sight: Sight, *, max_pixels: int = 
         require_result(stack, sight, max_pixels)
         if len(places_of(stack, sight)) > 1:
             extent = " and ".join(f"{n} along {a}" for a, n in zip(stack.axes, stack.shape, strict=True))
-            raise ImageError(
+            raise ExtentError(
                 f"one image of the channels {', '.join(sight.channels)}",
                 f"{stack.label} with {extent}",
-                "Send a stack as a job, or save each of its planes as a file of its own.",
+                "Save each of its planes as a file of its own.",
             )
         (observation,) = observed(stack, sight)
         return Seen(observation, stack.full_range, stack.axes, metadata_of(stack))
@@ -116,7 +116,7 @@ def read_observation(source: Path | str | BinaryIO, sight: Sight) -> Observation
 def require_result(stack: Stack, sight: Sight, max_pixels: int) -> None:
     """Refuse an image or stack that would be too large on the result's grid. Raises ImageError."""
     if sight.pixels(stack.shape) > max_pixels:
-        raise ImageError(
+        raise ExtentError(
             f"at most {max_pixels} pixels on the result's grid, {sight.factor} times finer than the input's",
             f"{stack.label} with {' x '.join(str(length) for length in stack.shape)}",
             "Crop the image.",

@@ -47,10 +47,16 @@ def catalogue_table(entries: list[dict[str, Any]]) -> str:
     for entry in entries:
         metrics = entry["metrics"]
         cells = "".join(f"{metrics[name]:10.4g}" if name in metrics else f"{'-':>10}" for name in SHOWN)
-        alias, verdict = ",".join(entry["aliases"]) or "-", entry["verdict"] or "-"
+        alias, verdict = ",".join(entry["aliases"]) or "-", entry["gate_verdict"] or entry["verdict"] or "-"
         lines.append(
             f"{entry['task']:24} {entry['version']:>7}  {alias:10} {verdict:10} {cells}  {entry['created']}"
         )
+    lines += [
+        f"{entry['task']} version {entry['version']}: {entry['verdict']} by {entry['decided_by']}, "
+        f"against the gate's {entry['gate_verdict']}: {entry['reasons']}"
+        for entry in entries
+        if entry["gate_verdict"] not in (None, entry["verdict"])
+    ]
     seen = [entry for entry in entries if entry["shadow"] is not None]
     lines += [f"{entry['task']} version {entry['version']}: {entry['shadow']['words']}" for entry in seen]
     serving = [entry for entry in entries if entry["aliases"] and entry[INTERVAL_GUARANTEE]]

@@ -251,7 +251,6 @@ def reconstruct(
 
     Interrupted, the same command goes on where it ended.
     """
-    settings = Settings.prepared()
     from flows.batch import errands_for
     from flows.restore import Draws, restore_by_checkpoint, restore_by_service, restore_by_version
 
@@ -259,11 +258,11 @@ def reconstruct(
         raise typer.BadParameter("Give one of --task, --checkpoint and --server (which may have a --task).")
     errands, draws = errands_for(images, output), Draws(samples, steps, seed, maps, channels)
     if checkpoint is not None:
-        outcome = restore_by_checkpoint(errands, checkpoint, draws, settings=settings)
-    elif server is not None:
+        outcome = restore_by_checkpoint(errands, checkpoint, draws, settings=Settings.prepared())
+    elif server is not None:  # from anywhere: the checkout is the server's
         outcome = restore_by_service(errands, server, task, version, draws)
     else:
-        outcome = restore_by_version(errands, str(task), version, draws, settings)
+        outcome = restore_by_version(errands, str(task), version, draws, Settings.prepared())
     return Answer(outcome.as_json(), outcome.as_text(), 1 if outcome.failed else 0)
 
 

@@ -175,7 +175,7 @@ def addresses(settings: Settings, *, models: bool = True) -> tuple[Address, ...]
     note = "page at /ui; POST /reconstruct, /jobs; GET /models"
     if models:
         ready = answers(f"{service}{SERVICE_READY}")
-        note += "; ready" if ready else "; no model loaded yet: champions follow, `cvdm retrain` makes one"
+        note += "; ready" if ready else "; champions are being loaded, `cvdm retrain` makes a first one"
     return (
         Address("MLflow", tracking, "runs, metrics, models"),
         Address("Prefect", prefect, "flow runs; when it retrains: `cvdm schedule list`"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -26,8 +25,6 @@ from service.client import Client, ServiceRefusal
 
 Progress = Callable[[int, int], None]
 
-KEY = "CVDM_KEY"
-"""Environment variable with the key of whoever asks a service."""
 AT_ONCE = 4
 """Images that are with a service at the same time: one is worked on while others travel."""
 
@@ -131,7 +128,7 @@ def restore_by_service(
     Raises CvdmError where no image could be restored.
     """
     one = len(errands) == 1
-    with Client(url, key=os.environ.get(KEY)) as client:
+    with Client(url) as client:
         client.caller()  # a key that does not fit is refused once, not for every image
         choices: dict[str, Any] = _pinned(client, task, version) | asdict(draws)
         with progress_bar("reconstruct", "%") if one else nullcontext(_unseen) as show:
@@ -140,7 +137,7 @@ def restore_by_service(
 
 def restore_at_once(source: Path, target: Path, url: str, fields: Mapping[str, str | int]) -> dict[str, str]:
     """Have a service restore one image in one request; returns what its reply tells of it."""
-    with Client(url) as client, waiting_line(f"reconstruct {source.name}"):
+    with Client(url, key="") as client, waiting_line(f"reconstruct {source.name}"):
         return client.reconstruct_file(source, target, **fields)
 
 

@@ -2,7 +2,7 @@
 
     from service.client import Client
 
-    client = Client("http://127.0.0.1:3000")
+    client = Client("http://127.0.0.1:3000")  # with the key in CVDM_KEY, or Client(..., key="...")
     restored = client.reconstruct(pixels, task="fmd-confocal-nuclei")
     restored.channels["uncertainty_std"]
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tempfile
 import time
 import zipfile
@@ -39,6 +40,8 @@ from cvdm.errors import CvdmError, ImageError
 from cvdm.images import read_annotations
 from cvdm.storage import replacing
 
+KEY = "CVDM_KEY"
+"""Environment variable with the key of whoever asks."""
 ANSWER_SECONDS = 3600.0
 """Longest wait for an image that is answered at once, and for a job's images to be looked at."""
 CONNECT_SECONDS, LISTEN_SECONDS = 10.0, 30.0
@@ -78,9 +81,11 @@ class Client:
     """One service. Usable from several threads; close it, or use it in a `with` block."""
 
     def __init__(self, url: str = "http://127.0.0.1:3000", *, key: str | None = None) -> None:
-        """key: where the service wants one; whoever runs it makes it with `cvdm keys create`."""
+        """key: where the service wants one; whoever runs it makes it with `cvdm keys create`. Left out, it is
+        the environment variable CVDM_KEY; an empty one is none."""
         self.url = url.rstrip("/")
-        secret = (key or "").strip()  # as an empty variable or a file's line break would give it
+        given = os.environ.get(KEY, "") if key is None else key
+        secret = given.strip()  # a file's line break may be at its end
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers)

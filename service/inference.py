@@ -15,6 +15,7 @@ from math import prod
 from typing import BinaryIO
 
 from cvdm.config import SamplingConfig
+from cvdm.errors import ExtentError
 from cvdm.field_of_view import Progress
 from cvdm.images import write_ome_tiff
 from cvdm.places import read_seen
@@ -54,7 +55,11 @@ def check_image(file: BinaryIO, sight: Sight, max_pixels: int) -> int:
 
     Raises ImageError.
     """
-    seen = read_seen(plain(file), sight, max_pixels=max_pixels).observation
+    try:
+        seen = read_seen(plain(file), sight, max_pixels=max_pixels).observation
+    except ExtentError as error:
+        remedy = f"Send stacks and large images to POST /jobs, or: {error.remedy}"
+        raise ExtentError(error.expected, error.actual, remedy) from error
     return sight.channel_count * prod(seen.shape)
 
 

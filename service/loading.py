@@ -42,7 +42,9 @@ class Version:
     dataset_digest: str | None = None
     git_commit: str | None = None
     verdict: str | None = None
-    """The gate's word on it: promote, reject or undecided; None before the gate spoke."""
+    """The latest word on it, a person's perhaps: promote, reject or undecided; None before there was one."""
+    gate_verdict: str | None = None
+    """The gate's own, which stays when a person decides otherwise."""
     card: str | None = None
     """Its model card, Markdown."""
 
@@ -225,6 +227,7 @@ def _described(task: str, entry: Any, pointed: Mapping[int, list[str]]) -> Versi
         dataset_digest=entry.tags.get("dataset_digest"),
         git_commit=entry.tags.get("git_commit"),
         verdict=entry.tags.get("verdict"),
+        gate_verdict=entry.tags.get("gate_verdict"),
         card=entry.description or None,
     )
 

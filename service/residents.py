@@ -54,7 +54,7 @@ class Residents:
         self._catalogue: Catalogue = {}
         self._registry_error: RegistryError | None = None
         self._checked: datetime | None = None
-        self._looking = asyncio.Lock()
+        self._looking, self._looked = asyncio.Lock(), asyncio.Event()
 
     @property
     def ready(self) -> bool:
@@ -84,8 +84,7 @@ class Residents:
         """Look at the registry once and verify every task's champion."""
         async with self._looking:
             try:
-                self._catalogue = await asyncio.to_thread(self._registry.catalogue)
-                self._checked = datetime.now(UTC)
+                await self._look()
                 for task in self._catalogue:
                     await self._follow(task)
             except RegistryError as error:
@@ -95,12 +94,21 @@ class Residents:
             else:
                 self._registry_error = None
 
+    async def _look(self) -> None:
+        try:
+            self._catalogue = await asyncio.to_thread(self._registry.catalogue)
+            self._checked = datetime.now(UTC)
+        finally:
+            self._looked.set()
+
     async def get(self, task: str | None, wanted: int | str | None) -> Resident:
         """The model that answers a request: a task's champion, or a version by number or alias.
 
-        Raises UnknownTaskError, UnknownVersionError, ParameterError, NoModelError, CheckpointError,
-        RegistryError.
+        Of a service that has just started it waits for the first look at the registry, without which there
+        seems to be nothing. Raises UnknownTaskError, UnknownVersionError, ParameterError, NoModelError,
+        CheckpointError, RegistryError.
         """
+        await self._looked.wait()
         task = self._task_named(task)
         if wanted is None:
             champion = self._shelf.champions.get(task) or self._no_champion(task)
@@ -222,6 +230,7 @@ class Residents:
             "run_id": version.run_id,
             "aliases": list(version.aliases),
             "verdict": version.verdict,
+            "gate_verdict": version.gate_verdict,
             "dataset_digest": held.checkpoint.record.dataset_digest if held else version.dataset_digest,
             "git_commit": held.checkpoint.record.git_commit if held else version.git_commit,
             "verified": version.key in self._shelf.verified,

@@ -9,6 +9,7 @@ Every refusal is JSON (`service.guard`).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -23,6 +24,7 @@ from service.errors import JobsError, UnknownPathError
 from service.guard import Endpoint, guarded
 from service.job_routes import job_routes
 from service.page import page
+from service.refusals import ID_HEADER
 from service.schema import shown
 from service.session_routes import session_routes
 from service.view_routes import view_routes
@@ -138,10 +140,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):  # registered for this class only
         raise error
     allowed = (error.headers or {}).get("Allow", "another method")
+    request_id = secrets.token_hex(8)
     content = {
         "error": "HTTPError",
         "expected": f"{request.url.path} to be called with {allowed}",
         "actual": f"{request.method}: {error.detail}",
         "remedy": "Correct the request.",
+        "request_id": request_id,
     }
-    return JSONResponse(content, error.status_code, error.headers)
+    headers = {**(error.headers or {}), ID_HEADER: request_id}
+    return JSONResponse(content, error.status_code, headers)

@@ -100,7 +100,7 @@ def _checked(form: FormData, limit: int) -> Upload:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ParameterError("every form field once", f"{shown(repeated[0])} twice", "Send it once.")
     if not images and not paths:
-        came = ", ".join(shown(name) for name in names) or "no fields"
+        came = f"only {', '.join(shown(name) for name in names)}" if names else "no fields"
         raise ParameterError("a file in the form field image", came, EXAMPLE)
     if sum(image.size or 0 for image in images) > limit:
         raise _too_large(limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cvdm.errors import ConfigError, ImageError
+from cvdm.errors import ConfigError, ExtentError, ImageError
 from cvdm.reading.stack import AXIS_WORDS, NAMED_AXES
 
 UNNAMED = "?"
@@ -58,7 +58,7 @@ def one_plane(stated: str, shape: tuple[int, ...], label: str) -> Extent:
     """The axes "YX" of a file with one greyscale plane. Raises ImageError for anything else."""
     found, lengths = long_axes(stated, shape)
     if found != "YX":
-        raise ImageError(
+        raise ExtentError(
             "one two-dimensional greyscale image",
             f"{label} with {describe(found, lengths)}",
             "Save each plane or channel as its own file (Fiji: Image > Stacks > Stack to Images).",

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cvdm.errors import CvdmError, ImageError
+from cvdm.errors import CvdmError, ExtentError, ImageError
 from cvdm.region import Region, bands
 
 NAMED_AXES = "TCZYX"
@@ -207,7 +207,7 @@ def check_size(shape: tuple[int, ...], max_pixels: int, label: str) -> None:
     """Refuse more pixels than allowed, from the header alone."""
     if prod(shape) > max_pixels:
         extent = " x ".join(str(n) for n in shape)
-        raise ImageError(f"at most {max_pixels} pixels", f"{label} with {extent}", "Crop the image.")
+        raise ExtentError(f"at most {max_pixels} pixels", f"{label} with {extent}", "Crop the image.")
 
 
 def truncated(label: str, file_size: int) -> ImageError:

@@ -189,6 +189,15 @@ def test_models_are_listed_for_people_and_programs(cvdm, registered):
     assert "champion" in out and "37.5" in out and "interval: two fields' worth" in out
 
 
+def test_what_a_person_promoted_against_the_gate_is_told(cvdm, registered):
+    """The table has the gate's word, and below it who decided otherwise and why."""
+    Registry.open(registered).models.set_tags(TASK, 1, {"gate_verdict": "reject"})
+    assert cvdm("promote", "--task", TASK, "--version", "1", "--reason", "seen by eye")[0] == 0
+    _, out, _ = cvdm("models")
+    table, _, below = out.partition("promote by")
+    assert "reject" in table and ", against the gate's reject: seen by eye" in below
+
+
 def test_an_unknown_task_is_told_from_an_empty_one(cvdm, registered):
     """A misspelt task lists those there are."""
     code, out, err = cvdm("models", "--task", "test-cell", "--json")
@@ -292,8 +301,10 @@ def test_keys_are_made_listed_and_revoked(cvdm, project_settings):
     assert cvdm("keys", "calls")[1].strip() == "No call."
 
 
-def test_without_a_service_the_remedy_is_named(cvdm, project_settings, image, tmp_path):
-    """A closed port is a paragraph, and no file is written."""
+def test_without_a_service_the_remedy_is_named(cvdm, project_settings, image, tmp_path, monkeypatch):
+    """A closed port is a paragraph, and no file is written; who asks a service needs no checkout."""
+    monkeypatch.delenv("CVDM_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
     code, _, err = cvdm("reconstruct", image, "-o", tmp_path / "out.tif", "--server", "http://127.0.0.1:9")
     assert code == 1 and "cvdm up" in err and not (tmp_path / "out.tif").exists()
 

@@ -83,6 +83,18 @@ def test_a_batch_without_a_key_is_refused_once(closed, tmp_path, monkeypatch):
     assert len(restore_by_service(errands, service.url, TASK, "1", Draws(samples=2, steps=1)).restored) == 2
 
 
+def test_the_client_takes_its_key_from_the_environment(closed, monkeypatch):
+    """As commands do; one that is given goes before it, an empty one is none."""
+    service, keys = closed
+    monkeypatch.setenv("CVDM_KEY", keys.create("ann") + "\n")
+    other = keys.create("bea")
+    for given, name in ((None, "ann"), (other, "bea")):
+        with Client(service.url, key=given) as client:
+            assert client.caller()["name"] == name
+    with Client(service.url, key="") as client, pytest.raises(ServiceRefusal, match="got none"):
+        client.caller()
+
+
 def test_a_service_whose_keys_are_lost_is_not_open(closed):
     """Removed between its start and the first request that asks for a key."""
     service, keys = closed

@@ -111,6 +111,26 @@ def test_a_swap_moves_new_requests_and_keeps_old_ones(registry):
     asyncio.run(scenario())
 
 
+def test_who_asks_before_the_first_look_waits_for_it(registry):
+    """Of a service that has just started nobody is told of an empty registry, which would want a training."""
+
+    async def scenario():
+        models = residents(registry)
+        early = asyncio.create_task(models.get(TASK, 2))
+        await asyncio.sleep(0)
+        assert not early.done() and models.describe()["registry"]["checked"] is None
+        await models.refresh()
+        assert (await early).version.number == 2
+
+        registry.down, silent = True, residents(registry)
+        early = asyncio.create_task(silent.get(TASK, 2))
+        await silent.refresh()
+        with pytest.raises(RegistryError):
+            await early
+
+    asyncio.run(scenario())
+
+
 def test_a_candidate_that_fails_its_golden_replay_never_serves(registry, checkpoints):
     """The old champion serves on, the reason is told, and the candidate is not tried again and again."""
     bad = checkpoints(seed=5)
