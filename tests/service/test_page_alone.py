@@ -6,9 +6,10 @@ import json
 import math
 import struct
 from collections import Counter
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from playwright import sync_api
 
 from service.page import STATIC
 
@@ -40,6 +41,9 @@ class Answers:
             "/jobs": {"jobs": []},
         }
         self.asked = Counter()
+        self.values = {}  # layer -> values of its tiles, where they are others
+        self.gone = None  # "refused" or "silent" while the service is; its files are there
+        self.held = []  # what a silent service has not answered
 
     @property
     def tiles(self):
@@ -52,13 +56,18 @@ class Answers:
         file = STATIC / (url.path.removeprefix("/ui/") or "index.html")
         if url.path.startswith("/ui/") and file.is_file():
             route.fulfill(body=file.read_bytes(), content_type=KINDS[file.suffix])
+        elif self.gone == "refused":
+            route.abort("connectionrefused")
+        elif self.gone == "silent":
+            self.held.append(route)
         elif url.path in self.said:
             said = self.said[url.path]
             status, body = said if isinstance(said, tuple) else (200, said)
             route.fulfill(status=status, body=json.dumps(body), content_type="application/json")
         elif url.path.endswith("/tile") and "/jobs/there/" in url.path:
             sizes = {"x-cvdm-width": str(COARSE), "x-cvdm-height": str(COARSE)}
-            route.fulfill(body=TILE, headers=sizes, content_type="application/octet-stream")
+            body = self.values.get(parse_qs(url.query)["layer"][0], TILE)
+            route.fulfill(body=body, headers=sizes, content_type="application/octet-stream")
         else:
             refusal = {"expected": "a job of yours", "actual": "none", "remedy": "Look at GET /jobs."}
             route.fulfill(status=404, body=json.dumps(refusal), content_type="application/json")
@@ -84,8 +93,8 @@ def tab(browser, answers):
     context.close()
 
 
-def show(tab, answers, id, size):
-    """A square image in the viewer, from the list."""
+def viewable(answers, id, size):
+    """A square image of a job can be looked at."""
     layers = ["input", "reconstruction", "uncertainty_std", "lower", "upper"]
     levels = max(1, (size // SIDE).bit_length())
     answers.said[f"/jobs/{id}/images/0/view"] = {
@@ -93,9 +102,39 @@ def show(tab, answers, id, size):
         "width": size, "height": size, "tile": SIDE, "levels": levels,
     }  # fmt: skip
     answers.said[f"/provenance/{id}"] = {"images": []}
+
+
+def show(tab, answers, id, size):
+    """A square image in the viewer, from the list."""
+    viewable(answers, id, size)
     answers.said["/jobs"] = {"jobs": [job(id)]}
     tab.get_by_role("button", name="Look at").click(timeout=10_000)
     tab.wait_for_selector("#stage:visible")
+
+
+def listed(tab, answers, *jobs):
+    """The page on the screen of a laptop, with these jobs in its list."""
+    tab.set_viewport_size({"width": 1280, "height": 720})
+    answers.said["/jobs"] = {"jobs": list(jobs)}
+    tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    tab.wait_for_selector(f".job[data-id={jobs[-1]['id']}]:last-child")
+
+
+def removable(tab, answers, *ids):
+    """These jobs, without results, in the list; the service removes them when it is asked to."""
+
+    def remove(route):
+        id = urlsplit(route.request.url).path.rpartition("/")[2]
+        answers.said["/jobs"] = {"jobs": [one for one in answers.said["/jobs"]["jobs"] if one["id"] != id]}
+        route.fulfill(status=204)
+
+    tab.route("**/jobs/*", remove)
+    listed(tab, answers, *(job(id, state="cancelled") for id in ids))
+
+
+def focused(tab):
+    """What has the focus: its name for screen readers, else its id."""
+    return tab.evaluate("() => document.activeElement.ariaLabel || document.activeElement.id")
 
 
 def quiet(tab, answers, milliseconds):
@@ -227,6 +266,7 @@ def test_a_page_that_is_opened_before_its_service_comes_alive(browser, answers):
     tab = context.new_page()
     tab.goto(f"{SITE}/ui/")
     tab.wait_for_selector("#problem:visible")
+    assert not tab.is_visible("#no-jobs")
     answers.said["/session"] = session
     tab.wait_for_selector("#task option", state="attached", timeout=15_000)
     tab.wait_for_selector("#problem", state="hidden")
@@ -254,3 +294,168 @@ def test_an_operator_sees_whose_jobs_are_listed(tab, answers):
     assert "Of " not in tab.inner_text(".job >> nth=1")
     for name in ("Remove one.tif", "Cancel two.tif"):
         assert tab.get_by_role("button", name=name).count() == 1
+
+
+@pytest.mark.parametrize("how", ["refused", "silent"])
+def test_that_the_service_is_gone_is_said_calmly(tab, answers, how):
+    """A line that comes and goes by itself; no error, and nothing moves."""
+    listed(tab, answers, job("one", state="running"))
+    before = tab.locator(".job").bounding_box()
+    answers.gone = how
+    said = "The service does not answer; trying again."
+    tab.wait_for_selector(f"#away[role=status]:has-text('{said}')", timeout=8000)
+    assert not tab.is_visible("#problem")
+    assert tab.locator(".job").bounding_box() == before
+    answers.gone = None
+    for route in answers.held:
+        answers(route)
+    tab.wait_for_selector("#away:empty", state="attached", timeout=8000)
+    assert not tab.is_visible("#problem")
+
+
+def test_an_answer_that_breaks_off_is_a_service_that_is_gone(tab, answers):
+    """A service that ends while it answers is no error of the page."""
+    tab.route("**/jobs", lambda route: route.fulfill(body='{"jobs": [', content_type="application/json"))
+    tab.wait_for_selector("#away:not(:empty)", timeout=8000)
+    assert not tab.is_visible("#problem")
+
+
+def test_looking_moves_nothing_under_the_pointer(tab, answers):
+    """Without need the page does not scroll; when it has to, no job takes a click for a moment."""
+    others = [job(f"job{n}") for n in range(20)]
+    viewable(answers, "there", 300)
+    listed(tab, answers, job("there"), *others)
+    button = tab.get_by_role("button", name="Look at there.tif")
+    before = button.bounding_box()
+    button.click()
+    tab.wait_for_selector("#facts p", state="attached")
+    assert button.bounding_box() == before
+    assert focused(tab) == "Look at there.tif"  # in the image the mouse would draw the cursor of the keyboard
+    listed(tab, answers, *others, job("there"))
+    remove = tab.get_by_role("button", name="Remove job3.tif")
+    sync_api.expect(remove).to_have_css("pointer-events", "auto")
+    button.click()
+    sync_api.expect(remove).to_have_css("pointer-events", "none")
+    sync_api.expect(tab.locator("#canvas")).to_be_in_viewport(ratio=0.9)
+    sync_api.expect(remove).to_have_css("pointer-events", "auto")
+
+
+def test_whoever_looks_by_keyboard_goes_on_in_the_image(tab, answers):
+    """The focus goes to the image, in which the arrow keys move the cursor."""
+    viewable(answers, "there", 300)
+    listed(tab, answers, job("there"))
+    tab.get_by_role("button", name="Look at").focus()
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#canvas:focus")
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_selector("#readout:has-text('Column 151, row 150')")
+    assert tab.evaluate("scrollY") == 0
+
+
+def test_the_focus_stays_in_the_list_when_a_job_is_removed(tab, answers):
+    """It goes to the next job, to the last one, at last to the list; a key held down removes one job only."""
+    removable(tab, answers, "one", "two", "three")
+    tab.get_by_role("button", name="Remove two.tif").focus()
+    for _ in range(3):
+        tab.keyboard.down("Enter")
+        tab.wait_for_timeout(600)
+    tab.keyboard.up("Enter")
+    assert tab.locator(".job").count() == 2 and focused(tab) == "Remove three.tif"
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("[data-id=three]", state="detached")
+    assert focused(tab) == "Remove one.tif"
+    tab.keyboard.press("Enter")  # twice by mistake: too soon
+    tab.wait_for_selector("#jobs:not(.resting)")
+    assert tab.locator(".job").count() == 1
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#no-jobs:visible")
+    assert focused(tab) == "Jobs"
+
+
+def test_a_double_click_on_remove_removes_one_job(tab, answers):
+    """The next job's Remove comes under the pointer, and takes no click for a moment."""
+    removable(tab, answers, "one", "two")
+    box = tab.get_by_role("button", name="Remove one.tif").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.click(*middle)
+    tab.wait_for_selector("[data-id=one]", state="detached")
+    tab.mouse.click(*middle)
+    tab.wait_for_timeout(500)
+    assert tab.locator(".job").count() == 1
+
+
+def test_a_wrong_key_is_said_beside_its_field(tab, answers):
+    """The field has the focus until a key is accepted, and the files have it then; no list is empty."""
+    session = answers.said["/session"]
+    answers.said["/session"] = 401, {"expected": "a key", "actual": "none", "remedy": "Ask for one."}
+    tab.goto(f"{SITE}/ui/")
+    tab.wait_for_selector("#key:focus")
+    assert not tab.is_visible("#no-jobs")
+    for wrong in ("wrong", "“wrong”"):  # the second one would be no header
+        tab.fill("#key", wrong)
+        with tab.expect_request("**/session"):
+            tab.click("#key-form button")
+        tab.wait_for_selector("#key-problem[role=alert]:has-text('That key is unknown.')")
+        assert focused(tab) == "key"
+        assert not tab.is_visible("#problem") and not tab.is_visible("#no-jobs")
+    below = tab.locator("#key-problem").bounding_box()["y"] - tab.locator("#key").bounding_box()["y"]
+    assert 0 < below < 60
+    answers.said["/session"] = session
+    tab.keyboard.type("right")
+    assert tab.input_value("#key") == "right"  # in the place of the wrong one
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#files:focus")
+    tab.wait_for_selector("#no-jobs:visible")
+    answers.said["/jobs"] = 401, {}
+    tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    tab.wait_for_selector("#key:focus")
+    assert tab.inner_text("#key-problem") == "" and not tab.is_visible("#no-jobs")
+
+
+def test_a_version_that_the_gate_rejected_is_marked(tab, answers):
+    """By the gate's own word where there is one: a person may have decided otherwise since."""
+    version = {"task": "cells", "version": 1, "serving": False, "reason": None, "verdict": "undecided"}
+    answers.said["/models"] = {
+        "models": [
+            version | {"version": 5, "serving": True, "verdict": "promote", "gate_verdict": "reject"},
+            version | {"version": 4, "verdict": "reject", "gate_verdict": None},
+            version | {"version": 3, "verdict": "reject"},
+            version | {"version": 2, "verdict": "reject", "gate_verdict": "promote"},
+            version,
+        ]
+    }
+    tab.goto(f"{SITE}/ui/")
+    tab.wait_for_selector("#version option[value='1']", state="attached")
+    assert tab.locator("#version option").all_inner_texts() == [
+        "champion (5, rejected by the gate)",
+        "4, rejected by the gate",
+        "3, rejected by the gate",
+        "2",
+        "1",
+    ]
+
+
+def test_an_image_without_a_preview_is_no_black_square(tab, answers):
+    """Its place is outlined and nothing more, while its job is at work and when that was cancelled."""
+    jobs = [job("one", state="running"), job("two", state="cancelled")]
+    listed(tab, answers, *jobs)
+    look = "one => [getComputedStyle(one).backgroundColor, getComputedStyle(one).borderStyle]"
+    for place in tab.locator(".images .empty").all():
+        assert place.bounding_box()["width"] == 44
+        assert place.evaluate(look) == ["rgba(0, 0, 0, 0)", "dashed"]
+    assert tab.locator(".images .empty").count() == len(jobs)
+
+
+def test_a_window_without_a_range_is_all_dark(tab, answers):
+    """An image that is the same everywhere does not make black and white of its reconstruction's noise."""
+    around = struct.pack("<f", 6.0) * (COARSE**2 // 2) + struct.pack("<f", 8.0) * (COARSE**2 // 2)
+    answers.values["reconstruction"] = around
+    show(tab, answers, "there", 300)
+    tab.wait_for_selector("#canvas[data-painted][aria-busy=false]")
+    assert (tab.input_value("#low"), tab.input_value("#high")) == ("7", "7")
+    shades = tab.evaluate("""() => {
+      const canvas = document.getElementById("canvas");
+      const at = [0.25, 0.75].map((y) => [canvas.width * 0.55, canvas.height * y].map(Math.round));
+      return at.map(([x, y]) => [...canvas.getContext("2d").getImageData(x, y, 1, 1).data]);
+    }""")
+    assert shades == [[0, 0, 0, 255]] * 2

@@ -1,5 +1,7 @@
 // The service, as this page asks it.
 
+const LONGEST = 30000; // milliseconds: who was cut off from the service would wait for an answer for minutes
+
 /** A refusal of the service, in its own words. */
 export class Refusal extends Error {
   constructor(status, body) {
@@ -9,10 +11,18 @@ export class Refusal extends Error {
   }
 }
 
+/** That nobody answers. */
+const silence = () => new Refusal(0, {
+  expected: "an answer of the service",
+  actual: "none",
+  remedy: "Look whether it runs; what it was doing goes on when it starts again.",
+});
+
 /** JSON of a path. Throws Refusal. */
-export async function ask(path, options = {}) {
+export async function ask(path, options = { signal: AbortSignal.timeout(LONGEST) }) {
   const reply = await answered(path, options);
-  return reply.status === 204 ? null : reply.json();
+  if (reply.status === 204) return null;
+  return reply.json().catch(() => { throw silence(); }); // it ended while it answered
 }
 
 /** The reply of a path. Throws Refusal. */
@@ -22,11 +32,7 @@ export async function answered(path, options = {}) {
     reply = await fetch(path, { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal(0, {
-      expected: "an answer of the service",
-      actual: "none",
-      remedy: "Look whether it runs; what it was doing goes on when it starts again.",
-    });
+    throw silence();
   }
   if (!reply.ok) throw new Refusal(reply.status, await words(reply));
   return reply;

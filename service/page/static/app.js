@@ -6,8 +6,10 @@ import { Viewer } from "./viewer.js";
 
 const BUSY = 700; // milliseconds between two looks at jobs while one is at work
 const IDLE = 4000;
+const PATIENCE = 5000; // milliseconds without an answer until that is said
 const LISTED = 50; // jobs that the service tells at once
 const MODELS = 30000; // between two looks at models
+const AWAY = new Set([0, 502, 503, 504]); // the status while the service is gone, as proxies tell it too
 const element = (id) => document.getElementById(id);
 const viewer = new Viewer(problem);
 const list = new JobList(element("jobs"), { look, cancel, remove, all });
@@ -25,7 +27,9 @@ function problem(error) {
   if (error instanceof Refusal && error.status === 401) {
     element("key-form").hidden = false;
     element("order-form").hidden = true;
+    element("no-jobs").hidden = true;
     element("who").textContent = "This service wants a key.";
+    element("key").focus();
     return;
   }
   const box = element("problem");
@@ -39,6 +43,12 @@ function problem(error) {
     close,
   );
   box.hidden = false;
+}
+
+/** Say whether the service is gone for a while. */
+function away(gone) {
+  const text = gone ? "The service does not answer; trying again." : "";
+  if (element("away").textContent !== text) element("away").textContent = text; // else it is read out again
 }
 
 /** Try something; a refusal is shown. */
@@ -108,11 +118,17 @@ function versions() {
   const champion = own.find((model) => model.serving);
   const others = own.filter((model) => model !== champion && !model.reason);
   fill(element("version"), [
-    ["", champion ? `champion (${champion.version})` : "choose one"], // nobody gets a version that he did not choose
-    ...others.map(({ version }) => [String(version), String(version)]),
+    // Nobody gets a version that he did not choose.
+    ["", champion ? `champion (${judged(champion)})` : "choose one"],
+    ...others.map((model) => [String(model.version), judged(model)]),
   ]);
   const hint = champion ? "" : whyNoChampion(own, others);
   if (element("no-champion").textContent !== hint) element("no-champion").textContent = hint;
+}
+
+/** A version's number, and that the gate rejected it; a person's verdict may be another one since. */
+function judged({ version, verdict, gate_verdict: gate }) {
+  return (gate ?? verdict) === "reject" ? `${version}, rejected by the gate` : String(version);
 }
 
 /** Why no version answers when none is named; others: the versions of the model that may be chosen. */
@@ -172,6 +188,7 @@ async function upload(files) {
 
 async function refresh() {
   clearTimeout(next);
+  const late = setTimeout(away, PATIENCE, true);
   let wait = IDLE;
   try {
     if (performance.now() - looked > MODELS) await choices();
@@ -182,13 +199,17 @@ async function refresh() {
     element("no-jobs").hidden = jobs.length > 0;
     if (unfinished(jobs)) wait = BUSY;
     await stillThere(jobs);
+    away(false);
   } catch (error) {
+    away(AWAY.has(error.status));
     if (error.status === 401) {
       problem(error);
       return;
     }
     looked = -Infinity;
-    if (error.status !== 0 && error.status !== 503) problem(error); // gone for a while: it is asked again
+    if (!AWAY.has(error.status)) problem(error);
+  } finally {
+    clearTimeout(late);
   }
   next = setTimeout(refresh, document.hidden ? IDLE : wait);
 }
@@ -241,7 +262,8 @@ async function all(id) {
   await refresh();
 }
 
-async function look(job, image) {
+/** Show a restored image; whoever asked by keyboard goes on in the viewer. */
+async function look(job, image, byKeyboard) {
   await attempt(async () => {
     const path = `/jobs/${job.id}/images/${image.number}`;
     const view = await ask(`${path}/view`);
@@ -251,9 +273,18 @@ async function look(job, image) {
     viewer.show(path, view);
     seen = job.id;
     list.mark(job.id, image.number);
+    reveal();
+    if (byKeyboard) element("canvas").focus({ preventScroll: true });
     await facts(job, image);
-    element("stage").scrollIntoView({ block: "nearest" });
   });
+}
+
+/** Scroll to the viewer where most of the image is out of sight: other buttons come under the pointer. */
+function reveal() {
+  const { top, bottom, height } = element("frame").getBoundingClientRect();
+  if (Math.min(bottom, innerHeight) - Math.max(top, 0) > height / 2) return;
+  list.rest();
+  element("stage").scrollIntoView({ block: "start" });
 }
 
 async function facts(job, image) {
@@ -275,13 +306,21 @@ async function facts(job, image) {
 
 element("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
+  element("key-problem").textContent = "";
   attempt(async () => {
-    const key = element("key").value.trim();
-    await ask("/session", { method: "POST", headers: { authorization: `Bearer ${key}` } });
+    const key = encodeURIComponent(element("key").value.trim()); // fetch throws at letters that no key has
+    try {
+      await ask("/session", { method: "POST", headers: { authorization: `Bearer ${key}` } });
+    } catch (error) {
+      if (error.status === 401) {
+        element("key-problem").textContent = "That key is unknown.";
+        element("key").select();
+      }
+      throw error;
+    }
     element("key").value = "";
     await enter();
-  }).then(() => {
-    if (!element("key-form").hidden) element("who").textContent = "That key is unknown.";
+    element("files").focus();
   });
 });
 element("older").addEventListener("click", () => {

@@ -1,7 +1,7 @@
 // The list of jobs: kept as it is where nothing changed, so that focus and pictures stay.
 
 const ENDED = new Set(["done", "failed", "cancelled"]);
-const REST = 1000; // milliseconds in which a click that was meant for Cancel does not remove
+const REST = 1000; // milliseconds in which what was meant for another button neither cancels nor removes
 const WORDS = { queued: "Waits", running: "At work", done: "Done", failed: "Failed", cancelled: "Cancelled" };
 
 /** Whether anything of some jobs will still change. */
@@ -17,6 +17,11 @@ export class JobList {
     this.does = does;
     this.caller = ""; // whose jobs need no owner
     this.shown = new Map(); // id -> {card, text}
+    this.resting = 0; // the timer of a rest, 0 without one
+    list.addEventListener("keydown", (event) => {
+      // Enter held down on Remove would go on with the next job, which gets the focus.
+      if (event.repeat && event.key === "Enter") event.preventDefault();
+    });
   }
 
   /**
@@ -26,10 +31,13 @@ export class JobList {
   show(jobs) {
     const ended = [];
     const ids = new Set(jobs.map((job) => job.id));
+    let place = null; // of a job that is gone and had the focus
     for (const [id, { card }] of this.shown) {
       if (ids.has(id)) continue;
+      if (card.contains(document.activeElement)) place = [...this.list.children].indexOf(card);
       card.remove();
       this.shown.delete(id);
+      this.rest();
     }
     jobs.forEach((job, at) => {
       const known = this.shown.get(job.id) ?? this.begin(job);
@@ -40,7 +48,24 @@ export class JobList {
       this.update(known, job);
       known.text = text;
     });
+    if (place !== null) this.focus(place);
     return ended;
+  }
+
+  /** Focus a button of the job at a place, else of the last one, else the list. */
+  focus(place) {
+    const card = this.list.children[place] ?? this.list.lastElementChild;
+    (card?.querySelector("button:enabled:not([hidden])") ?? this.list).focus();
+  }
+
+  /** Cancel and remove nothing for a moment: other buttons are now where somebody may be about to press. */
+  rest() {
+    clearTimeout(this.resting);
+    this.list.classList.add("resting");
+    this.resting = setTimeout(() => {
+      this.resting = 0;
+      this.list.classList.remove("resting");
+    }, REST);
   }
 
   /** Tell which image is in the viewer. */
@@ -70,8 +95,12 @@ export class JobList {
     known.bar.setAttribute("aria-label", `Progress of ${name}`);
     known.cancel.setAttribute("aria-label", `Cancel ${name}`);
     known.remove.setAttribute("aria-label", `Remove ${name}`);
-    known.cancel.addEventListener("click", () => this.does.cancel(job.id));
-    known.remove.addEventListener("click", () => this.does.remove(job.id, name, known.results));
+    known.cancel.addEventListener("click", () => {
+      if (!this.resting) this.does.cancel(job.id);
+    });
+    known.remove.addEventListener("click", () => {
+      if (!this.resting) this.does.remove(job.id, name, known.results);
+    });
     const head = make("div", { className: "row" });
     head.append(known.state, known.when, make("span", { className: "spring" }), known.cancel, known.remove);
     card.append(head, known.bar, known.told, known.list, known.more);
@@ -138,7 +167,7 @@ export class JobList {
     if (done) {
       const look = make("button", { type: "button", textContent: "Look" });
       look.setAttribute("aria-label", `Look at ${image.name}`);
-      look.addEventListener("click", () => this.does.look(job, image));
+      look.addEventListener("click", ({ detail }) => this.does.look(job, image, detail === 0)); // 0: no mouse
       actions.append(look);
     }
     item.replaceChildren(picture, about, actions);

@@ -120,7 +120,7 @@ export function painted(tile, low, high, colours, name) {
   canvas.height = tile.height;
   const context = canvas.getContext("2d");
   const picture = context.createImageData(tile.width, tile.height);
-  const scale = 255 / Math.max(high - low, Number.MIN_VALUE);
+  const scale = high > low ? 255 / (high - low) : 0; // without a range all has the first colour
   const { data } = picture;
   for (let at = 0, to = 0; at < tile.values.length; at++, to += 4) {
     const shade = Math.max(0, Math.min(255, Math.round((tile.values[at] - low) * scale)));
