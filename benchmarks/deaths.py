@@ -37,6 +37,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT / "tests"))
 from specimens import WINNING_RECIPE, make_dataset  # noqa: E402
 
+from flows.servers import free_port  # noqa: E402
 from flows.settings import PROJECT, Settings  # noqa: E402
 
 TASK, PRESET, FIELDS = "cells", "winning", 30
@@ -74,7 +75,12 @@ class Project:
     def start(self) -> subprocess.Popen[bytes]:
         """`cvdm retrain`, in the background."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CVDM_")}
-        environment |= {"CVDM_HOME": str(self.home), "CVDM_DEVICE": "cpu"}
+        # No service of a neighbour is asked whether it takes the champion over.
+        environment |= {
+            "CVDM_HOME": str(self.home),
+            "CVDM_DEVICE": "cpu",
+            "CVDM_SERVICE_PORT": str(free_port("127.0.0.1")),
+        }
         command = [str(Path(sys.executable).with_name("cvdm")), "retrain", "--task", TASK, "--preset", PRESET]
         with self.told.open("ab") as told:
             return subprocess.Popen(

@@ -68,7 +68,7 @@ class ServiceDeployment:
         """
         url = f"http://{reachable(self._settings.host)}:{self._settings.service_port}"
         deadline = time.monotonic() + self._settings.deploy_window_seconds
-        if not self._runs(url, deadline) or not self._is_known(url, task, version):
+        if not self._runs(url, deadline) or not self._is_known(url, task, version, deadline):
             return
         deadline = time.monotonic() + self._settings.deploy_window_seconds
         with waiting_line(f"the service takes version {version} over") as tick:
@@ -109,18 +109,24 @@ class ServiceDeployment:
             "Look at the service's log; CVDM_DEPLOY_WINDOW_SECONDS gives it more time.",
         )
 
-    def _is_known(self, url: str, task: str, version: int) -> bool:
-        """Whether the service follows this registry: it knows the version's run, or will at its next look."""
+    def _is_known(self, url: str, task: str, version: int, deadline: float) -> bool:
+        """Whether the service follows this registry: it knows the version's run, or will at its next look.
+
+        Raises DeploymentError for one that does not say so until the deadline; one that starts again may not
+        for a while, which is no fault of the version.
+        """
         run = self._registry.models.version(task, version).run_id
-        deadline = time.monotonic() + NEXT_LOOK_SECONDS
+        looks_until: float | None = None
         while True:
             known = models_of(url, task)
             if any((one["version"], one["run_id"]) == (version, run) for one in known or ()):
                 return True
-            if time.monotonic() > deadline:
-                if known is None:
-                    raise self._late(f"say which versions of {task} it has", "no answer")
-                return False
+            if known is not None:
+                looks_until = looks_until or time.monotonic() + NEXT_LOOK_SECONDS
+                if time.monotonic() > looks_until:
+                    return False
+            elif time.monotonic() > deadline:
+                raise self._late(f"say which versions of {task} it has", "no answer")
             time.sleep(POLL_SECONDS)
 
 
@@ -154,9 +160,11 @@ def replay(url: str, task: str, version: int, golden: Path, answer: Path) -> Non
 
 
 def models_of(url: str, task: str) -> list[dict[str, Any]] | None:
-    """What a service says of a task's versions; None where it gives no such answer."""
+    """What a service says of a task's versions; None where it gives no such answer, or has not looked yet."""
     try:
         reply = httpx.get(f"{url}/models", timeout=ANSWER_SECONDS)
-        return [one for one in reply.json()["models"] if one["task"] == task] if reply.is_success else None
+        told = reply.json()
+        looked = reply.is_success and told["registry"]["checked"] is not None
+        return [one for one in told["models"] if one["task"] == task] if looked else None
     except (httpx.HTTPError, ValueError, KeyError):
         return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -135,29 +136,73 @@ def test_a_service_that_hangs_before_it_is_asked_is_no_missing_service(registry,
     assert standing(registry, TASK) == before
 
 
+def test_a_service_that_starts_again_is_waited_for(registry, versions, settings, monkeypatch):
+    """Planted: its worker was killed, so it says nothing for a while, then knows nothing yet; that is no reason
+    to send the aliases back."""
+    monkeypatch.setattr("flows.deployment.NEXT_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("flows.deployment.POLL_SECONDS", 0.05)
+    number, said = versions[0], []
+    known = {"task": TASK, "version": number, "run_id": registry.models.version(TASK, number).run_id}
+    looks = [
+        None,
+        {"registry": {"checked": None}, "models": []},
+        {"registry": {"checked": "now"}, "models": [known | {"serving": False, "reason": None}]},
+        {"registry": {"checked": "now"}, "models": [known | {"serving": True, "reason": None}]},
+    ]
+
+    def again(handler):
+        if handler.path == "/models":
+            said.append(looks[min(len(said), len(looks) - 1)])
+        respond(handler, said[-1] if said else {})
+
+    with answering(again) as port:
+        back = settings.model_copy(update={"service_port": port})
+        ServiceDeployment(back, registry).watch(TASK, number)
+    assert said == looks
+
+
 @contextmanager
 def hanging(path: str) -> Iterator[int]:
     """A server on a free port that answers everything at once but `path`, which it never does."""
     release = threading.Event()
 
-    class Silent(BaseHTTPRequestHandler):
+    def silent(handler):
+        if handler.path == path:
+            release.wait()
+        respond(handler, {})
+
+    with answering(silent) as port:
+        try:
+            yield port
+        finally:
+            release.set()
+
+
+@contextmanager
+def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[int]:
+    """A server on a free port."""
+
+    class Answering(BaseHTTPRequestHandler):
         def do_GET(self):
-            if self.path == path:
-                release.wait()
-            self.send_response(200)
-            self.end_headers()
+            answer(self)
 
         def log_message(self, *arguments):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server.server_port
     finally:
-        release.set()
         server.shutdown()
         server.server_close()
+
+
+def respond(handler: BaseHTTPRequestHandler, told: dict | None) -> None:
+    """200 with JSON, or 503 for None."""
+    handler.send_response(503 if told is None else 200)
+    handler.end_headers()
+    handler.wfile.write(json.dumps(told).encode())
 
 
 def test_a_service_of_another_registry_is_nothing_to_wait_for(
