@@ -137,7 +137,7 @@ def test_a_service_that_hangs_before_it_is_asked_is_no_missing_service(registry,
 
 
 def test_a_service_that_starts_again_is_waited_for(registry, versions, settings, monkeypatch):
-    """Planted: its worker was killed, so it says nothing for a while, then knows nothing yet; that is no reason
+    """Planted: its worker was killed, so it says nothing for a while, then knows nothing; that is no reason
     to send the aliases back."""
     monkeypatch.setattr("flows.deployment.NEXT_LOOK_SECONDS", 0.0)
     monkeypatch.setattr("flows.deployment.POLL_SECONDS", 0.05)
