@@ -75,11 +75,11 @@ class Project:
     def start(self) -> subprocess.Popen[bytes]:
         """`cvdm retrain`, in the background."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CVDM_")}
-        # No service of a neighbour is asked whether it takes the champion over.
+        # A neighbour's servers on the usual ports are not this project's: it has none.
         environment |= {
             "CVDM_HOME": str(self.home),
             "CVDM_DEVICE": "cpu",
-            "CVDM_SERVICE_PORT": str(free_port("127.0.0.1")),
+            **{f"CVDM_{name}_PORT": str(free_port("127.0.0.1")) for name in ("SERVICE", "PREFECT", "MLFLOW")},
         }
         command = [str(Path(sys.executable).with_name("cvdm")), "retrain", "--task", TASK, "--preset", PRESET]
         with self.told.open("ab") as told:

@@ -110,9 +110,13 @@ def restored(folder: Path, checkpoint: Path, choices: list[str]) -> Found:
 def run(*arguments: str, look: Callable[[int], None] = lambda process: None) -> float:
     """Run `python -m cvdm`; returns its peak resident memory in MiB."""
     process = subprocess.Popen([sys.executable, "-P", "-m", "cvdm", *arguments], cwd=CHECKOUT)
-    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-        look(process.pid)
-        time.sleep(LOOK_SECONDS)
+    try:
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            look(process.pid)
+            time.sleep(LOOK_SECONDS)
+    except BaseException:
+        process.kill()
+        raise
     _, status, usage = ended
     if status != 0:
         raise SystemExit(f"cvdm {arguments[0]} failed")
@@ -122,8 +126,8 @@ def run(*arguments: str, look: Callable[[int], None] = lambda process: None) -> 
 def look(folder: Path, found: Found, process: int) -> None:
     """Keep the largest size of all files, the workspace's included, and of memory that is no file's."""
     size = 0
-    for file in folder.rglob("*"):
-        with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # a file or folder that has just gone: the next look sees all
+        for file in folder.rglob("*"):
             size += file.stat().st_size
     found.disk_gib = max(found.disk_gib, size / 2**30)
     lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()

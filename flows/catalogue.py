@@ -42,7 +42,7 @@ def catalogue_table(entries: list[dict[str, Any]]) -> str:
     """The versions as a table."""
     if not entries:
         return "No model yet. Train one with `cvdm retrain --task TASK`."
-    titles = f"{'task':24} {'version':>7}  {'alias':10} {'verdict':10} "
+    titles = f"{'task':24} {'version':>7}  {'alias':10} {'gate':10} "
     lines = [titles + "".join(f"{name:>10}" for name in SHOWN) + "  created"]
     for entry in entries:
         metrics = entry["metrics"]
@@ -53,7 +53,8 @@ def catalogue_table(entries: list[dict[str, Any]]) -> str:
         )
     lines += [
         f"{entry['task']} version {entry['version']}: {entry['verdict']} by {entry['decided_by']}, "
-        f"against the gate's {entry['gate_verdict']}: {entry['reasons']}"
+        + ("where the gate was undecided" if entry["gate_verdict"] == "undecided" else "against the gate")
+        + f": {entry['reasons']}"
         for entry in entries
         if entry["gate_verdict"] not in (None, entry["verdict"])
     ]

@@ -164,7 +164,8 @@ def models_of(url: str, task: str) -> list[dict[str, Any]] | None:
     try:
         reply = httpx.get(f"{url}/models", timeout=ANSWER_SECONDS)
         told = reply.json()
-        looked = reply.is_success and told["registry"]["checked"] is not None
+        state = told["registry"]
+        looked = reply.is_success and (state["checked"] is not None or state["error"] is not None)
         return [one for one in told["models"] if one["task"] == task] if looked else None
-    except (httpx.HTTPError, ValueError, KeyError):
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None

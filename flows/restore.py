@@ -143,12 +143,10 @@ def restore_at_once(source: Path, target: Path, url: str, fields: Mapping[str, s
 
 def _pinned(client: Client, task: str | None, version: str) -> dict[str, Any]:
     """Task and version by its number; as they are where the service alone can tell, or refuse."""
-    found = [
-        entry
-        for entry in client.models()
-        if task in (None, entry["task"])
-        and (entry["serving"] if version == "champion" else version in entry["aliases"])
-    ]
+    known = [entry for entry in client.models() if task in (None, entry["task"])]
+    # A service that has just started has not loaded the champion that it knows.
+    serving = [entry for entry in known if entry["serving"]] if version == "champion" else []
+    found = serving or [entry for entry in known if version in entry["aliases"]]
     if len(found) != 1:
         return {"task": task, "version": version}
     return {"task": found[0]["task"], "version": found[0]["version"]}

@@ -82,17 +82,33 @@ class Client:
 
     def __init__(self, url: str = "http://127.0.0.1:3000", *, key: str | None = None) -> None:
         """key: where the service wants one; whoever runs it makes it with `cvdm keys create`. Left out, it is
-        the environment variable CVDM_KEY; an empty one is none."""
+        the environment variable CVDM_KEY, whatever the address; an empty one is none.
+
+        Raises ServiceRefusal for one that no request can carry.
+        """
         self.url = url.rstrip("/")
         given = os.environ.get(KEY, "") if key is None else key
         secret = given.strip()  # a file's line break may be at its end
+        if not secret.isascii():
+            raise ServiceRefusal(
+                "a key of ASCII letters", "other ones", "Copy it as `cvdm keys create` gave it."
+            )
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers)
 
     def models(self) -> list[dict[str, Any]]:
-        """Every version that the service knows, with its state. Raises ServiceRefusal."""
-        return list(self._asked("GET", "/models", timeout=LISTEN_SECONDS).json()["models"])
+        """Every version that the service knows, with its state. Raises ServiceRefusal.
+
+        Of a service that has just started it waits for the first look at the registry: before, there is none.
+        """
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            told = self._asked("GET", "/models", timeout=LISTEN_SECONDS).json()
+            registry = told["registry"]
+            if registry["checked"] or registry["error"] or time.monotonic() > until:
+                return list(told["models"])
+            time.sleep(LOOK_SECONDS)
 
     def caller(self) -> dict[str, Any]:
         """Who you are to the service: name, role, and whether it is open. Raises ServiceRefusal."""

@@ -18,8 +18,9 @@ DEFAULTS = {
     # Waiting threads sleep soon: when they spin on the cores of a retraining, both take twice as long. Not
     # set for the retraining itself, which on its own loses an eighth of its speed by it.
     "GOMP_SPINCOUNT": "1000",
-    # ... but no sooner: libgomp divides that by ten once a process has more of its threads than cores, and
-    # every thread of the device that ever computed has a team of them. That costs a seventh of the speed.
+    # ... but no sooner: libgomp, which PyTorch brings on Linux, spins at most 100 times once a process has
+    # more of its threads than cores, or 1000 times where waiting is active; and every thread of the device
+    # that ever computed has a team of them. The difference is a seventh of the speed.
     "OMP_WAIT_POLICY": "active",
     # NumPy has little to multiply here, and its second thread spins on after each time. Costs a fifteenth.
     "OPENBLAS_NUM_THREADS": "1",
@@ -31,7 +32,8 @@ DEFAULTS = {
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
 if sys.platform != "linux":
-    # PyTorch brings LLVM's OpenMP there, which would take it for leave to spin for ever.
+    # PyTorch brings LLVM's OpenMP there, which would take it for leave to spin for ever. So would one of
+    # conda's on Linux: set it to passive there.
     del DEFAULTS["OMP_WAIT_POLICY"]
 
 

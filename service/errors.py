@@ -43,6 +43,10 @@ class ParameterError(ServiceError):
     status = 422
 
 
+class HTTPError(ServiceError):
+    """A path that there is, asked for in a way that there is not; the status is that of each."""
+
+
 class UnknownPathError(ServiceError):
     """There is nothing under that path."""
 

@@ -48,8 +48,8 @@ def guarded(endpoint: Endpoint) -> Endpoint:
         response.headers[ID_HEADER] = request_id
         state = request.app.state
         path = state.paths.get(request.scope["endpoint"], UNKNOWN)
-        # A method is whatever a client writes; those of the routes are few.
-        method = request.method if path != UNKNOWN else UNKNOWN
+        # A method is whatever a client writes; those of the routes are few, and one that fits none is a 405.
+        method = request.method if path != UNKNOWN and response.status_code != 405 else UNKNOWN
         seconds = time.perf_counter() - began
         state.desk.metrics.answered(method, path, response.status_code, seconds)
         facts = {"method": method, "path": path, "status": response.status_code, "seconds": round(seconds, 4)}

@@ -97,9 +97,11 @@ class Residents:
     async def _look(self) -> None:
         try:
             self._catalogue = await asyncio.to_thread(self._registry.catalogue)
-            self._checked = datetime.now(UTC)
-        finally:
-            self._looked.set()
+        except RegistryError:
+            self._looked.set()  # who waits is told so; what nobody foresaw is tried again, and says nothing
+            raise
+        self._checked = datetime.now(UTC)
+        self._looked.set()
 
     async def get(self, task: str | None, wanted: int | str | None) -> Resident:
         """The model that answers a request: a task's champion, or a version by number or alias.

@@ -9,7 +9,6 @@ Every refusal is JSON (`service.guard`).
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -20,11 +19,10 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from service.errors import JobsError, UnknownPathError
+from service.errors import HTTPError, JobsError, UnknownPathError
 from service.guard import Endpoint, guarded
 from service.job_routes import job_routes
 from service.page import page
-from service.refusals import ID_HEADER
 from service.schema import shown
 from service.session_routes import session_routes
 from service.view_routes import view_routes
@@ -140,13 +138,16 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):  # registered for this class only
         raise error
     allowed = (error.headers or {}).get("Allow", "another method")
-    request_id = secrets.token_hex(8)
-    content = {
-        "error": "HTTPError",
-        "expected": f"{request.url.path} to be called with {allowed}",
-        "actual": f"{request.method}: {error.detail}",
-        "remedy": "Correct the request.",
-        "request_id": request_id,
-    }
-    headers = {**(error.headers or {}), ID_HEADER: request_id}
-    return JSONResponse(content, error.status_code, headers)
+    refused = HTTPError(
+        f"{request.url.path} to be called with {allowed}",
+        f"{request.method}: {error.detail}",
+        "Correct the request.",
+    )
+    refused.status = error.status_code
+
+    async def refuse(request: Request) -> Response:
+        raise refused
+
+    response = await guarded(refuse)(request)
+    response.headers.update(error.headers or {})
+    return response

@@ -58,7 +58,8 @@ def one_plane(stated: str, shape: tuple[int, ...], label: str) -> Extent:
     """The axes "YX" of a file with one greyscale plane. Raises ImageError for anything else."""
     found, lengths = long_axes(stated, shape)
     if found != "YX":
-        raise ExtentError(
+        kind = ImageError if COLOUR in found else ExtentError
+        raise kind(
             "one two-dimensional greyscale image",
             f"{label} with {describe(found, lengths)}",
             "Save each plane or channel as its own file (Fiji: Image > Stacks > Stack to Images).",

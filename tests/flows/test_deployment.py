@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import numpy as np
 import psutil
@@ -161,6 +162,23 @@ def test_a_service_that_starts_again_is_waited_for(registry, versions, settings,
     assert said == looks
 
 
+def test_a_service_without_its_registry_is_one_of_another(registry, versions, settings, monkeypatch):
+    """Planted: it says that its registry does not answer. Ours does, so it is nothing to wait for."""
+    monkeypatch.setattr("flows.deployment.NEXT_LOOK_SECONDS", 0.0)
+    silent = {"checked": None, "error": {"error": "RegistryError"}}
+    with answering(lambda handler: respond(handler, {"registry": silent, "models": []})) as port:
+        ServiceDeployment(settings.model_copy(update={"service_port": port}), registry).watch(
+            TASK, versions[0]
+        )
+
+
+@pytest.mark.parametrize("told", [[], "ok", {"registry": None}, {"models": 1}])
+def test_what_is_no_service_of_ours_says_nothing_of_models(told):
+    """JSON of another kind."""
+    with answering(lambda handler: respond(handler, told)) as port:
+        assert models_of(f"http://127.0.0.1:{port}", TASK) is None
+
+
 @contextmanager
 def hanging(path: str) -> Iterator[int]:
     """A server on a free port that answers everything at once but `path`, which it never does."""
@@ -198,7 +216,7 @@ def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[int]
         server.server_close()
 
 
-def respond(handler: BaseHTTPRequestHandler, told: dict | None) -> None:
+def respond(handler: BaseHTTPRequestHandler, told: Any) -> None:
     """200 with JSON, or 503 for None."""
     handler.send_response(503 if told is None else 200)
     handler.end_headers()

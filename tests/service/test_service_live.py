@@ -142,6 +142,9 @@ def test_bodies_that_are_no_form_are_refused(service):
     assert_refusal(httpx.post(url, files=[("image", image), ("image", image)]), 400, "BodyError")
     assert_refusal(httpx.post(url, files={"image": b""}), 422, "ImageError")
     assert_refusal(httpx.get(url), 405, "HTTPError")
+    assert_refusal(httpx.request("ODD", url), 405, "HTTPError")
+    answers = 'cvdm_http_answers_total{method="other",path="/reconstruct",status="405"} 2.0'
+    assert answers in service.get("/metrics").text
 
 
 def test_what_is_too_large_is_refused_before_it_is_decoded(service):
@@ -159,6 +162,8 @@ def test_what_is_too_large_is_refused_before_it_is_decoded(service):
     assert_refusal(reply, 413, "UploadTooLargeError")
     bomb = tiff_bytes(np.zeros((4096, 4096), np.uint8), compression="zlib")
     assert "POST /jobs" in assert_refusal(service.reconstruct(bomb), 422, "ExtentError").json()["remedy"]
+    colour = tiff_bytes(np.zeros((40, 40, 3), np.uint8), photometric="rgb")
+    assert "/jobs" not in assert_refusal(service.reconstruct(colour), 422, "ImageError").json()["remedy"]
     stack = tiff_bytes(np.zeros((3, 40, 40), np.uint8), imagej=True, metadata={"axes": "ZYX"})
     assert "POST /jobs" in assert_refusal(service.reconstruct(stack), 422, "ExtentError").json()["remedy"]
 

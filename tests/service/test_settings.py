@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from cvdm.errors import ConfigError
+from service.environment import DEFAULTS, set_defaults
 from service.settings import Settings
 
 
@@ -48,6 +50,22 @@ def test_downloads_go_to_the_users_cache(monkeypatch):
     assert Settings.read().cache_dir == Path("/somewhere/cvdm/models")
 
 
+@pytest.fixture
+def _own_environment(monkeypatch):
+    """What the import of the service sets for its own process is not for the tests that follow."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+
+
+def test_what_libraries_are_told_is_what_the_operator_says(monkeypatch):
+    """A variable that is set stays as it is; the second time there is nothing left to set."""
+    told = {"OMP_WAIT_POLICY": "passive", **{name: "x" for name in DEFAULTS if name.startswith("MALLOC")}}
+    monkeypatch.setattr(os, "environ", dict(told))
+    assert set_defaults()
+    assert os.environ == DEFAULTS | told
+    assert not set_defaults()
+
+
+@pytest.mark.usefixtures("_own_environment")
 def test_the_service_stops_before_it_starts_on_a_wrong_setting():
     """`bentoml serve` ends with the message, before any worker runs."""
     from service.service import CvdmService
@@ -56,6 +74,7 @@ def test_the_service_stops_before_it_starts_on_a_wrong_setting():
         CvdmService.inner.check_settings()
 
 
+@pytest.mark.usefixtures("_own_environment")
 def test_the_service_listens_on_loopback_by_default():
     """Nobody outside reaches a service that was started without flags."""
     from service.service import CvdmService
