@@ -120,6 +120,11 @@ def listed(tab, answers, *jobs):
     tab.wait_for_selector(f".job[data-id={jobs[-1]['id']}]:last-child")
 
 
+def again(tab):
+    """The page looks at the jobs now."""
+    tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
 def removable(tab, answers, *ids):
     """These jobs, without results, in the list; the service removes them when it is asked to."""
 
@@ -459,3 +464,191 @@ def test_a_window_without_a_range_is_all_dark(tab, answers):
       return at.map(([x, y]) => [...canvas.getContext("2d").getImageData(x, y, 1, 1).data]);
     }""")
     assert shades == [[0, 0, 0, 255]] * 2
+
+
+def test_a_refusal_of_the_service_itself_is_said_in_its_words(tab, answers):
+    """A 503 with a request id is no proxy's: what to do is said calmly, until it answers."""
+    refusal = {"expected": "a folder of jobs", "actual": "a file", "remedy": "Move the file away."}
+    answers.said["/jobs"] = 503, refusal | {"error": "JobsError", "request_id": "6c1f"}
+    said = "Expected a folder of jobs; got a file. Move the file away."
+    for _ in range(2):
+        again(tab)
+        tab.wait_for_selector(f"#away:text-is('{said}')")
+    assert not tab.is_visible("#problem")
+    answers.said["/jobs"] = 503, refusal
+    again(tab)
+    tab.wait_for_selector("#away:has-text('does not answer')")
+    answers.said["/jobs"] = {"jobs": []}
+    again(tab)
+    tab.wait_for_selector("#away:empty", state="attached")
+    assert not tab.is_visible("#problem")
+
+
+def test_a_service_that_has_just_started_is_looking_at_its_models(tab, answers):
+    """It does not tell that there are none before it has looked, and the page asks again soon."""
+    served = answers.said["/models"]
+    answers.said["/models"] = {"models": [], "registry": {"checked": None, "error": None}}
+    tab.goto(f"{SITE}/ui/")
+    said = "The service has just started; it is looking at its models."
+    tab.wait_for_selector(f"#no-champion:text-is('{said}')")
+    answers.said["/models"] = served
+    tab.wait_for_selector("#version option:has-text('champion (1)')", state="attached", timeout=15_000)
+
+
+def test_a_look_that_hangs_says_nothing_after_a_later_one(tab, answers):
+    """Neither that the service is gone nor which jobs there were."""
+    listed(tab, answers, job("one"))
+    answers.gone = "silent"
+    again(tab)
+    while not answers.held:
+        tab.wait_for_timeout(50)
+    answers.gone = None
+    answers.said["/jobs"] = {"jobs": []}
+    again(tab)
+    tab.wait_for_selector("[data-id=one]", state="detached")
+    tab.wait_for_timeout(5500)
+    assert tab.inner_text("#away") == ""
+    for route in answers.held:
+        route.fulfill(json={"jobs": [job("one")]})
+    tab.wait_for_timeout(300)
+    assert tab.locator(".job").count() == 0
+
+
+def test_a_job_that_falls_off_the_end_lets_no_button_rest(tab, answers):
+    """Nothing moved, so that nobody presses another button than he meant."""
+    listed(tab, answers, job("one"), job("two"))
+    answers.said["/jobs"] = {"jobs": [job("one")]}
+    again(tab)
+    tab.wait_for_selector("[data-id=two]", state="detached")
+    assert tab.locator("#jobs.resting").count() == 0
+
+
+def test_a_job_that_arrives_lets_buttons_rest_but_not_for_long(tab, answers):
+    """Every card moves down; in a batch with two arrivals a second buttons can be pressed all the same."""
+    jobs = [job("one", state="running"), job("two", state="running")]
+    listed(tab, answers, *jobs)
+    tab.hover("[data-id=one]")
+    resting = []
+    for number in range(14):
+        jobs.insert(0, job(f"new{number}", state="queued"))
+        answers.said["/jobs"] = {"jobs": list(jobs)}
+        before = tab.locator("[data-id=one]").bounding_box()
+        again(tab)
+        tab.wait_for_timeout(500)
+        resting.append(tab.locator("#jobs.resting").count() == 1)
+        assert resting[-1] or tab.locator("[data-id=one]").bounding_box() == before
+    assert resting[0] and sum(resting) < len(resting) / 2
+    tab.wait_for_selector("[data-id=new13]", timeout=8000)
+    assert tab.eval_on_selector_all(".job", "cards => cards.map((card) => card.dataset.id)") == [
+        one["id"] for one in jobs
+    ]
+
+
+def test_ones_own_job_is_shown_at_once(tab, answers):
+    """It is not held back after another arrival: who saw nothing would send it again."""
+    listed(tab, answers, job("one", state="running"))
+    for id in ("two", "own"):
+        answers.said["/jobs"]["jobs"].insert(0, job(id, state="queued"))
+        again(tab)
+        tab.wait_for_timeout(300)
+    assert tab.locator("[data-id=two]").count() == 1 and tab.locator("[data-id=own]").count() == 0
+    tab.set_input_files("#files", {"name": "own.tif", "mimeType": "image/tiff", "buffer": b"II"})
+    tab.wait_for_selector("[data-id=own]", timeout=1500)
+
+
+def test_a_page_that_is_opened_on_a_silent_service_says_so(tab, answers):
+    """As soon as in the list, and until it answers."""
+    answers.gone = "silent"
+    tab.goto(f"{SITE}/ui/")
+    tab.wait_for_selector("#away:has-text('does not answer')", timeout=8000)
+    answers.gone = None
+    for route in answers.held:
+        answers(route)
+    tab.wait_for_selector("#away:empty", state="attached")
+    tab.wait_for_selector("#no-jobs:visible")
+
+
+def test_many_answers_that_take_long_are_no_silence(tab, answers):
+    """Over a slow link each answer comes in time, and all of them together do not."""
+    # After an error the models are asked for as well.
+    answers.said["/jobs"] = 500, {"expected": "jobs", "actual": "none", "remedy": "Wait."}
+    again(tab)
+    tab.wait_for_selector("#problem:visible")
+    tab.evaluate("""() => {
+      window.told = [];
+      const line = document.getElementById("away");
+      new MutationObserver(() => told.push(line.textContent)).observe(line, { childList: true });
+    }""")
+    answers.said["/jobs"] = {"jobs": [job("one")]}
+    answers.gone = "silent"
+    again(tab)
+    for _ in range(2):
+        tab.wait_for_timeout(3000)
+        answers.gone, (route,) = None, answers.held
+        answers.held = []
+        answers(route)
+        answers.gone = "silent"  # for what is asked next
+    tab.wait_for_selector("[data-id=one]")
+    assert tab.evaluate("told") == []
+
+
+def test_who_cancels_on_a_silent_service_is_told(tab, answers):
+    """After a while, which is short here: what is asked to do waits for no longer than a look."""
+    listed(tab, answers, job("one", state="running"))
+    tab.evaluate("""() => {
+      const real = AbortSignal.timeout.bind(AbortSignal);
+      AbortSignal.timeout = () => real(300);
+    }""")
+    answers.gone = "silent"
+    tab.get_by_role("button", name="Cancel one.tif").click()
+    tab.wait_for_selector("#problem:has-text('an answer of the service')", timeout=5000)
+
+
+def test_a_key_is_asked_for_after_a_silence(tab, answers):
+    """A page that is opened before its service shows the form when the service comes and wants a key."""
+    answers.gone = "refused"
+    tab.goto(f"{SITE}/ui/")
+    tab.wait_for_selector("#problem:visible")
+    assert "trying again" in tab.inner_text("#away")
+    answers.said["/session"] = 401, {"expected": "a key", "actual": "none", "remedy": "Ask for one."}
+    answers.gone = None
+    tab.wait_for_selector("#key:focus", timeout=8000)
+    assert not tab.is_visible("#problem") and tab.inner_text("#away") == ""
+
+
+def test_a_view_takes_no_focus_from_who_has_moved_on(tab, answers):
+    """Whoever looks by keyboard and goes elsewhere before the image is there stays elsewhere."""
+    viewable(answers, "there", 300)
+    listed(tab, answers, job("there"))
+    answers.gone = "silent"
+    tab.get_by_role("button", name="Look at").focus()
+    tab.keyboard.press("Enter")
+    tab.focus("#task")
+    while not any("/view" in route.request.url for route in answers.held):
+        tab.wait_for_timeout(50)
+    answers.gone = None
+    for route in answers.held:
+        answers(route)
+    tab.wait_for_selector("#facts p", state="attached")
+    assert focused(tab) == "task"
+
+
+def test_a_key_takes_no_focus_from_who_has_moved_on(tab, answers):
+    """The form is there before its jobs: whoever fills it in meanwhile is not sent to the files."""
+    session = answers.said["/session"]
+    answers.said["/session"] = 401, {"expected": "a key", "actual": "none", "remedy": "Ask for one."}
+    tab.goto(f"{SITE}/ui/")
+    tab.wait_for_selector("#key:focus")
+    answers.said["/session"] = session
+    held = []
+    tab.route("**/jobs", lambda route: held.append(route))
+    tab.keyboard.type("right")
+    tab.keyboard.press("Enter")
+    while not held:
+        tab.wait_for_timeout(50)
+    tab.focus("#task")
+    for route in held:
+        route.fulfill(json={"jobs": []})
+    tab.wait_for_selector("#no-jobs:visible")
+    tab.wait_for_timeout(200)
+    assert focused(tab) == "task"

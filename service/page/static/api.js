@@ -19,8 +19,8 @@ const silence = () => new Refusal(0, {
 });
 
 /** JSON of a path. Throws Refusal. */
-export async function ask(path, options = { signal: AbortSignal.timeout(LONGEST) }) {
-  const reply = await answered(path, options);
+export async function ask(path, options = {}) {
+  const reply = await answered(path, { signal: AbortSignal.timeout(LONGEST), ...options });
   if (reply.status === 204) return null;
   return reply.json().catch(() => { throw silence(); }); // it ended while it answered
 }

@@ -9,7 +9,8 @@ const IDLE = 4000;
 const PATIENCE = 5000; // milliseconds without an answer until that is said
 const LISTED = 50; // jobs that the service tells at once
 const MODELS = 30000; // between two looks at models
-const AWAY = new Set([0, 502, 503, 504]); // the status while the service is gone, as proxies tell it too
+const GONE = new Set([0, 502, 503, 504]); // the status while the service is gone, as proxies tell it too
+const SILENT = "The service does not answer; trying again.";
 const element = (id) => document.getElementById(id);
 const viewer = new Viewer(problem);
 const list = new JobList(element("jobs"), { look, cancel, remove, all });
@@ -17,9 +18,10 @@ let seen = null; // id of the job whose image is in the viewer
 const whole = new Set(); // ids of jobs of which every image is shown; the list has the first ones only
 let models = [];
 let registry = {};
-let looked = -Infinity; // when the models were asked for last; at once after an error
+let due = 0; // when the models are asked for next; at once after an error
 let waiting = false; // it was said that the service is not there yet
 let next = 0;
+let turn = 0; // of looking at jobs; one that hangs may end after a later one, and says nothing then
 let pages = 1; // of jobs that are shown
 
 /** Say what went wrong, in the service's words. */
@@ -28,6 +30,7 @@ function problem(error) {
     element("key-form").hidden = false;
     element("order-form").hidden = true;
     element("no-jobs").hidden = true;
+    element("problem").hidden = true; // what it says is over: the service answers
     element("who").textContent = "This service wants a key.";
     element("key").focus();
     return;
@@ -45,11 +48,38 @@ function problem(error) {
   box.hidden = false;
 }
 
-/** Say whether the service is gone for a while. */
-function away(gone) {
-  const text = gone ? "The service does not answer; trying again." : "";
+/** Say why there is nothing to look at for a while; "" when there is. */
+function away(text) {
   if (element("away").textContent !== text) element("away").textContent = text; // else it is read out again
 }
+
+/** Why there is nothing to look at for a while, "" after any other error. */
+function absence({ status, body }) {
+  if (!GONE.has(status)) return "";
+  // Only the service itself gives ids to requests: a 503 with one is no proxy's, and says what to do.
+  const { expected, actual, remedy, request_id: id } = body;
+  return status === 503 && id ? `Expected ${expected}; got ${actual}. ${remedy ?? ""}` : SILENT;
+}
+
+/** Ask in a turn; say when no answer comes. Each is waited for by itself: many over a slow link take long. */
+async function asked(path) {
+  const mine = turn;
+  let said = false;
+  const late = setTimeout(() => {
+    said = mine === turn;
+    if (said) away(SILENT);
+  }, PATIENCE);
+  try {
+    const answer = await ask(path);
+    if (said && mine === turn) away("");
+    return answer;
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+/** Whether the focus is where it was, or nowhere as that is gone; else the person has moved on. */
+const stays = (pressed) => [pressed, document.body].includes(document.activeElement);
 
 /** Try something; a refusal is shown. */
 async function attempt(action) {
@@ -62,7 +92,7 @@ async function attempt(action) {
 }
 
 async function enter() {
-  const caller = await ask("/session");
+  const caller = await asked("/session");
   element("key-form").hidden = true;
   element("order-form").hidden = false;
   const who = element("who");
@@ -78,32 +108,42 @@ async function enter() {
     who.replaceChildren(`${caller.name} (${caller.role}) `, leave);
   }
   await choices();
+  if (waiting) element("problem").hidden = true;
+  waiting = false;
   await refresh();
 }
 
-/** Enter, as soon as the service is there. */
+/** Enter, as soon as the service is there; whether it was at once. */
 async function begin() {
+  const mine = turn;
   try {
     await enter();
+    return true;
   } catch (error) {
-    if (!waiting) problem(error);
-    if (error.status !== 0 && error.status < 500) return;
-    waiting = true;
-    setTimeout(begin, IDLE);
+    const there = error.status > 0 && error.status < 500; // what it wants is said, whatever was said before
+    if (there || !waiting) problem(error);
+    waiting = !there;
+    if (mine === turn) away(absence(error));
+    if (!there) setTimeout(begin, IDLE);
+    return false;
   }
 }
 
 async function choices() {
-  ({ models, registry } = await ask("/models"));
-  looked = performance.now();
+  const mine = turn;
+  const answer = await asked("/models");
+  if (mine !== turn) return;
+  ({ models, registry } = answer);
+  due = performance.now() + (starting() ? IDLE : MODELS);
   const usable = models.filter((model) => model.serving || !model.reason);
   const promoted = usable.filter((model) => model.serving); // first, so that one of them is what is offered
   const tasks = [...new Set([...promoted, ...usable].map((model) => model.task))];
   fill(element("task"), tasks.map((task) => [task, task]));
   versions();
-  if (waiting) element("problem").hidden = true;
-  waiting = false;
 }
+
+/** Whether the service has not looked at its registry yet. */
+const starting = () => registry?.checked === null && !registry.error;
 
 /** The options of a list, [value, text] each; what is chosen stays where it can, and an open list where it is. */
 function fill(select, options) {
@@ -140,6 +180,7 @@ function whyNoChampion(own, others) {
   if (named) return `Version ${named.version}, the champion, is being loaded.`;
   if (others.length) return "No version of this model is champion: choose one by its number, and read its card first.";
   if (registry?.error) return `The registry does not answer: ${words(registry.error)}`;
+  if (starting()) return "The service has just started; it is looking at its models.";
   return "No model serves yet. Once one is trained and promoted, this page finds it by itself.";
 }
 
@@ -183,57 +224,63 @@ async function upload(files) {
     element("upload").hidden = true;
     element("files").value = "";
   }
+  list.until = 0; // the person waits for his own job
   await refresh();
 }
 
 async function refresh() {
   clearTimeout(next);
-  const late = setTimeout(away, PATIENCE, true);
+  const mine = ++turn;
   let wait = IDLE;
   try {
-    if (performance.now() - looked > MODELS) await choices();
-    let jobs = await listed();
-    jobs = await Promise.all(jobs.map((job) => (whole.has(job.id) ? entire(job) : job)));
+    if (performance.now() >= due) await choices();
+    if (mine !== turn) return;
+    const { found, more } = await listed();
+    const jobs = await Promise.all(found.map((job) => (whole.has(job.id) ? entire(job) : job)));
+    if (mine !== turn) return;
+    element("older").hidden = !more;
     const ended = list.show(jobs);
     if (ended.length) element("ended").textContent = ended.map(endOf).join(" ");
     element("no-jobs").hidden = jobs.length > 0;
     if (unfinished(jobs)) wait = BUSY;
     await stillThere(jobs);
-    away(false);
+    if (mine !== turn) return;
+    away("");
   } catch (error) {
-    away(AWAY.has(error.status));
+    if (mine !== turn) return;
+    const why = absence(error);
+    away(why);
     if (error.status === 401) {
       problem(error);
       return;
     }
-    looked = -Infinity;
-    if (!AWAY.has(error.status)) problem(error);
-  } finally {
-    clearTimeout(late);
+    due = 0;
+    if (!why) problem(error);
   }
   next = setTimeout(refresh, document.hidden ? IDLE : wait);
 }
 
-/** As many pages of jobs as were asked for, the newest first. */
+/** As many pages of jobs as were asked for, the newest first, and whether there are more. */
 async function listed() {
   const found = [];
-  let more = true; // on the service; told at the end, so that no button comes and goes at every look
+  let more = true; // on the service
   for (let page = 0; page < pages && more; page++) {
-    const { jobs } = await ask(page ? `/jobs?before=${found.at(-1).id}` : "/jobs");
+    const { jobs } = await asked(page ? `/jobs?before=${found.at(-1).id}` : "/jobs");
     found.push(...jobs);
     more = jobs.length === LISTED;
   }
-  element("older").hidden = !more;
-  return found;
+  return { found, more };
 }
 
 /** Empty the viewer when its job is gone, which one that is too old for the list need not be. */
 async function stillThere(jobs) {
+  const id = seen;
   if (seen === null || jobs.some((job) => job.id === seen)) return;
   try {
-    await ask(`/jobs/${seen}`);
+    await asked(`/jobs/${id}`);
   } catch (error) {
     if (error.status !== 404) throw error;
+    if (seen !== id) return; // another image is looked at meanwhile
     seen = null;
     viewer.clear();
   }
@@ -253,7 +300,7 @@ async function remove(id, name, results) {
 
 /** A job of the list with all its images, unless it was removed meanwhile. */
 async function entire(job) {
-  return ask(`/jobs/${job.id}`).catch(() => job);
+  return asked(`/jobs/${job.id}`).catch(() => job);
 }
 
 /** From now on show all images of a job. */
@@ -264,6 +311,7 @@ async function all(id) {
 
 /** Show a restored image; whoever asked by keyboard goes on in the viewer. */
 async function look(job, image, byKeyboard) {
+  const pressed = document.activeElement;
   await attempt(async () => {
     const path = `/jobs/${job.id}/images/${image.number}`;
     const view = await ask(`${path}/view`);
@@ -274,7 +322,7 @@ async function look(job, image, byKeyboard) {
     seen = job.id;
     list.mark(job.id, image.number);
     reveal();
-    if (byKeyboard) element("canvas").focus({ preventScroll: true });
+    if (byKeyboard && stays(pressed)) element("canvas").focus({ preventScroll: true });
     await facts(job, image);
   });
 }
@@ -306,6 +354,7 @@ async function facts(job, image) {
 
 element("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
+  const pressed = document.activeElement;
   element("key-problem").textContent = "";
   attempt(async () => {
     const key = encodeURIComponent(element("key").value.trim()); // fetch throws at letters that no key has
@@ -319,8 +368,7 @@ element("key-form").addEventListener("submit", (event) => {
       throw error;
     }
     element("key").value = "";
-    await enter();
-    element("files").focus();
+    if ((await begin()) && stays(pressed)) element("files").focus();
   });
 });
 element("older").addEventListener("click", () => {

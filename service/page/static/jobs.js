@@ -2,6 +2,7 @@
 
 const ENDED = new Set(["done", "failed", "cancelled"]);
 const REST = 1000; // milliseconds in which what was meant for another button neither cancels nor removes
+const HELD = 4000; // milliseconds from one arrival above other jobs to the next
 const WORDS = { queued: "Waits", running: "At work", done: "Done", failed: "Failed", cancelled: "Cancelled" };
 
 /** Whether anything of some jobs will still change. */
@@ -18,6 +19,7 @@ export class JobList {
     this.caller = ""; // whose jobs need no owner
     this.shown = new Map(); // id -> {card, text}
     this.resting = 0; // the timer of a rest, 0 without one
+    this.until = 0; // when the next jobs may come above others
     list.addEventListener("keydown", (event) => {
       // Enter held down on Remove would go on with the next job, which gets the focus.
       if (event.repeat && event.key === "Enter") event.preventDefault();
@@ -26,28 +28,50 @@ export class JobList {
 
   /**
    * Show these and no others, the newest first.
+   *
+   * An arrival puts another job's Cancel where somebody may be about to press, so there is a rest then, unless
+   * a mouse is elsewhere. Were each of a batch shown at once, the rest would not end: those that come soon
+   * after another are held back, and buttons take clicks most of the time.
    * @returns {Object[]} the jobs that have ended since they were shown last
    */
   show(jobs) {
     const ended = [];
     const ids = new Set(jobs.map((job) => job.id));
+    const tops = new Map([...this.list.children].map((card) => [card, top(card)]));
+    let came = false;
+    let went = false;
     let place = null; // of a job that is gone and had the focus
     for (const [id, { card }] of this.shown) {
       if (ids.has(id)) continue;
       if (card.contains(document.activeElement)) place = [...this.list.children].indexOf(card);
       card.remove();
       this.shown.delete(id);
-      this.rest();
+      went = true;
     }
-    jobs.forEach((job, at) => {
+    const last = jobs.findLastIndex((job) => this.shown.get(job.id)?.card.isConnected);
+    const hold = performance.now() < this.until;
+    let at = 0;
+    jobs.forEach((job, index) => {
       const known = this.shown.get(job.id) ?? this.begin(job);
-      if (this.list.children[at] !== known.card) this.list.insertBefore(known.card, this.list.children[at] ?? null);
+      const arrives = !known.card.isConnected;
+      if (!arrives || !hold || index > last) {
+        const there = this.list.children[at] ?? null;
+        if (there !== known.card) this.list.insertBefore(known.card, there);
+        if (arrives && index < last) this.until = performance.now() + HELD;
+        came ||= arrives;
+        at += 1;
+      }
       const text = JSON.stringify(job);
       if (known.text === text) return;
       if (known.text && !known.ended && ENDED.has(job.state)) ended.push(job);
       this.update(known, job);
       known.text = text;
     });
+    // What fell off the end moved nothing; but the next button may have the focus now.
+    const moved = ([card, before]) => card.isConnected && Math.abs(top(card) - before) > 1;
+    // A finger may be about to press anywhere.
+    const pointed = this.list.matches(":hover") || matchMedia("(hover: none)").matches;
+    if (((went || (came && pointed)) && [...tops].some(moved)) || place !== null) this.rest();
     if (place !== null) this.focus(place);
     return ended;
   }
@@ -173,6 +197,9 @@ export class JobList {
     item.replaceChildren(picture, about, actions);
   }
 }
+
+/** Where a card is on the screen. */
+const top = (card) => card.getBoundingClientRect().top;
 
 /** A job by its images' names, for people. */
 export function nameOf(job) {
