@@ -1,4 +1,4 @@
-"""A real model registry and a real BentoML process, for tests and benchmarks of the service."""
+"""A real model registry, a real BentoML process, and servers that are none, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +187,30 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@contextmanager
+def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[int]:
+    """A server on a free port."""
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answer(self)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def respond(handler: BaseHTTPRequestHandler, told: Any) -> None:
+    """200 with JSON, or 503 for None."""
+    handler.send_response(503 if told is None else 200)
+    handler.end_headers()
+    handler.wfile.write(json.dumps(told).encode())

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from service_world import answering, respond
 from specimens import cells, make_checkpoint, spoil_weights
 
 from cvdm.checkpoint import save_checkpoint
@@ -194,33 +192,6 @@ def hanging(path: str) -> Iterator[int]:
             yield port
         finally:
             release.set()
-
-
-@contextmanager
-def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[int]:
-    """A server on a free port."""
-
-    class Answering(BaseHTTPRequestHandler):
-        def do_GET(self):
-            answer(self)
-
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def respond(handler: BaseHTTPRequestHandler, told: Any) -> None:
-    """200 with JSON, or 503 for None."""
-    handler.send_response(503 if told is None else 200)
-    handler.end_headers()
-    handler.wfile.write(json.dumps(told).encode())
 
 
 def test_a_service_of_another_registry_is_nothing_to_wait_for(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from service_world import answering, respond
 
 from flows.restore import _pinned
 from service import client
@@ -36,24 +34,11 @@ def test_a_batch_is_pinned_before_a_service_that_just_started(monkeypatch):
         {"registry": {"checked": None, "error": None}, "models": []},
         {"registry": {"checked": "now", "error": None}, "models": [version]},
     ]
-
-    class Starting(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(looks.pop(0)).encode())
-
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Starting)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with Client(f"http://127.0.0.1:{server.server_port}") as asking:
-            assert _pinned(asking, "cells", "champion") == {"task": "cells", "version": 3}
-    finally:
-        server.shutdown()
-        server.server_close()
+    with (
+        answering(lambda handler: respond(handler, looks.pop(0))) as port,
+        Client(f"http://127.0.0.1:{port}") as asking,
+    ):
+        assert _pinned(asking, "cells", "champion") == {"task": "cells", "version": 3}
 
 
 def test_a_key_that_no_header_takes_is_refused():
