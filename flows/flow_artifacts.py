@@ -16,6 +16,7 @@ from uuid import UUID
 import httpx
 from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.settings import Settings
 
@@ -76,12 +77,13 @@ class _Progress:
 
 
 def _try(request: Callable[..., Any], *arguments: Any, **options: Any) -> UUID | None:
-    """Send a request from within a flow; None outside of one, and when it fails."""
+    """Send a request from within a flow, once: None outside of one, and when it fails."""
     if TaskRunContext.get() is None and FlowRunContext.get() is None:
         return None
     try:
-        made: UUID | None = request(*arguments, **options)
-        return made
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # by itself it tries for a minute
+            made: UUID | None = request(*arguments, **options)
+            return made
     except httpx.HTTPError:
         return None
 

@@ -30,6 +30,8 @@ def launch(
         require_version(settings, data_version)
     with orchestrator(settings) as ready:
         from flows.earlier import earlier_result
+        from flows.outcome import outcome_of
+        from flows.progress import progress_note
         from flows.registry import Registry
         from flows.retrain import retrain
         from flows.triggers.desk import refuse_by_hand
@@ -42,7 +44,8 @@ def launch(
                 refuse_by_hand(settings, task, earlier.described())
                 return earlier
         with ready():
-            return retrain(task, preset, init=init, seed=seed, data_version=data_version, force=force)
+            run = outcome_of(retrain, progress_note)
+            return run(task, preset, init=init, seed=seed, data_version=data_version, force=force)
 
 
 def _require_data(settings: Settings, task: str) -> None:

@@ -221,6 +221,8 @@ class Settings(BaseSettings):
             "BENTOML_HOME": str(self.mlruns_dir / "bentoml"),
             # Its interface keeps every log; on the terminal a failure is one paragraph, without a traceback.
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+            # Where the orchestrator is away, each of its events would come to the terminal, whole.
+            "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
             # A job runner of seven processes that nothing here uses: 700 MiB, and a minute to start.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
