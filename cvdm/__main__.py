@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cvdm.allocation import keep_freed_memory
 from cvdm.card import SPLITS
 from cvdm.config import SamplingConfig
 from cvdm.errors import ConfigError, CvdmError
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _require_device(getattr(options, "device", "cpu"))
+        keep_freed_memory()
         options.run(options)
     except CvdmError as error:
         if options.traceback:

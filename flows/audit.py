@@ -189,9 +189,13 @@ class AuditLog:
         return tuple(entry for entry in found if task in (None, entry.task))
 
     def latest(self, task: str) -> Entry | None:
-        """The newest decision about a task, of those that can be read. Raises StorageError."""
+        """The newest decision about who serves a task, of those that can be read. Raises StorageError.
+
+        A version that was removed served nobody.
+        """
         known = (_entry(line) for line in reversed(self._lines()))
-        return next((entry for entry in known if entry is not None and entry.task == task), None)
+        of_task = (entry for entry in known if entry is not None and entry.task == task)
+        return next((entry for entry in of_task if entry.action != "removed"), None)
 
     def _lines(self) -> list[bytes]:
         try:

@@ -5,8 +5,8 @@
     watch     the service that runs here, if one does, must say within a window that the version serves
 
 A process of its own, because loading in this one proves less: another environment, other settings, another
-way to the files. What is wrong with the version is a DeploymentError; a service that cannot even start is a
-ServerError and says nothing about it.
+way to the files. What is wrong with the version is a DeploymentError; a service that cannot start, dies, or
+has no room is a ServerError, which says nothing about the version and rejects none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cvdm.images import read_image
 from flows.processes import SERVICE_LIVES, service_server
 from flows.registry import Registry
 from flows.restore import restore_at_once
-from flows.servers import free_port, reachable, running, waiting_line
+from flows.servers import ServerError, free_port, reachable, running, waiting_line
 from flows.settings import Settings
 from service.client import ServiceRefusal
 
@@ -35,6 +35,15 @@ NEXT_LOOK_SECONDS = 15.0
 """Until a service that follows the registry has looked at it again."""
 ASKED = ("samples", "steps", "seed")
 """What a request may choose of the golden pair's sampling; solver and tiles are the model's."""
+NOT_OF_A_VERSION = {
+    "BusyError",
+    "DownloadError",
+    "RegistryError",
+    "StoppingError",
+    "StorageError",
+    "TimeLimitError",
+}
+"""What a service refuses whichever version it is asked for."""
 
 
 class DeploymentError(CheckpointError):
@@ -58,7 +67,11 @@ class ServiceDeployment:
             service.wait_until_ready()
             folder = Path(scratch)
             golden = self._registry.models.download(task, version, folder / "checkpoint") / "golden"
-            replay(service.server.url, task, version, golden, folder / "answer.ome.tif")
+            try:
+                replay(service.server.url, task, version, golden, folder / "answer.ome.tif")
+            except ServerError:
+                service.check_alive()  # how it ended says more
+                raise
 
     def watch(self, task: str, version: int) -> None:
         """Wait until the running service has taken the version over. Raises DeploymentError.
@@ -136,12 +149,18 @@ def deployment_of(settings: Settings, registry: Registry) -> ServiceDeployment |
 
 
 def replay(url: str, task: str, version: int, golden: Path, answer: Path) -> None:
-    """Have a service restore the golden input and compare. Raises DeploymentError."""
+    """Have a service restore the golden input and compare. Raises DeploymentError, ServerError."""
     facts = json.loads((golden / "golden.json").read_text(encoding="utf-8"))
     fields = {"task": task, "version": version, **{name: facts["sampling"][name] for name in ASKED}}
     try:
         restore_at_once(golden / "input.tif", answer, url, fields)
     except ServiceRefusal as error:
+        if error.status is None or error.kind in NOT_OF_A_VERSION:
+            raise ServerError(
+                f"a service to restore the golden input of version {version} of {task}",
+                error.actual,
+                "See mlruns/logs/rehearsal.log, and retrain again: what is trained is kept.",
+            ) from error
         raise DeploymentError(
             f"version {version} of {task} to restore its golden input",
             str(error),

@@ -1,71 +1,108 @@
-"""One retraining at a time per device: a locked file says so, whatever a database believes.
+"""One retraining at a time per device, and none while housekeeping removes: locked files say so.
 
-The lock belongs to the process: the operating system drops it when the process ends, however it ends.
+    DEVICE.lock         held by the retraining on that device
+    housekeeping.lock   shared by the retrainings of all devices, or held by one housekeeping that removes
+
+The locks belong to the process: the operating system drops them when the process ends, however it ends, and
+whatever a database believes.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from cvdm.errors import CvdmError
 from flows.locks import taken
 
+HOUSEKEEPING = "housekeeping.lock"
+
 
 class BusyError(CvdmError):
-    """Another retraining holds the device."""
+    """A retraining holds the device, or housekeeping all of them."""
 
 
 @contextmanager
 def device_lock(folder: Path, device: str, purpose: str) -> Iterator[None]:
-    """Hold the device's lock file in `folder` for the block. Raises BusyError at once when it is taken."""
+    """Hold the device's lock file in `folder` for the block.
+
+    Raises BusyError at once when it is taken, or while housekeeping removes something.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = _path(folder, device)
-    with path.open("a+", encoding="utf-8") as file:
+    path, house = _path(folder, device), folder / HOUSEKEEPING
+    with house.open("a+", encoding="utf-8") as everybody, path.open("a+", encoding="utf-8") as file:
+        if not taken(everybody, shared=True):
+            raise BusyError(
+                "no housekeeping that removes", _holder(house), "Wait for it to end: it takes minutes."
+            )
         if not taken(file):
             raise BusyError(
                 f"no other retraining on {device}", _holder(path), "Wait for it to end, or stop it."
             )
-        file.truncate(0)
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(json.dumps({"purpose": purpose, "process": os.getpid(), "started": started}))
-        file.flush()
-        try:
+        with _named(file, purpose):
             yield
-        finally:
-            file.truncate(0)
+
+
+@contextmanager
+def all_devices_lock(folder: Path, purpose: str) -> Iterator[None]:
+    """Keep retrainings from every device for the block, and others who want that.
+
+    Raises BusyError at once when a retraining is at work, or somebody else holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / HOUSEKEEPING).open("a+", encoding="utf-8") as everybody:
+        if not taken(everybody):
+            at_work = "; ".join(devices_in_use(folder)) or "one that has just begun"
+            raise BusyError(
+                "no retraining on any device, and no other housekeeping",
+                at_work,
+                "Wait for it to end, or stop it, and run this again.",
+            )
+        with _named(everybody, purpose):
+            yield
 
 
 def holder(folder: Path, device: str) -> str | None:
-    """Who holds the device, in words; None where it is free.
+    """Who keeps others from the device, in words; None where it is free.
 
-    The lock itself is tried only where the file names somebody, so that a look never keeps a start away.
+    A lock itself is tried only where its file names somebody, so that a look never keeps a start away.
     """
-    return _holder_of(_path(folder, device))
+    return _holder_of(_path(folder, device)) or _holder_of(folder / HOUSEKEEPING)
 
 
 def devices_in_use(folder: Path) -> tuple[str, ...]:
-    """What every device that is taken is taken for, in words."""
-    found = (_holder_of(path) for name in ("cpu", "cuda-*") for path in sorted(folder.glob(f"{name}.lock")))
+    """What every device that is taken is taken for, in words; housekeeping that removes takes all."""
+    names = ("cpu.lock", "cuda-*.lock", HOUSEKEEPING)
+    found = (_holder_of(path) for name in names for path in sorted(folder.glob(name)))
     return tuple(words for words in found if words is not None)
+
+
+@contextmanager
+def _named(file: TextIO, purpose: str) -> Iterator[None]:
+    """Write into a lock file that is held who holds it, for the block."""
+    file.truncate(0)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    file.write(json.dumps({"purpose": purpose, "process": os.getpid(), "started": started}))
+    file.flush()
+    try:
+        yield
+    finally:
+        file.truncate(0)
 
 
 def _holder_of(path: Path) -> str | None:
     try:
         with path.open("r", encoding="utf-8") as file:
-            if not file.read(1):
-                return None
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if not file.read(1) or taken(file, shared=True):
+                return None  # nobody, or a process that was killed has left its name
     except FileNotFoundError:
         return None
-    except BlockingIOError:
-        return _holder(path)
-    return None  # a process that was killed left its name
+    return _holder(path)
 
 
 def _path(folder: Path, device: str) -> Path:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 from packaging.requirements import Requirement
 
+from cvdm.addresses import shown_uri
 from cvdm.dataset import load_dataset
 from cvdm.errors import CvdmError
 from cvdm.params import load_recipe, load_section
@@ -230,7 +231,9 @@ def tracking(settings: Settings) -> Iterator[Finding]:
     from flows.registry import Registry
 
     tasks = Registry.open(settings).models.tasks()
-    yield Finding("tracking", "ok", f"{uri}: models of {', '.join(tasks) if tasks else 'no task yet'}")
+    yield Finding(
+        "tracking", "ok", f"{shown_uri(uri)}: models of {', '.join(tasks) if tasks else 'no task yet'}"
+    )
 
 
 def ports(settings: Settings) -> Iterator[Finding]:

@@ -96,13 +96,19 @@ def finished(registry: Registry, job: Job) -> RetrainResult | None:
 
 
 def _finished_run(registry: Registry, job: Job, key: str) -> str | None:
-    return registry.runs.find(job.task, {key: job.evidence, "judgement": job.judgement})
+    return _with_version(registry, job.task, {key: job.evidence, "judgement": job.judgement})
+
+
+def _with_version(registry: Registry, task: str, tags: dict[str, str]) -> str | None:
+    """The newest finished run with these tags whose version is there; housekeeping may have removed it."""
+    kept = {version.run_id for version in registry.models.versions(task)}
+    return next((run_id for run_id in registry.runs.finished(task, tags) if run_id in kept), None)
 
 
 def take_up(registry: Registry, job: Job) -> None:
     """Go on with the finished run of equal evidence, if any: its version is judged, not trained, again."""
     note = job.folder / RUN_NOTE
-    run_id = None if note.is_file() else registry.runs.find(job.task, {"evidence": job.evidence})
+    run_id = None if note.is_file() else _with_version(registry, job.task, {"evidence": job.evidence})
     if run_id is not None:
         with replacing(note) as temporary:
             temporary.write_text(json.dumps({"run_id": run_id}) + "\n", encoding="utf-8")

@@ -119,18 +119,20 @@ class Meter:
 
 @contextmanager
 def metering(job: Job, registry: Registry, run: Run) -> Iterator[Meter]:
-    """Measure what the block costs, and write it to the run however the block ends."""
+    """Measure what the block costs, and write it to the run when the block fails.
+
+    Where it succeeds `log_usage` writes it, within the block, where that may be tried again.
+    """
     note = job.folder / NOTE
     meter = Meter(job.device, job.settings.country_iso, _earlier(note, registry, run), note)
     try:
         yield meter
     except BaseException as error:
         try:
-            _log(registry, run, meter.stop())
+            log_usage(registry, run, meter.stop())
         except RegistryError as unreachable:
             error.add_note(f"The energy could not be written: {unreachable}")
         raise
-    _log(registry, run, meter.stop())
 
 
 def require_known_country(settings: Settings) -> None:
@@ -147,9 +149,14 @@ def require_known_country(settings: Settings) -> None:
         )
 
 
-def _log(registry: Registry, run: Run, usage: Usage) -> None:
-    """Each attempt and each judgement is a step of its own, from 1: a metric has one value per step."""
-    registry.runs.log_series(run, [(registry.runs.last_step(run, HOURS) + 1, usage.metrics())])
+def log_usage(registry: Registry, run: Run, usage: Usage) -> None:
+    """Write what all attempts have cost together, once. Raises RegistryError.
+
+    Each attempt and each judgement is a step of its own, from 1: a metric has one value per step.
+    """
+    metrics = usage.metrics()
+    if registry.runs.metrics(run.run_id).get(HOURS) != metrics[HOURS]:
+        registry.runs.log_series(run, [(registry.runs.last_step(run, HOURS) + 1, metrics)])
     registry.runs.set_tags(run.run_id, {"energy_method": usage.method, "energy_grid": usage.grid})
 
 

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
@@ -18,6 +17,7 @@ from prefect.artifacts import create_link_artifact, create_progress_artifact, up
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from cvdm.addresses import shown_uri
 from flows.settings import Settings
 
 GATE_PAGE = "gate/report.html"
@@ -44,10 +44,9 @@ def show_links(settings: Settings, task: str, experiment: str, run_id: str) -> N
 
 def run_page(settings: Settings, experiment: str, run_id: str, artifact: str = "") -> str:
     """Address of a run, or of one of its artifacts, in MLflow's interface as `cvdm up` serves it."""
-    address = urlsplit(settings.tracking_uri)
     base = f"http://{settings.host}:{settings.mlflow_port}"
-    if address.scheme in ("http", "https"):
-        base = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path.rstrip('/')}"
+    if settings.tracking_uri.startswith(("http://", "https://")):
+        base = shown_uri(settings.tracking_uri).rstrip("/")
     page = f"{base}/#/experiments/{experiment}/runs/{run_id}"
     path = f"{page}/artifacts/{artifact}" if artifact else page
     return f"{path}?workflowType=machine_learning"  # else it opens among its pages for language models

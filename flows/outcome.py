@@ -1,4 +1,4 @@
-"""What a flow came to, also where the orchestrator went away before it could be told.
+"""What a flow came to, also where the orchestrator could not be told.
 
 The tasks of a flow need no orchestrator while they run; Prefect only reports to it when the flow starts and
 ends. Without this, a retraining that took the night and moved a champion would end as a failed connection.
@@ -47,16 +47,20 @@ def outcome_of(flow: Flow[Arguments, Outcome], tell: Callable[[str], None]) -> C
         try:
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: RETRIES}):
                 return Flow(body, name=flow.name, flow_run_name=flow.flow_run_name)(*arguments, **options)
-        except httpx.TransportError as error:
+        except Exception as error:  # any: what Prefect makes of a server that is gone, ill or full
             if errors and error is errors[0]:
-                raise  # a request of the flow's own
+                raise
             if not results and not errors:
+                if not isinstance(error, httpx.HTTPError):
+                    raise
                 raise ServerError(
-                    "an orchestrator that answers",
-                    f"one that went away before the flow began ({error or type(error).__name__})",
+                    "an orchestrator that takes the run on",
+                    f"before it began: {error or type(error).__name__}",
                     "Run it again: where none answers, one is started for the run.",
                 ) from error
-            tell("The orchestrator went away: what came of the run stands; its pages do not show the end.")
+            tell(
+                "What the run came to stands; the orchestrator could not be told, and does not show its end."
+            )
             if errors:
                 raise errors[0] from None
             return results[0]

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from cvdm.addresses import shown_uri
 from cvdm.storage import storage_error
 from flows.servers import RunningServer, Server, answers, free_port, reachable, running
 from flows.settings import Settings
@@ -122,13 +125,19 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
 
 
 def mlflow_server(settings: Settings) -> Server:
-    """MLflow's page and API over the same database and artifacts that the flows write."""
+    """MLflow's page and API over the same database and artifacts that the flows write.
+
+    Where they are, with the passwords of it, it learns from its environment: everybody sees a command line.
+    """
     command = (
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
         *("--host", settings.host, "--port", str(settings.mlflow_port)),
-        *("--backend-store-uri", settings.tracking_uri, "--artifacts-destination", settings.artifact_root),
     )
-    return _server(settings, "mlflow", command, settings.mlflow_port, "/health", "CVDM_MLFLOW_PORT")
+    extra = {
+        "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
+        "MLFLOW_ARTIFACTS_DESTINATION": settings.artifact_root,
+    }
+    return _server(settings, "mlflow", command, settings.mlflow_port, "/health", "CVDM_MLFLOW_PORT", extra)
 
 
 def prefect_server(settings: Settings, port: int, *, private: bool) -> Server:
@@ -170,8 +179,8 @@ def addresses(settings: Settings, *, models: bool = True) -> tuple[Address, ...]
     """What `cvdm up` offers, the service last. models: ask the service whether it has one."""
     host, service = reachable(settings.host), f"http://{reachable(settings.host)}:{settings.service_port}"
     own = f"http://{host}:{settings.mlflow_port}"
-    tracking = own if tracks_locally(settings) else settings.tracking_uri
-    prefect = settings.prefect_url.removesuffix("/api").replace(settings.host, host)
+    tracking = own if tracks_locally(settings) else shown_uri(settings.tracking_uri)
+    prefect = shown_uri(settings.prefect_url).removesuffix("/api").replace(settings.host, host)
     note = "page at /ui; POST /reconstruct, /jobs; GET /models"
     if models:
         ready = answers(f"{service}{SERVICE_READY}")
@@ -208,16 +217,20 @@ def _server(
 
 def child_environment(settings: Settings) -> dict[str, str]:
     """This process's settings for a child, and what the tools must know; a person's own choices stay."""
-    own = {
-        f"CVDM_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
-        for name, value in settings
-    }
+    own = {f"CVDM_{name.upper()}": _as_text(value) for name, value in settings}
     tools = settings.tool_environment() | {
         "BENTOML_HOME": str(settings.mlruns_dir / "bentoml"),
         "CVDM_CACHE_DIR": str(settings.mlruns_dir / "cache"),
         "PYTHONUNBUFFERED": "1",
     }
     return own | {name: value for name, value in tools.items() if name not in os.environ}
+
+
+def _as_text(value: object) -> str:
+    """A setting as its environment variable; a secret as it is, for it would arrive as asterisks."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _make_prefect_home(settings: Settings) -> None:

@@ -32,6 +32,11 @@ GATE = "gate"
 ROLLED_BACK = "rolled_back"
 """Tag on a version that a person took back: when, who and why. Empty once a person promotes it again."""
 
+SERVES_ALL_THE_SAME = (
+    "serves all the same, for only a person takes a champion away: `cvdm rollback`, or `cvdm promote` another"
+)
+"""First reason for rejecting the version that is champion, where it is judged again."""
+
 
 class Deployment(Protocol):
     """What stands between a registered version and its users."""
@@ -99,6 +104,11 @@ def rollback(registry: Registry, task: str, to: int | None = None, *, reason: st
 
 def _rollback(registry: Registry, task: str, to: int | None, *, reason: str, by: str) -> None:
     before = standing(registry, task)
+    if to in (None, before.champion) and (entry := _moved_only(registry, before)) is not None:
+        verify(registry, task, CHAMPION)
+        taken_back = entry.details["champion"]
+        _finish_rollback(registry, task, entry.version, taken_back, reason=reason, by=by)
+        return
     target = before.previous if to is None else registry.models.version(task, to).number
     if target is None or target == before.champion:
         raise RegistryError(
@@ -111,9 +121,26 @@ def _rollback(registry: Registry, task: str, to: int | None, *, reason: str, by:
     with reverting(registry, before, target, by=by):
         move(registry, Standing(task, target, before.champion))
         verify(registry, task, CHAMPION)
-    if before.champion is not None:
-        take_back(registry, task, before.champion, instead=target, reason=reason, by=by)
-    registry.models.set_tags(task, target, {"restored": f"{_now()} by {by}: {reason}"})
+    _finish_rollback(registry, task, target, before.champion, reason=reason, by=by)
+
+
+def _moved_only(registry: Registry, now: Standing) -> Entry | None:
+    """The rollback to the present champion that a kill ended after its aliases had moved, if there is one.
+
+    Asked for again it is finished; to roll back once more would let the version serve that was taken back.
+    """
+    entry = registry.audit.latest(now.task)
+    if entry is None or entry.action != "rollback" or entry.version != now.champion:
+        return None
+    return entry if _is_unfinished(entry, registry.models.version(now.task, now.champion)) else None
+
+
+def _finish_rollback(
+    registry: Registry, task: str, restored: int, taken_back: int | None, *, reason: str, by: str
+) -> None:
+    if taken_back is not None:
+        take_back(registry, task, taken_back, instead=restored, reason=reason, by=by)
+    registry.models.set_tags(task, restored, {"restored": f"{_now()} by {by}: {reason}"})
 
 
 def went_back(registry: Registry, task: str, version: int) -> bool:
@@ -163,6 +190,8 @@ def settle(
             except CheckpointError as error:
                 decision = Decision("reject", (f"not servable: {error}", *decision.reasons), decision.tests)
         now = standing(registry, task)
+        if decision.verdict == "reject" and now.champion == version:
+            decision = Decision("reject", (SERVES_ALL_THE_SAME, *decision.reasons), decision.tests)
         enter(registry, decision.verdict, now, version, reasons=decision.reasons, by=GATE)
         record(registry, task, version, verdict=decision.verdict, reasons=decision.reasons, by=GATE)
         return decision
@@ -207,14 +236,17 @@ def enter(
 ) -> Entry:
     """Write a decision into the audit log, and on the version which entry is the latest about it.
 
-    before: who serves until it is carried out. Returns the entry, whose details say who served then: an
-    earlier one where a kill came between the entry and the end of carrying this very decision out.
-    Raises StorageError, RegistryError.
+    before: who serves until it is carried out. Returns the entry, whose details say who served then, also
+    where a kill came between an earlier entry and the end of carrying the same decision out: that one's where
+    the words are the same, else one that takes its details over. Raises StorageError, RegistryError.
     """
     about = registry.models.version(before.task, version)
     entry = registry.audit.latest(before.task)
-    if entry is None or not _is_begun(entry, about, action, reasons, by):
+    begun = entry is not None and (entry.action, entry.by) == (action, by) and _is_unfinished(entry, about)
+    if entry is None or not begun or entry.reasons != tuple(reasons):
         details = {"champion": before.champion, "previous": before.previous, "run_id": about.run_id}
+        if entry is not None and begun:
+            details = entry.details
         entry = registry.audit.append(
             action, task=before.task, version=version, by=by, reasons=reasons, details=details
         )
@@ -222,17 +254,13 @@ def enter(
     return entry
 
 
-def _is_begun(entry: Entry, about: Version, action: Action, reasons: Sequence[str], by: str) -> bool:
-    """Whether an entry is this very decision, and nothing says that it was carried out.
+def _is_unfinished(entry: Entry, about: Version) -> bool:
+    """Whether an entry decides about a version, and the version does not say that it was carried out.
 
     By its run too: another registry, of which the log tells as well, has a version of the same number.
     """
-    return (
-        (entry.action, entry.version, entry.by) == (action, about.number, by)
-        and entry.reasons == tuple(reasons)
-        and entry.details.get("run_id") == about.run_id
-        and about.tags.get("decided_at", "") < entry.at
-    )
+    done = about.tags.get("restored" if entry.action == "rollback" else "decided_at", "")
+    return entry.version == about.number and entry.details.get("run_id") == about.run_id and done < entry.at
 
 
 def audit_references(registry: Registry) -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,12 +19,13 @@ import prefect
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
+from cvdm.allocation import keep_freed_memory
 from cvdm.errors import DatasetError
 from flows.alerts import Alert, Event, require_valid, send, telling_of_failure
 from flows.deployment import deployment_of
 from flows.device_lock import device_lock
 from flows.earlier import ASKED, RESULT, RetrainResult, finished, planned, result_of, take_up
-from flows.energy import metering, require_known_country
+from flows.energy import log_usage, metering, require_known_country
 from flows.evaluate import Comparison, evaluate
 from flows.flow_artifacts import GATE_PAGE, show_links, shown_progress
 from flows.gate import Decision, Verdict, decide
@@ -34,12 +35,14 @@ from flows.job import Job, chosen_device
 from flows.model_card import describe
 from flows.progress import told_to
 from flows.promote import settle, went_back
-from flows.registry import AwayError, Registry
+from flows.registry import AwayError, Registry, Run
 from flows.settings import Settings
 from flows.start import unless_shifted
 from flows.train import Candidate, closing, open_run, train
 from flows.triggers.desk import begin
+from flows.usage import Usage
 from flows.validate import drift_of, log_validation, page_of, validate
+from flows.validation import ValidationReport
 
 EVENTS: dict[Verdict, Event] = {"promote": "promoted", "reject": "rejected", "undecided": "undecided"}
 """How a verdict is told."""
@@ -90,9 +93,11 @@ def retrain(
     Raises CvdmError, whose message says what to do; run again, it goes on where it stopped.
     """
     settings = Settings.read()
-    require_valid(settings)
-    require_known_country(settings)
-    device = chosen_device(settings.device)
+    with telling_of_failure(settings, task):
+        require_valid(settings)
+        require_known_country(settings)
+        device = chosen_device(settings.device)
+    keep_freed_memory()
     with (
         device_lock(settings.mlruns_dir / "locks", device, f"retrain {task}"),
         telling_of_failure(settings, task),
@@ -101,53 +106,70 @@ def retrain(
         begin(settings, task, trigger, ticket)
         if data_version is not None:
             require_version(settings, data_version)
-        registry = Registry.open(settings)
+        registry = step(open_registry)(settings)
         try:
-            job = planned(registry, task, preset, init=init, seed=seed, settings=settings)
+            job = step(planned)(registry, task, preset, init=init, seed=seed, settings=settings)
         except DatasetError:
             step(validate)(settings, task)  # says it better, with every problem
             raise
-        earlier = None if force else finished(registry, job)
+        earlier = None if force else step(finished)(registry, job)
         return earlier or retrain_anew(registry, job, force=force, trigger=trigger)
 
 
 def retrain_anew(registry: Registry, job: Job, *, force: bool, trigger: str) -> RetrainResult:
-    """The five steps; what was trained on equal evidence is judged again, unless `force` drops it."""
+    """The five steps, and what is written around them; what was trained on equal evidence is judged again,
+    unless `force` drops it. Whatever asks the tracking server is a step: it may be away for a while.
+    """
     began, asked = time.monotonic(), job
     report = step(validate)(job.settings, job.task)
-    drift = drift_of(registry, report)
+    drift = step(drift_of)(registry, report)
     if drift is not None and drift.shifted:
         send(job.settings, Alert("drift", job.task, drift.summary()))
     start = unless_shifted(job.start, drift)
     if start is not job.start:
         job = job.starting_from(start)
-        if not force and (earlier := finished(registry, job)):
-            registry.runs.set_tags(earlier.run_id, {ASKED: asked.evidence})
+        if not force and (earlier := step(repeated)(registry, job, asked)):
             return earlier
     if force:
         shutil.rmtree(job.folder, ignore_errors=True)
     else:
-        take_up(registry, job)
-    run = open_run(job, registry)
-    registry.runs.set_tags(run.run_id, {"trigger": trigger, ASKED: asked.evidence})
-    log_validation(registry, run, report, page_of(job.settings, job.task))
-    show_links(job.settings, job.task, registry.runs.experiment(job.task), run.run_id)
+        step(take_up)(registry, job)
+    tags = {"trigger": trigger, ASKED: asked.evidence}
+    run = step(opened)(registry, job, report, tags)
     with closing(registry, run), metering(job, registry, run) as meter, registry.runs.watching(run):
         candidate = step(train)(job, registry, run)
         comparison = step(evaluate)(job, registry, candidate)
         decision = step(gate)(job, registry, candidate, comparison)
         decision = step(promote)(job, registry, candidate, comparison, decision)
-        step(describe)(job, registry, candidate, comparison, decision, meter.stop())
+        step(tell)(job, registry, candidate, decision)
+        usage = meter.stop()
+        step(describe)(job, registry, candidate, comparison, decision, usage)
         result = result_of(job, candidate, comparison, decision, time.monotonic() - began)
-        registry.artifacts.log_json(run.run_id, result.as_json(), RESULT)
-        registry.runs.set_tags(run.run_id, {"judgement": job.judgement})
+        step(conclude)(job, registry, run, result, usage)
     shutil.rmtree(job.folder, ignore_errors=True)
-    told = f"version {result.version}: {'; '.join(result.reasons)}"
-    event: Event = (
-        "rolled back" if went_back(registry, job.task, result.version) else EVENTS[decision.verdict]
-    )
-    send(job.settings, Alert(event, job.task, told))
     return result
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The registry of the settings. Raises RegistryError."""
+    return Registry.open(settings)
+
+
+def repeated(registry: Registry, job: Job, asked: Job) -> RetrainResult | None:
+    """The finished result of what validation has made of `asked`, which finds it at once the next time."""
+    earlier = finished(registry, job)
+    if earlier is not None:
+        registry.runs.set_tags(earlier.run_id, {ASKED: asked.evidence})
+    return earlier
+
+
+def opened(registry: Registry, job: Job, report: ValidationReport, tags: Mapping[str, str]) -> Run:
+    """The job's run, a new one or the one to go on with, and on it what is known before training."""
+    run = open_run(job, registry)
+    registry.runs.set_tags(run.run_id, tags)
+    log_validation(registry, run, report, page_of(job.settings, job.task))
+    show_links(job.settings, job.task, registry.runs.experiment(job.task), run.run_id)
+    return run
 
 
 def gate(job: Job, registry: Registry, candidate: Candidate, comparison: Comparison) -> Decision:
@@ -186,3 +208,19 @@ def promote(
     # tables and legends of charts show the name alone
     registry.runs.rename(run_id, f"v{candidate.version} {standing.verdict} {job.preset}")
     return standing
+
+
+def tell(job: Job, registry: Registry, candidate: Candidate, decision: Decision) -> None:
+    """Send what was decided to whoever is told of it."""
+    back = went_back(registry, job.task, candidate.version)
+    event: Event = "rolled back" if back else EVENTS[decision.verdict]
+    told = f"version {candidate.version}: {'; '.join(decision.reasons)}"
+    send(job.settings, Alert(event, job.task, told))
+
+
+def conclude(job: Job, registry: Registry, run: Run, result: RetrainResult, usage: Usage) -> None:
+    """Write what the retraining came to and what it took, and close its run; again, it changes nothing."""
+    log_usage(registry, run, usage)
+    registry.artifacts.log_json(run.run_id, result.as_json(), RESULT)
+    registry.runs.set_tags(run.run_id, {"judgement": job.judgement})
+    registry.runs.finish(run.run_id)

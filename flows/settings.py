@@ -18,19 +18,24 @@ from zoneinfo import available_timezones
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from cvdm.addresses import shown_uri
 from cvdm.errors import ConfigError
 from cvdm.storage import storage_error
 
 PROJECT = "cvdm-platform"
 """The name in the project's own pyproject.toml, by which its folder is found."""
 
+ADDRESSES = ("tracking_uri", "artifact_root", "prefect_url")
+"""Settings that may carry a password."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseSettings):
     """Frozen; construct it with `Settings.read()`, which turns mistakes into a readable ConfigError."""
 
-    model_config = SettingsConfigDict(env_prefix="CVDM_", frozen=True, extra="forbid", validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CVDM_", frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(
         Path("{project}"), description="Project folder; found upwards from the current folder."
@@ -116,10 +121,11 @@ class Settings(BaseSettings):
             return cls(**overrides)
         except ValidationError as error:
             first = error.errors()[0]
-            name = "CVDM_" + str(first["loc"][0] if first["loc"] else "").upper()
+            field = str(first["loc"][0] if first["loc"] else "")
+            given = shown_uri(str(first["input"])) if field in ADDRESSES else first["input"]
             message = first["msg"].removeprefix("Value error, ")
             raise ConfigError(
-                f"a valid {name}", f"{first['input']!r} ({message})", "Correct the environment variable."
+                f"a valid CVDM_{field.upper()}", f"{given!r} ({message})", "Correct the environment variable."
             ) from error
 
     @classmethod

@@ -79,7 +79,7 @@ def open_run(job: Job, registry: Registry) -> Run:
 
 @contextmanager
 def closing(registry: Registry, run: Run) -> Iterator[None]:
-    """Close the run with the status that the block's end deserves; after a failure it can be reopened."""
+    """Close the run when the block fails, with the status that its end deserves; it can be reopened."""
     try:
         yield
     except BaseException as error:
@@ -90,7 +90,6 @@ def closing(registry: Registry, run: Run) -> Iterator[None]:
         except RegistryError as unreachable:
             error.add_note(f"The run could not be closed: {unreachable}")
         raise
-    registry.runs.finish(run.run_id)
 
 
 def train(job: Job, registry: Registry, run: Run) -> Candidate:

@@ -63,6 +63,8 @@ class ServiceRefusal(CvdmError):
 
     status: int | None = None
     """Of its reply; None when nobody answered."""
+    kind: str = ""
+    """The service's name for what it refused, such as BusyError."""
 
 
 @dataclass(frozen=True)
@@ -349,5 +351,7 @@ def _refusal(reply: httpx.Response) -> ServiceRefusal:
         error = ServiceRefusal(
             "an answer of the service", f"{reply.status_code}: {text}", "Check the address."
         )
+    else:
+        error.kind = str(body.get("error", ""))
     error.status = reply.status_code
     return error

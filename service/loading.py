@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
+from cvdm.addresses import harmless, without_password
 from cvdm.checkpoint import Checkpoint, load_checkpoint
 from cvdm.errors import CheckpointError
 from service.errors import DownloadError, RegistryError
@@ -101,7 +102,7 @@ class Registry:
         except RegistryError:
             raise
         except Exception as error:  # any: SQL, HTTP and cloud drivers each have their own classes
-            raise self._unreachable(str(error)) from error
+            raise self._unreachable(str(error)) from harmless(error, self._uri)
 
     def cached(self, version: Version) -> Path | None:
         """The copy of the version's checkpoint directory that an earlier download left, sound or not."""
@@ -124,12 +125,12 @@ class Registry:
                 )
             except MlflowException as error:
                 if not self._answers(version):
-                    raise self._unreachable(str(error)) from error
+                    raise self._unreachable(str(error)) from harmless(error, self._uri)
                 raise DownloadError(
                     f"{CHECKPOINT_ARTIFACT} in models:/{version.model}/{version.number}",
-                    _one_line(error),
+                    self._told(str(error)),
                     "Start the artifact store, or register the model again; it is tried again by itself.",
-                ) from error
+                ) from harmless(error, self._uri)
             # Another process may have put its own copy there meanwhile, which is as good.
             complete = Path(scratch) / "complete"
             complete.mkdir()
@@ -173,9 +174,13 @@ class Registry:
     def _unreachable(self, reason: str) -> RegistryError:
         return RegistryError(
             "the model registry named by CVDM_TRACKING_URI to answer",
-            _one_line(reason),
+            self._told(reason),
             "Start the tracking server or correct the address; models already loaded go on serving.",
         )
+
+    def _told(self, reason: str) -> str:
+        """In one line, and without a password: anybody may ask the service how it is."""
+        return " ".join(without_password(reason, self._uri).split())[:300]
 
     @staticmethod
     def _prune(folder: Path) -> None:
@@ -230,7 +235,3 @@ def _described(task: str, entry: Any, pointed: Mapping[int, list[str]]) -> Versi
         gate_verdict=entry.tags.get("gate_verdict"),
         card=entry.description or None,
     )
-
-
-def _one_line(reason: object) -> str:
-    return " ".join(str(reason).split())[:300]

@@ -197,6 +197,10 @@ def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[int]
         def do_GET(self):
             answer(self)
 
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            answer(self)
+
         def log_message(self, *arguments):
             pass
 
@@ -209,8 +213,8 @@ def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[int]
         server.server_close()
 
 
-def respond(handler: BaseHTTPRequestHandler, told: Any) -> None:
-    """200 with JSON, or 503 for None."""
-    handler.send_response(503 if told is None else 200)
+def respond(handler: BaseHTTPRequestHandler, told: Any, status: int | None = None) -> None:
+    """200 with JSON, or 503 for None, unless a status is given."""
+    handler.send_response(status or (503 if told is None else 200))
     handler.end_headers()
     handler.wfile.write(json.dumps(told).encode())

@@ -45,19 +45,27 @@ def backup(
         Path | None, typer.Argument(help="Folder of backups; CVDM_BACKUP_DIR when left out.")
     ] = None,
 ) -> Answer:
-    """Copy everything that cannot be computed again, with checksums."""
+    """Copy what cannot be computed again, with checksums, and say what is left out."""
     settings = Settings.prepared()
     from flows.housekeeping.backup import back_up
     from flows.housekeeping.plan import megabytes
+    from flows.housekeeping.snapshot import LEFT_OUT
 
     if destination is None and not settings.backup_dir:
         raise ConfigError("a folder for backups", "none", "Name one, or set CVDM_BACKUP_DIR.")
     folder = (destination or Path(settings.backup_dir)).resolve()
     with progress_bar("backup", "file") as progress:
         target, manifest = back_up(settings, folder, progress)
-    document = {"backup": str(target), "files": len(manifest.files), "bytes": manifest.bytes}
-    told = f"Wrote {target}: {len(manifest.files)} files, {megabytes(manifest.bytes)}"
-    return Answer(document, f"{told}\n`cvdm housekeeping restore-drill {target}` proves it.")
+    document = {
+        "backup": str(target),
+        "files": len(manifest.files),
+        "bytes": manifest.bytes,
+        "left_out": list(LEFT_OUT),
+    }
+    told = [f"Wrote {target}: {len(manifest.files)} files, {megabytes(manifest.bytes)}"]
+    told += ["Not in it:", *(f"  {what}" for what in LEFT_OUT)]
+    told.append(f"`cvdm housekeeping restore-drill {target}` proves it.")
+    return Answer(document, "\n".join(told))
 
 
 @command(housekeeping, "housekeeping")
@@ -74,9 +82,9 @@ def restore(backup: Backup, to: Annotated[Path, typer.Option("--to", help="New o
 
 @command(housekeeping, "housekeeping")
 def restore_drill(backup: Backup) -> Answer:
-    """Prove a backup: restore it to a temporary folder, replay every champion, verify the audit log."""
+    """Prove a backup: restore it for a moment, replay every champion, read log, keys, cards, quarantine."""
     Settings.prepared()
-    from flows.housekeeping.restore import drill
+    from flows.housekeeping.drill import drill
 
     with progress_bar("verify", "file") as progress:
         found = drill(backup.resolve(), progress)

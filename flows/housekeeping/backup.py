@@ -1,8 +1,9 @@
-"""A copy of everything that cannot be computed again; the layout is in flows/housekeeping/snapshot.py.
+"""A copy of what cannot be computed again; its layout, and what is left out, are in snapshot.py beside this.
 
-The database is copied by SQLite's own backup, consistent while everything runs. Artifacts are written once
-and never changed, so an earlier backup's copy of one is linked, not copied, where size and time agree.
-Not covered: training states of retrainings under way, and orchestrator and service, which keep nothing.
+Databases are copied by SQLite's own backup, consistent while everything runs. A file whose size and time are
+those of the latest backup's copy is linked to that, not copied; most artifacts never change. Those that do,
+such as training states and the gate's page, get a new time and are copied anew. A copy bears the time that
+its file had before it was read: one that was replaced meanwhile differs, and is copied anew the next time.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cvdm.addresses import shown_uri
 from cvdm.storage import storage_error
 from flows.housekeeping.snapshot import (
     ARTIFACTS,
+    DATA,
     DATABASE,
+    KEYS,
     MANIFEST,
+    PARAMS,
     PROJECT,
+    QUARANTINE,
     REMOTE,
     STATE,
     BackupError,
@@ -28,14 +33,18 @@ from flows.housekeeping.snapshot import (
     write_manifest,
 )
 from flows.settings import Settings
+from flows.version import record_file
 
 PREFIX = "cvdm-"
 KEPT_STATE = ("audit.jsonl", "schedule.json", "triggers/**/*", "signals/**/*")
 """What lies beside the database and is not made anew, in `mlruns_dir`."""
-KEPT_PROJECT = ("params.yaml", "*.dvc", "dvc.yaml", "dvc.lock", "data/*/card.yaml", "data/*/ledger.json")
+KEPT_PROJECT = ("*.dvc", "dvc.yaml", "dvc.lock")
+KEPT_DATA = ("*/card.yaml", "*/ledger.json")
 EMBEDDED = ".data-remote"
 """The remote inside the project, where it is used."""
 LITTER = (".lock", ".tmp")
+STAGED = ".artifact.uploading."
+"""How MLflow's names of files begin that are not whole yet."""
 
 
 def back_up(
@@ -49,17 +58,25 @@ def back_up(
     try:
         target.mkdir(parents=True)
         _copy_database(database, target / DATABASE)
-        sources = [*_sources(settings, artifacts)]
-        for number, (source, name) in enumerate(sources, 1):
+        if settings.keys_file.is_file():
+            _copy_database(settings.keys_file, target / KEYS, private=True)
+        sources = _sources(settings, artifacts)
+        for number, (name, source) in enumerate(sources.items(), 1):
             _copy(source, target / name, None if before is None else before / name)
             progress(number, 2 * len(sources))
     except OSError as error:
         raise storage_error(error, target) from error
     count = len(sources)
-    manifest = write_manifest(
-        target,
+    facts = Manifest(
         created.isoformat(timespec="seconds"),
         str(artifacts),
+        files={},
+        params_file=_place(settings, settings.params_file, PARAMS),
+        data_dir=_place(settings, settings.data_dir, DATA),
+    )
+    manifest = write_manifest(
+        target,
+        facts,
         lambda done, total: progress(count + done * count // max(total, 1), 2 * count),
     )
     return target, manifest
@@ -77,13 +94,13 @@ def _local_store(settings: Settings) -> tuple[Path, Path]:
     if not settings.tracking_uri.startswith(scheme):
         raise BackupError(
             "an SQLite database as CVDM_TRACKING_URI",
-            settings.tracking_uri.split("@")[-1],
+            shown_uri(settings.tracking_uri),
             "Back a PostgreSQL store up with pg_dump, and a tracking server where it runs.",
         )
     if "://" in settings.artifact_root and not settings.artifact_root.startswith("file://"):
         raise BackupError(
             "a folder as CVDM_ARTIFACT_ROOT",
-            settings.artifact_root,
+            shown_uri(settings.artifact_root),
             "Use the storage's own versioning or replication.",
         )
     database = Path(settings.tracking_uri.removeprefix(scheme))
@@ -92,7 +109,9 @@ def _local_store(settings: Settings) -> tuple[Path, Path]:
     return database, Path(settings.artifact_root.removeprefix("file://"))
 
 
-def _copy_database(source: Path, target: Path) -> None:
+def _copy_database(source: Path, target: Path, *, private: bool = False) -> None:
+    """private: for the owner's eyes only, from its first byte."""
+    target.touch(mode=0o600 if private else 0o666)
     ours, theirs = sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True), sqlite3.connect(target)
     try:
         ours.backup(theirs)
@@ -105,20 +124,36 @@ def _copy_database(source: Path, target: Path) -> None:
         theirs.close()
 
 
-def _sources(settings: Settings, artifacts: Path) -> Iterator[tuple[Path, str]]:
-    """Every file to copy, with its place in the backup."""
-    remote = settings.home / EMBEDDED
+def _sources(settings: Settings, artifacts: Path) -> dict[str, Path]:
+    """Every file to copy, by its place in the backup."""
+    data = f"{PROJECT}/{_place(settings, settings.data_dir, DATA)}"
     places = (
         (artifacts, ARTIFACTS, ("**/*",)),
         (settings.mlruns_dir, STATE, KEPT_STATE),
         (settings.home, PROJECT, KEPT_PROJECT),
-        (remote, REMOTE, ("**/*",)),
+        (settings.data_dir, data, KEPT_DATA),
+        (settings.home / QUARANTINE, QUARANTINE, ("**/*",)),
+        (settings.home / EMBEDDED, REMOTE, ("**/*",)),
     )
+    found: dict[str, Path] = {}
     for root, place, patterns in places:
         paths = {path for pattern in patterns for path in root.glob(pattern)} if root.is_dir() else set()
         for path in sorted(paths):
-            if path.is_file() and path.suffix not in LITTER and path.name not in LITTER:
-                yield path, f"{place}/{path.relative_to(root).as_posix()}"
+            if path.is_file() and not _is_litter(path):
+                found[f"{place}/{path.relative_to(root).as_posix()}"] = path
+    found[f"{PROJECT}/{_place(settings, settings.params_file, PARAMS)}"] = settings.params_file
+    if settings.data_dir.is_relative_to(settings.home):  # of data elsewhere git has no record
+        found[f"{data}.dvc"] = record_file(settings)
+    return {name: path for name, path in found.items() if path.is_file()}
+
+
+def _place(settings: Settings, path: Path, usual: str) -> str:
+    """Where something of the project is restored, from its home: where it was, or its usual place."""
+    return path.relative_to(settings.home).as_posix() if path.is_relative_to(settings.home) else usual
+
+
+def _is_litter(path: Path) -> bool:
+    return path.suffix in LITTER or path.name in LITTER or path.name.startswith(STAGED)
 
 
 def _copy(source: Path, target: Path, earlier: Path | None) -> None:
@@ -129,7 +164,9 @@ def _copy(source: Path, target: Path, earlier: Path | None) -> None:
             return
         except OSError:
             pass  # a file system without links
+    before = source.stat()
     shutil.copy2(source, target)
+    os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _alike(one: Path, other: Path) -> bool:

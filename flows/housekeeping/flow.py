@@ -15,13 +15,13 @@ from prefect.states import Completed, State
 from cvdm.errors import ConfigError
 from cvdm.storage import replacing
 from flows.console import say
-from flows.device_lock import device_lock, devices_in_use
+from flows.device_lock import BusyError, all_devices_lock, devices_in_use
 from flows.housekeeping.backup import back_up
 from flows.housekeeping.plan import Item, Plan, megabytes
 from flows.housekeeping.policy import load_retention
 from flows.housekeeping.reap import plan_reaping
 from flows.housekeeping.retain import plan_retention
-from flows.job import chosen_device
+from flows.housekeeping.snapshot import LEFT_OUT
 from flows.progress import progress_bar
 from flows.registry import Registry
 from flows.settings import Settings
@@ -48,15 +48,23 @@ def retain(settings: Settings, *, apply: bool) -> Plan:
 
 
 def _carried_out(settings: Settings, look: Callable[[Registry], Plan], *, apply: bool) -> Plan:
-    folder, device = settings.mlruns_dir / "locks", chosen_device(settings.device)
+    folder = settings.mlruns_dir / "locks"
     if busy := devices_in_use(folder):
-        return Plan((), (Item("device", "; ".join(busy), "a retraining is at work: nothing goes meanwhile"),))
-    # none begins between the look and the removal
-    with device_lock(folder, device, "housekeeping") if apply else nullcontext():
-        plan = look(Registry.open(settings))
-        if apply:
-            plan.apply()
+        return _nothing("; ".join(busy))
+    try:
+        # no retraining begins between the look and the removal, on whichever device
+        with all_devices_lock(folder, "housekeeping") if apply else nullcontext():
+            plan = look(Registry.open(settings))
+            if apply:
+                plan.apply()
+    except BusyError as error:  # it began since the look at the locks
+        return _nothing(error.actual)
     return plan
+
+
+def _nothing(busy: str) -> Plan:
+    why = "at work: nothing goes meanwhile; run it again when that has ended"
+    return Plan((), (Item("device", busy, why),))
 
 
 @prefect.flow(name="housekeeping", persist_result=False)
@@ -73,7 +81,7 @@ def housekeeping() -> State[Any]:
         with progress_bar("backup", "file") as progress:
             target, manifest = back_up(settings, Path(settings.backup_dir), progress)
         told.append(f"backup: {target.name}, {megabytes(manifest.bytes)}")
-        report["backup"] = str(target)
+        report |= {"backup": str(target), "left_out": list(LEFT_OUT)}
     with replacing(settings.mlruns_dir / REPORT) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return Completed(message="; ".join(told))

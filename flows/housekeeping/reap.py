@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cvdm.addresses import shown_uri
 from flows.housekeeping.plan import Doomed, Item, Plan
 from flows.registry import Registry
 from flows.registry.cleaning import RunFacts
@@ -99,7 +100,9 @@ def _flow_runs(settings: Settings, now: datetime) -> Iterator[Doomed | Item]:
     """Flow runs that the orchestrator takes for alive; none where it does not answer."""
     if not answers(f"{settings.prefect_url}/health"):
         yield Item(
-            "orchestrator", settings.prefect_url, "it does not answer: its flow runs were not looked at"
+            "orchestrator",
+            shown_uri(settings.prefect_url),
+            "it does not answer: its flow runs were not looked at",
         )
         return
     from prefect.client.orchestration import get_client

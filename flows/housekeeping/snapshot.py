@@ -1,10 +1,13 @@
 """The layout of a backup, and the manifest that proves it whole.
 
-    BACKUP/manifest.json     {"created", "artifact_root", "files": {PATH: {"sha256", "bytes"}}}; written last
+    BACKUP/manifest.json     {"created", "artifact_root", "files": {PATH: {"sha256", "bytes"}}, "params_file",
+                              "data_dir"}; written last
     BACKUP/mlflow.db         runs, metrics, versions, aliases
+    BACKUP/keys.db           the service's keys, hashed, and its log of calls; only where keys were made
     BACKUP/artifacts/        checkpoints, pictures, reports
     BACKUP/mlruns/           audit log, timetable, triggers, signals
-    BACKUP/project/          params.yaml, DVC's records, cards and ledgers
+    BACKUP/project/          params.yaml, DVC's records, cards and ledgers, as they lie in the project
+    BACKUP/quarantine/       refused pairs with their reasons
     BACKUP/dvc-remote/       the data of every version, where the remote is a folder in the project
 
 A folder without a manifest is what an interrupted backup left: it is no backup.
@@ -14,15 +17,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cvdm.checkpoint import file_digest
 from cvdm.errors import CvdmError
 from cvdm.storage import replacing
 
-MANIFEST, DATABASE, ARTIFACTS = "manifest.json", "mlflow.db", "artifacts"
-STATE, PROJECT, REMOTE = "mlruns", "project", "dvc-remote"
+MANIFEST, DATABASE, KEYS = "manifest.json", "mlflow.db", "keys.db"
+ARTIFACTS, STATE, PROJECT, REMOTE, QUARANTINE = "artifacts", "mlruns", "project", "dvc-remote", "quarantine"
+PARAMS, DATA = "params.yaml", "data"
+"""Where parameters and data lie in a project, unless the settings say otherwise."""
+LEFT_OUT = (
+    "jobs of the service with their images and results (CVDM_JOBS_DIR): copies that go by themselves",
+    "images in CVDM_DATA_DIR that no data version holds; data versions that are not in .data-remote",
+    "what a retraining under way has done since its last state in MLflow",
+    "Prefect's history, logs and caches; environment variables; code, which is git's to bring",
+)
+"""What no backup holds, for people."""
 SHOWN = 3
 """Problems that a message lists."""
 Progress = Callable[[int, int], None]
@@ -50,6 +62,10 @@ class Manifest:
     """The folder that addresses in the database begin with."""
     files: dict[str, FileFacts]
     """By path within the backup."""
+    params_file: str = PARAMS
+    """Where the parameters are, from the home of what is restored."""
+    data_dir: str = DATA
+    """Where the cards are, likewise."""
 
     @property
     def bytes(self) -> int:
@@ -57,15 +73,15 @@ class Manifest:
         return sum(one.bytes for one in self.files.values())
 
 
-def write_manifest(backup: Path, created: str, artifact_root: str, progress: Progress) -> Manifest:
-    """Take the checksum of every file and declare the backup whole. Raises StorageError."""
+def write_manifest(backup: Path, facts: Manifest, progress: Progress) -> Manifest:
+    """Add the checksum of every file to `facts` and declare the backup whole. Raises StorageError."""
     paths = sorted(_files(backup))
     files = {}
     for number, path in enumerate(paths, 1):
         name = path.relative_to(backup).as_posix()
         files[name] = FileFacts(file_digest(path), path.stat().st_size)
         progress(number, len(paths))
-    manifest = Manifest(created, artifact_root, files)
+    manifest = replace(facts, files=files)
     with replacing(backup / MANIFEST) as temporary:
         temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
     return manifest
@@ -76,7 +92,7 @@ def read_manifest(backup: Path) -> Manifest:
     try:
         content = json.loads((backup / MANIFEST).read_text(encoding="utf-8"))
         files = {name: FileFacts(**facts) for name, facts in content["files"].items()}
-        return Manifest(content["created"], content["artifact_root"], files)
+        return Manifest(**{**content, "files": files})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackupError(
             f"a backup with its {MANIFEST} at {backup}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,22 @@ from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from requests.exceptions import RequestException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from cvdm.addresses import harmless, shown_uri, without_password
 from cvdm.errors import CvdmError
 from flows.settings import Settings
 
 Store = TypeVar("Store", bound=type)
+FAILURES: tuple[type[Exception], ...] = (MlflowException, RequestException, SQLAlchemyError, OSError)
+"""What a store raises that does not answer, or refuses."""
+LASTING = re.compile(
+    r"no such (table|column)|has no column|readonly database|authentication failed"
+    r'|(role|database|relation|column) ".*" does not exist|failed with error code 4(?!08|29)\d\d'
+)
+"""What SQLite, PostgreSQL and MLflow's requests say of failures that do not pass by waiting."""
 
 
 class RegistryError(CvdmError):
@@ -50,34 +60,38 @@ def connect(settings: Settings) -> Connection:
         database = Path(uri.removeprefix("sqlite:///"))
         with speaking(uri):
             database.parent.mkdir(parents=True, exist_ok=True)
-    with speaking(uri):
+    with speaking(uri, ImportError, ValueError):  # no driver; an address that is none
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return Connection(client, uri, settings.artifact_root if local else None)
 
 
 @contextmanager
-def speaking(uri: str) -> Iterator[None]:
-    """Turn whatever a store raises into a RegistryError with a remedy."""
+def speaking(uri: str, *more: type[Exception]) -> Iterator[None]:
+    """Turn whatever a store raises, and more kinds, into a RegistryError with a remedy and no password."""
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except FAILURES + more as error:
         kind = AwayError if _is_away(error) else RegistryError
         raise kind(
-            f"the tracking store at {uri} to answer",
-            reason,
+            f"the tracking store at {shown_uri(uri)} to answer",
+            " ".join(without_password(str(error), uri).split())[:300],
             "Start it with `cvdm up` or correct CVDM_TRACKING_URI, then run the command again.",
-        ) from error
+        ) from harmless(error, uri)
 
 
 def _is_away(error: Exception) -> bool:
-    """Whether a server did not answer, as MLflow reports it: the request's own failure in words."""
-    return isinstance(error, RequestException | OperationalError) or (
-        isinstance(error, MlflowException)
-        and not isinstance(error, RestException)
-        and str(error).startswith("API request to ")
-    )
+    """Whether the same may succeed later: a server did not answer, a database is locked or lost its link.
+
+    MLflow tells the first in words only, and every trouble of a database as temporary, a missing table too.
+    """
+    said = str(error).partition("[SQL:")[0]  # what follows are a statement's own words
+    if LASTING.search(said):
+        return False
+    if isinstance(error, MlflowException):
+        asked = not isinstance(error, RestException) and said.startswith("API request to ")
+        return asked or error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
+    return isinstance(error, RequestException | OperationalError)
 
 
 def reporting_failures(store: Store) -> Store:

@@ -3,6 +3,7 @@
 trigger    decide by the rules; what waits is kept, what may start gets a ticket
 begin      the retraining of a ticket holds the device: its trigger has come to its end
 put_back   it could not begin after all: its trigger waits again
+give_up    it cannot begin until a person mends something: its trigger has come to its end
 """
 
 from __future__ import annotations
@@ -91,6 +92,22 @@ def put_back(settings: Settings, task: str, ticket: str, reason: str) -> None:
         store.put(task, replace(pending, ticket=None, started=None, told=None))
         at, kinds = datetime.now(UTC).isoformat(), kinds_of(pending.causes)
         store.tell(Happening(at, task, "put back", kinds, "device", reason, ticket))
+
+
+def give_up(settings: Settings, task: str, ticket: str, reason: str) -> None:
+    """End the trigger of a ticket whose retraining failed before it began, such as by a wrong setting.
+
+    Tried again it would fail again, and hold up the other tasks each time; what is new stays new for the
+    next trigger. Of a retraining that had begun nothing is left to end.
+    """
+    store = TriggerStore(settings)
+    with store.alone():
+        pending = store.pending(task)
+        if pending is None or pending.ticket != ticket:
+            return
+        store.put(task, None)
+        at, kinds = datetime.now(UTC).isoformat(), kinds_of(pending.causes)
+        store.tell(Happening(at, task, "failed", kinds, "none", reason, ticket))
 
 
 def _state(

@@ -12,12 +12,14 @@ from typing import Any
 import prefect
 from prefect.states import Completed
 
+from cvdm.errors import CvdmError
+from flows.alerts import telling_of_failure
 from flows.device_lock import BusyError
 from flows.earlier import RetrainResult
 from flows.retrain import retrain
 from flows.settings import Settings
 from flows.timetable import entry_of
-from flows.triggers.desk import put_back, trigger
+from flows.triggers.desk import give_up, put_back, trigger
 from flows.triggers.rules import Action, Cause
 
 STATES: dict[Action, str] = {"wait": "Waiting", "refuse": "Refused"}
@@ -31,7 +33,6 @@ def retrain_by_trigger(task: str, kinds: str = "schedule", ticket: str | None = 
     kinds: what it is for, such as `data+drift`; with `ticket`, that of the decision to start it.
     """
     settings = Settings.read()
-    preset = entry_of(settings, task).preset
     if ticket is None:
         now = datetime.now(UTC)
         outcome = trigger(settings, task, (Cause("schedule", now.isoformat(), "the clock"),), now=now)
@@ -40,7 +41,12 @@ def retrain_by_trigger(task: str, kinds: str = "schedule", ticket: str | None = 
             return Completed(name=STATES[decision.action], message=decision.words)
         kinds, ticket = outcome.decision.kinds, outcome.ticket
     try:
+        with telling_of_failure(settings, task):
+            preset = entry_of(settings, task).preset
         return retrain.fn(task, preset, trigger=kinds, ticket=ticket)
     except BusyError as error:  # somebody was faster
         put_back(settings, task, ticket, str(error))
         return Completed(name=STATES["wait"], message=str(error))
+    except CvdmError as error:
+        give_up(settings, task, ticket, str(error))
+        raise

@@ -23,7 +23,7 @@ from cvdm.storage import replacing, storage_error
 from flows.settings import Settings
 from flows.triggers.rules import Cause, Rule, joined
 
-Step = Literal["wait", "refuse", "start", "began", "put back"]
+Step = Literal["wait", "refuse", "start", "began", "put back", "failed"]
 LATEST_BEGIN = timedelta(minutes=10)
 """A retraining that was started and has not begun by then never will: its process was killed."""
 

@@ -17,12 +17,12 @@ from specimens import cells, make_checkpoint, spoil_weights
 from cvdm.checkpoint import save_checkpoint
 from flows.aliases import Standing, standing
 from flows.audit import Entry
-from flows.deployment import DeploymentError, ServiceDeployment, deployment_of, models_of
+from flows.deployment import DeploymentError, ServiceDeployment, deployment_of, models_of, replay
 from flows.gate import Decision
 from flows.processes import SERVICE_READY, service_server
 from flows.promote import promote, settle, went_back
 from flows.registry import Registry
-from flows.servers import RunningServer, free_port, running
+from flows.servers import RunningServer, ServerError, free_port, running
 from flows.settings import Settings
 
 TASK = "test-cells"
@@ -79,6 +79,43 @@ def test_a_version_with_other_weights_fails_its_rehearsal(settings, registry, ve
     """Planted: checksums hold, the golden pair does not; the reason is the service's own."""
     with pytest.raises(DeploymentError, match="golden"):
         ServiceDeployment(settings, registry).rehearse(TASK, versions[3])
+
+
+def test_a_service_that_dies_in_the_rehearsal_rejects_nobody(settings, registry, versions, monkeypatch):
+    """Planted: it is killed between being ready and the replay; nothing is decided, and its end is told."""
+
+    def killed(service: RunningServer, *_: object) -> None:
+        wait_until_ready(service)
+        service.process.kill()
+        service.process.wait()
+
+    wait_until_ready = RunningServer.wait_until_ready
+    monkeypatch.setattr(RunningServer, "wait_until_ready", killed)
+    decisions = len(registry.audit.entries())
+    with pytest.raises(ServerError, match="rehearsal"):
+        settle(
+            registry,
+            TASK,
+            versions[1],
+            Decision("promote", ("better",), ()),
+            compared=versions[0],
+            deployment=ServiceDeployment(settings, registry),
+        )
+    assert len(registry.audit.entries()) == decisions
+    assert registry.models.version(TASK, versions[1]).tags.get("verdict") is None
+
+
+def test_a_service_without_room_says_nothing_of_a_version(settings, registry, versions, tmp_path):
+    """A busy service is not the version's fault; nobody at all is not either."""
+    golden = registry.models.download(TASK, versions[1], tmp_path / "checkpoint") / "golden"
+    busy = {"error": "BusyError", "expected": "room", "actual": "9 requests ahead", "remedy": "Wait."}
+    with (
+        answering(lambda handler: respond(handler, busy, 503)) as port,
+        pytest.raises(ServerError, match="9 requests ahead"),
+    ):
+        replay(f"http://127.0.0.1:{port}", TASK, versions[1], golden, tmp_path / "answer.tif")
+    with pytest.raises(ServerError, match="golden input"):
+        replay(f"http://127.0.0.1:{port}", TASK, versions[1], golden, tmp_path / "answer.tif")
 
 
 def test_a_promoted_version_is_taken_over_by_the_running_service(settings, registry, versions, service):

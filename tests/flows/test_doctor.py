@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import shutil
 import socket
+import threading
 
 import pytest
 from packaging.requirements import Requirement
@@ -95,3 +97,35 @@ def test_a_store_that_does_not_answer_is_broken_and_the_rest_is_still_looked_at(
     assert "tracking" in broken(findings) and not is_healthy(findings)
     assert any(finding.name.startswith("port") for finding in findings)
     assert "-> Start it with `cvdm up`" in as_table(findings)
+
+
+class EmptyStore(http.server.BaseHTTPRequestHandler):
+    """A tracking server without runs and models."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_POST = do_GET
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+def test_the_password_of_a_store_is_not_shown(settings, monkeypatch):
+    """Neither of one that answers nor of one that does not."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    def told(place: str) -> str:
+        findings = examine(settings.model_copy(update={"tracking_uri": f"http://ada:secret@{place}"}))
+        return as_table(findings) + json.dumps(as_document(findings))
+
+    with http.server.HTTPServer(("127.0.0.1", 0), EmptyStore) as store:
+        threading.Thread(target=store.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{store.server_port}"
+        there = told(place)
+        store.shutdown()
+    away = told(place)
+    assert f"http://{place}: models of no task yet" in there and "API request to" in away
+    assert "secret" not in there + away

@@ -21,9 +21,10 @@ from cvdm.checkpoint import save_checkpoint
 from cvdm.errors import ConfigError
 from flows.device_lock import device_lock
 from flows.housekeeping.backup import back_up, newest
+from flows.housekeeping.drill import drill
 from flows.housekeeping.flow import housekeeping, reap, retain
 from flows.housekeeping.policy import RetentionPolicy, load_retention
-from flows.housekeeping.restore import drill, restore
+from flows.housekeeping.restore import restore
 from flows.housekeeping.retain import plan_retention, reasons_to_stay
 from flows.housekeeping.snapshot import MANIFEST, BackupError
 from flows.promote import audit_references, promote

@@ -48,8 +48,8 @@ def test_the_end_of_a_flow_stands_when_its_orchestrator_is_gone(project_settings
                     follow(20)
             else:
                 assert follow(20, more=2) == 42
-            assert len(told) == 1 and "went away" in told[0]
-            with pytest.raises(ServerError, match="before the flow began"):
+            assert len(told) == 1 and "could not be told" in told[0]
+            with pytest.raises(ServerError, match="before it began"):
                 follow(1)
 
 

@@ -14,7 +14,16 @@ import httpx
 import psutil
 import pytest
 
-from flows.processes import address_table, addresses, child_environment, local_servers, orchestrator
+from flows.processes import (
+    address_table,
+    addresses,
+    child_environment,
+    local_servers,
+    mlflow_server,
+    orchestrator,
+    schedule_runner,
+)
+from flows.registry import Registry
 from flows.servers import PortError, Server, ServerError, free_port, port_is_free, running
 from flows.settings import Settings
 
@@ -130,11 +139,62 @@ def test_servers_elsewhere_are_used_not_started(tmp_path):
     assert "http://tracker:5000" in table and "http://flows.example" in table
 
 
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_no_password_stands_in_a_table_or_a_command_line(tmp_path, scheme):
+    """Whoever looks over a shoulder, or at the list of processes, learns none."""
+    settings = Settings.read(
+        home=tmp_path,
+        tracking_uri=f"{scheme}://ada:secret@tracker:5000/db",
+        artifact_root="sftp://ada:secret@files/runs",
+        prefect_url="http://ada:secret@flows.example/api",
+    )
+    table = address_table(addresses(settings, models=False))
+    assert "http://flows.example" in table and ("http://tracker:5000/db" in table) is (scheme == "http")
+    assert "secret" not in table
+    servers = [*local_servers(settings), schedule_runner(settings)]
+    assert len(servers) == (2 if scheme == "http" else 3)
+    assert not any("secret" in word for server in servers for word in server.command)
+
+
+def test_the_tracking_server_shows_nobody_where_it_keeps_things(project_settings):
+    """A real one: it serves database and artifacts of the settings, which no command line of its names."""
+    registry = Registry.open(project_settings)
+    run = registry.runs.start("test-cells", "a run", params={}, tags={})
+    registry.artifacts.log_bytes(run.run_id, b"kept", "note.txt")
+    server = mlflow_server(project_settings.model_copy(update={"mlflow_port": free_port("127.0.0.1")}))
+    with running(server) as (started,):
+        started.wait_until_ready()
+        api = f"{server.url}/api/2.0"
+        found = httpx.get(f"{api}/mlflow/runs/get", params={"run_id": run.run_id}, timeout=30).json()
+        assert found["run"]["info"]["run_name"] == "a run"
+        place = f"test-cells/{run.run_id}/artifacts/note.txt"
+        assert httpx.get(f"{api}/mlflow-artifacts/artifacts/{place}", timeout=30).content == b"kept"
+        own = psutil.Process(started.process.pid)
+        commands = [" ".join(one.cmdline()) for one in (own, *own.children(recursive=True))]
+    assert any("mlflow server" in command for command in commands)
+    for uri in (project_settings.tracking_uri, project_settings.artifact_root):
+        assert not any(uri in command for command in commands)
+    assert project_settings.tracking_uri not in server.log.read_text()
+
+
 def test_children_share_the_settings_of_their_parent(tmp_path, monkeypatch):
     """Every setting is handed on by its variable and read back equal; tools are told, unless a person did."""
     monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", raising=False)
     monkeypatch.setenv("DO_NOT_TRACK", "chosen")
-    settings = Settings.read(home=tmp_path, tasks="a,b", mlflow_port=5999)
+    changed = {
+        **dict.fromkeys(("data_dir", "mlruns_dir", "params_file", "jobs_dir", "keys_file"), tmp_path / "x"),
+        **{"home": tmp_path, "host": "127.0.0.2", "tasks": "a,b", "device": "cpu", "triggers": "data"},
+        **{"mlflow_port": 5999, "prefect_port": 4999, "service_port": 3999},
+        **{"tracking_uri": "http://ada:secret@tracker:5000", "artifact_root": "s3://bucket"},
+        **{"prefect_url": "http://flows.example/api", "backup_dir": str(tmp_path / "backup")},
+        **{"schedule_cron": "1 2 * * *", "schedule_timezone": "Europe/Berlin", "schedule_preset": "gpu"},
+        **{"cooldown_hours": 1.5, "housekeeping_cron": "", "housekeeping_apply": True, "rehearsal": False},
+        **{"deploy_window_seconds": 7, "http_timeout_seconds": 3, "http_retries": 1},
+        **{"alerts": "mailto://ada:secret@example.org", "country_iso": "DEU"},
+    }
+    settings = Settings.read(**changed)
+    assert set(changed) == set(Settings.model_fields), "a new setting: change it here too"
+    assert not {name for name, value in Settings.read() if value == getattr(settings, name)}
     handed = child_environment(settings)
     own = {
         name.removeprefix("CVDM_").lower(): value

@@ -216,7 +216,10 @@ def test_a_kill_between_any_two_writes_loses_no_version(registry, add, writes):
         rollback(dying, TASK, reason="x", by="Ada")
     swapped = Standing(TASK, second, third)
     assert standing(registry, TASK) == (after if writes < 3 else swapped)
-    assert rollback(registry, TASK, reason="x", by="Ada") == (swapped if writes < 3 else after)
+    assert rollback(registry, TASK, reason="x", by="Ada") == swapped
+    assert "by Ada" in registry.models.version(TASK, third).tags["rolled_back"]
+    assert [one.action for one in registry.audit.entries(TASK)].count("rollback") == 1
+    assert rollback(registry, TASK, reason="after all", by="Ada") == after
 
 
 @pytest.mark.parametrize("writes", range(6))
@@ -234,17 +237,33 @@ def test_a_promotion_that_is_killed_and_repeated_is_one_decision(registry, add, 
     assert len(registry.audit.entries()) == 3
 
 
-def test_a_repeated_promotion_that_fails_goes_back_to_who_served_before_the_kill(registry, add):
-    """A kill after the aliases have moved does not make the candidate its own fallback."""
+@pytest.mark.parametrize("words", ["better", "better by 1.002, no longer by 1.001"])
+def test_a_repeated_promotion_that_fails_goes_back_to_who_served_before_the_kill(registry, add, words):
+    """A kill after the aliases have moved does not make the candidate its own fallback.
+
+    Neither does another wording of the decision, nor a removal that came between.
+    """
     first, second, third = add(0), add(1), add(2)
     promote(registry, TASK, first, **BY)
     promote(registry, TASK, second, **BY)
     with pytest.raises(Killed):
         promote(replace(registry, models=Dying(registry.models, 5)), TASK, third, **BY)
     assert standing(registry, TASK) == Standing(TASK, third, second)
+    registry.audit.append("removed", task=TASK, version=9, by="retain", reasons=["old"])
     with pytest.raises(CheckpointError):
-        promote(registry, TASK, third, **BY, deployment=NeverServes())
+        promote(registry, TASK, third, reasons=[words], by="gate", deployment=NeverServes())
     assert standing(registry, TASK) == Standing(TASK, second, first)
+
+
+def test_a_champion_that_is_rejected_when_judged_again_is_said_to_serve(registry, add):
+    """It is not like any failed candidate: it goes on serving until a person decides."""
+    first, second = add(0), add(1)
+    promote(registry, TASK, first, **BY)
+    worse = Decision("reject", ("not above the blur",), ())
+    stands = settle(registry, TASK, first, worse, compared=None)
+    assert stands.reasons[0].startswith("serves all the same") and stands.reasons[1:] == worse.reasons
+    assert settle(registry, TASK, second, worse, compared=first).reasons == worse.reasons
+    assert registry.models.champion(TASK) == first
 
 
 class NeverServes:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow.exceptions import RestException
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
 
 from cvdm.checkpoint import load_checkpoint, verify_golden
-from flows.registry import CHAMPION, FAILURE, PREVIOUS, Registry, RegistryError
+from flows.registry import CHAMPION, FAILURE, PREVIOUS, AwayError, Registry, RegistryError
+from flows.registry.connection import speaking
 from flows.settings import Settings
 
 TASK = "test-cells"
@@ -195,6 +206,144 @@ def test_an_unreachable_server_is_reported_soon(project_settings, monkeypatch):
     with pytest.raises(RegistryError, match="cvdm up"):
         Registry.open(settings)
     assert time.monotonic() - start < 20
+
+
+@pytest.fixture
+def _impatient() -> Iterator[None]:
+    """MLflow waits 20 s for a locked SQLite database, which it says at the start of each session."""
+
+    def shortened(_connection, _cursor, statement, parameters, _context, _many):
+        return statement.replace("busy_timeout = 20000", "busy_timeout = 10"), parameters
+
+    event.listen(Engine, "before_cursor_execute", shortened, retval=True)
+    yield
+    event.remove(Engine, "before_cursor_execute", shortened)
+
+
+@contextmanager
+def database_of(settings: Settings) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(settings.tracking_uri.removeprefix("sqlite:///"), isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_locked_database_is_away_and_comes_back(registry, run, project_settings):
+    """Another process holds it: reading and writing may succeed later, and do."""
+    with database_of(project_settings) as other:
+        other.execute("begin exclusive")
+        with pytest.raises(AwayError, match="database is locked"):
+            registry.runs.metrics(run.run_id)
+        with pytest.raises(AwayError, match="database is locked"):
+            registry.runs.set_tags(run.run_id, {FAILURE: "no such table"})
+    registry.runs.set_tags(run.run_id, {FAILURE: "no such table"})
+    assert registry.runs.metrics(run.run_id) == {}
+
+
+def test_a_database_without_its_tables_is_broken_not_away(registry, run, project_settings):
+    """Waiting does not bring a table back, or one of its columns, so that nothing is tried again."""
+    with database_of(project_settings) as other:
+        for damage, told in (
+            ("alter table latest_metrics rename column step to steps", "no such column"),
+            ("drop table latest_metrics", "no such table"),
+        ):
+            other.execute(damage)
+            with pytest.raises(RegistryError, match=told) as failure:
+                registry.runs.metrics(run.run_id)
+            assert type(failure.value) is RegistryError
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (
+            RestException({"error_code": "TEMPORARILY_UNAVAILABLE", "message": "database is locked"}),
+            AwayError,
+        ),
+        (
+            RestException({"error_code": "TEMPORARILY_UNAVAILABLE", "message": "no such table: runs"}),
+            RegistryError,
+        ),
+        (RestException({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no run"}), RegistryError),
+        (OperationalError("select 1", {}, OSError("server closed the connection")), AwayError),
+        (OperationalError("select 1", {}, OSError('FATAL: database "ml" does not exist')), RegistryError),
+        (
+            OperationalError("select 1", {}, OSError('FATAL: password authentication failed for user "a"')),
+            RegistryError,
+        ),
+    ],
+)
+def test_what_lasts_is_told_from_what_passes(error, kind):
+    """A server in trouble says so in its answer, a database in its driver's words."""
+    with pytest.raises(RegistryError) as failure, speaking("http://tracker:5000"):
+        raise error
+    assert type(failure.value) is kind
+
+
+@contextmanager
+def server_that_answers(status: int) -> Iterator[str]:
+    """The host and port of a server that answers every request with a status, in plain text."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, RegistryError), (404, RegistryError), (502, AwayError)])
+def test_a_refusal_is_no_absence(project_settings, monkeypatch, status, kind):
+    """A wrong password or address stays wrong; a gateway whose server is away does not."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with server_that_answers(status) as place, pytest.raises(RegistryError) as failure:
+        Registry.open(project_settings.model_copy(update={"tracking_uri": f"http://{place}"}))
+    assert type(failure.value) is kind
+
+
+def test_no_password_is_told_when_a_server_does_not_answer(project_settings, monkeypatch):
+    """Neither by us nor in MLflow's own words, nor in the traceback that the orchestrator keeps."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    uri = "http://ada:sec%40ret@127.0.0.1:9"
+    with pytest.raises(AwayError) as failure:
+        Registry.open(project_settings.model_copy(update={"tracking_uri": uri}))
+    told = "".join(traceback.format_exception(failure.value))
+    assert "the tracking store at http://127.0.0.1:9 to answer" in told
+    assert "API request to http://127.0.0.1:9/api" in told
+    assert not any(secret in told for secret in ("sec%40ret", "sec@ret", "ada"))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "nonsense://ada:secret@host/db",
+        "http://ada:se/cret@host",
+        "postgresql://ada:secret@host:port/db",
+        "postgresql://ada:p@ss:secret@host/db",
+    ],
+)
+def test_no_password_is_told_of_an_address_that_is_none(project_settings, monkeypatch, uri):
+    """Libraries quote what they cannot read."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RegistryError) as failure:
+        Registry.open(project_settings.model_copy(update={"tracking_uri": uri}))
+    told = "".join(traceback.format_exception(failure.value))
+    assert "cret" not in told
 
 
 def test_the_package_carries_the_science_and_nothing_pickled(tiny_checkpoint_dir, tmp_path):

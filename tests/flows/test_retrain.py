@@ -6,16 +6,18 @@ import html
 import json
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
-from specimens import make_dataset
+from specimens import cells, make_checkpoint, make_dataset
 
+from cvdm.checkpoint import save_checkpoint
 from cvdm.errors import ConfigError
 from cvdm.images import read_image
 from cvdm.training import train as training_steps
@@ -23,7 +25,7 @@ from cvdm.training_state import read_state
 from flows import job as jobs
 from flows.catalogue import catalogue
 from flows.device_lock import BusyError, device_lock
-from flows.earlier import RetrainResult
+from flows.earlier import RESULT, RetrainResult, finished, take_up
 from flows.evaluate import DRIFT_METRIC, PER_FIELD
 from flows.flow_artifacts import GATE_PAGE
 from flows.job import Job, chosen_device
@@ -32,7 +34,7 @@ from flows.promote import promote
 from flows.registry import Registry, model_name
 from flows.retrain import retrain
 from flows.settings import Settings
-from flows.train import ENVIRONMENT, StepLog, closing, open_run
+from flows.train import ENVIRONMENT, RUN_NOTE, StepLog, closing, open_run
 from flows.usage import KWH
 from flows.validation import ValidationError
 
@@ -333,6 +335,28 @@ def test_the_version_of_the_data_is_a_tag(project_settings, six_fields):
     record = project_settings.data_dir.with_name("data.dvc")
     record.write_text("outs:\n- md5: 0123abcd.dir\n  path: data\n", encoding="utf-8")
     assert plan(project_settings).tags()["data_version"] == "0123abcd.dir"
+
+
+def test_what_housekeeping_has_removed_is_trained_anew(project_settings, six_fields):
+    """A finished run without its version answers nothing and is not taken up; one with it does and is."""
+    give_data(project_settings, six_fields)
+    registry = Registry.open(project_settings)
+    job = Job.plan(TASK, "tiny", seed=None, settings=project_settings)
+    run = open_run(job, registry)
+    result = RetrainResult(TASK, run.run_id, 1, "reject", ("worse",), {}, {}, 1.0)
+    registry.artifacts.log_json(run.run_id, result.as_json(), RESULT)
+    registry.runs.set_tags(run.run_id, {"judgement": job.judgement})
+    registry.runs.finish(run.run_id)
+    note = job.folder / RUN_NOTE
+    note.unlink()
+    assert finished(registry, job) is None
+    take_up(registry, job)
+    assert not note.exists()
+    save_checkpoint(job.folder / "made", make_checkpoint(), cells(np.random.default_rng(7), 32))
+    registry.models.register(TASK, run, job.folder / "made", {})
+    assert finished(registry, job) == replace(result, repeated=True)
+    take_up(registry, job)
+    assert json.loads(note.read_text()) == {"run_id": run.run_id}
 
 
 def test_force_trains_anew(story):

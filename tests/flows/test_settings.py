@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,16 @@ def test_a_wrong_value_is_refused_by_the_variable_s_name(tmp_path, monkeypatch, 
     monkeypatch.setenv(f"CVDM_{variable}", value)
     with pytest.raises(ConfigError, match=f"CVDM_{variable}"):
         Settings.read()
+
+
+@pytest.mark.parametrize("variable", ["TRACKING_URI", "ARTIFACT_ROOT"])
+def test_an_address_without_its_scheme_is_refused_without_its_password(tmp_path, monkeypatch, variable):
+    """A frequent slip; neither the message nor its cause shows what opens the store."""
+    monkeypatch.setenv("CVDM_HOME", str(tmp_path))
+    monkeypatch.setenv(f"CVDM_{variable}", "ada:secret@tracker:5000")
+    with pytest.raises(ConfigError, match="'tracker:5000'") as refusal:
+        Settings.read()
+    assert "secret" not in "".join(traceback.format_exception(refusal.value))
 
 
 def test_unknown_settings_and_changes_are_refused(tmp_path):

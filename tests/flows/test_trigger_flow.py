@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from cvdm.dataset import load_dataset
+from cvdm.errors import ConfigError
 from flows import processes
 from flows.device_lock import device_lock
 from flows.registry import Registry
@@ -92,16 +93,34 @@ def test_who_loses_the_race_for_the_device_waits_on(settings, prefect_server):
     assert [start.kinds for start in Poll(settings).look(datetime.now(UTC)).starts] == ["data"]
 
 
+def test_what_cannot_begin_is_told_once_and_holds_nobody_up(settings, prefect_server, monkeypatch, tmp_path):
+    """A wrong setting: the alert that can be sent is, and the trigger has come to its end."""
+    alerts = tmp_path / "alerts.jsonl"
+    monkeypatch.setenv("CVDM_ALERTS", f"file://{alerts},nowhere")
+    outcome = desk.trigger(settings, TASK, (Cause("data", "2026-11-20T03:00:00+00:00", "new"),))
+    with pytest.raises(ConfigError, match="CVDM_ALERTS"):
+        retrain_by_trigger(TASK, "data", outcome.ticket)
+    assert [json.loads(line)["event"] for line in alerts.read_text().splitlines()] == ["failed"]
+    store = TriggerStore(settings)
+    assert store.pending(TASK) is None and store.starting(datetime.now(UTC)) is None
+    assert [line["step"] for line in store.history()] == ["start", "failed"]
+
+
 @pytest.mark.slow
 def test_the_process_of_cvdm_up_retrains_on_new_data(settings, monkeypatch):
-    """A server, the runner and its children: a model, other data, a second model, and then quiet."""
+    """A server, the runner and its children: a model, other data, a second model, and then quiet.
+
+    With an alert, whose address is a secret that children must know, too.
+    """
     monkeypatch.setenv("PREFECT_HOME", str(settings.mlruns_dir / "prefect"))
+    monkeypatch.setenv("CVDM_ALERTS", f"file://{settings.home}/alerts.jsonl")
     server = prefect_server_of(settings)
-    url, log = f"{server.url}/api", settings.mlruns_dir / "runner.log"
-    command = (sys.executable, "-m", "flows.schedule")
+    url = f"{server.url}/api"
+    runner = processes.schedule_runner(Settings.read(prefect_url=url))
+    log = runner.log
     with running(server) as (started,):
         started.wait_until_ready()
-        with running(Server("schedule", command, {"PREFECT_API_URL": url}, processes.CODE, log)):
+        with running(runner):
             deployment = wait_for(lambda: deployments(url), 90, log)[0]["id"]
             httpx.post(f"{url}/deployments/{deployment}/create_flow_run", json={}, timeout=10)
             wait_for(lambda: states(url) == ["Completed"], 120, log)
@@ -112,6 +131,7 @@ def test_the_process_of_cvdm_up_retrains_on_new_data(settings, monkeypatch):
             httpx.post(f"{url}/deployments/{deployment}/create_flow_run", json={}, timeout=10)
             wait_for(lambda: states(url) == ["Completed", "Completed", "Refused"], 90, log)
     assert triggers_of_runs(settings) == ["schedule", "data"]
+    assert len((settings.home / "alerts.jsonl").read_text().splitlines()) == 2
 
 
 def prefect_server_of(settings: Settings) -> Server:

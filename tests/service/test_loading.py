@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import traceback
 
 import pytest
 from service_world import TASK
 
 from cvdm.errors import CheckpointError
 from service.errors import DownloadError, RegistryError
-from service.loading import Registry, load
+from service.loading import Registry, Version, load
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,19 @@ def test_a_missing_database_is_reported_and_not_created(tmp_path):
     with pytest.raises(RegistryError, match=r"nowhere\.db"):
         Registry(f"sqlite:///{tmp_path}/nowhere.db", (), tmp_path).catalogue()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_password_is_told_of_a_registry_that_does_not_answer(tmp_path, monkeypatch):
+    """`GET /models` shows the reason to everybody who asks, and the log its traceback."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    registry = Registry("http://ada:sec%40ret@127.0.0.1:9", (), tmp_path)
+    with pytest.raises(RegistryError, match="API request to http://127") as at_a_look:
+        registry.catalogue()
+    with pytest.raises(RegistryError) as at_a_download:
+        registry.fetch(Version("cells", 1, "ab"))
+    for failure in (at_a_look, at_a_download):
+        told = "".join(traceback.format_exception(failure.value))
+        assert not any(secret in told for secret in ("sec%40ret", "sec@ret", "ada"))
 
 
 def test_a_database_that_goes_away_and_comes_back(filled, tmp_path):

@@ -176,8 +176,8 @@ def send_aliases_back(world: World) -> str:
     with world.service_frozen() as freeze:
 
         class Freezing(ServiceDeployment):
-            def _is_known(self, url: str, task: str, version: int) -> bool:
-                known = super()._is_known(url, task, version)
+            def _is_known(self, *arguments: Any) -> bool:
+                known = super()._is_known(*arguments)
                 freeze()
                 return known
 
