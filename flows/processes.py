@@ -23,13 +23,15 @@ from pydantic import SecretStr
 
 from cvdm.addresses import shown_uri
 from cvdm.storage import storage_error
-from flows.servers import RunningServer, Server, answers, free_port, reachable, running
+from flows.servers import RunningServer, Server, answers, free_port, reachable, require_free_ports, running
 from flows.settings import Settings
 
 CODE = Path(__file__).resolve().parent.parent
 """The folder of the packages `flows` and `service`."""
 WATCH_SECONDS = 0.5
 DELIVERY_SECONDS = 15.0
+TRACKING = "mlflow"
+"""The tracking server's name."""
 SERVICE_READY, SERVICE_LIVES = "/readyz", "/livez"
 
 
@@ -48,12 +50,20 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
     Raises PortError before anything starts, ServerError when a server does not come up or ends by itself.
     """
     _make_prefect_home(settings)
-    with running(*local_servers(settings)) as servers:
-        for one in servers:
-            one.wait_until_ready()
-        with running(schedule_runner(settings)) as (runner,):
-            announce(address_table(addresses(settings)))
-            watch((*servers, runner))
+    *stores, service = local_servers(settings)
+    require_free_ports((*stores, service))
+    with running(*stores) as first:
+        # Who comes first to a new database, or with a new MLflow to an old one, brings its tables up; two who
+        # do it at once fail.
+        for one in first:
+            if one.server.name == TRACKING:
+                one.wait_until_ready()
+        with running(service) as second:
+            for one in (*first, *second):
+                one.wait_until_ready()
+            with running(schedule_runner(settings)) as (runner,):
+                announce(address_table(addresses(settings)))
+                watch((*first, *second, runner))
 
 
 def watch(servers: tuple[RunningServer, ...]) -> None:
@@ -65,7 +75,7 @@ def watch(servers: tuple[RunningServer, ...]) -> None:
 
 
 def local_servers(settings: Settings) -> tuple[Server, ...]:
-    """The servers to run here: a tracking server or orchestrator elsewhere is used as it is."""
+    """What is to run here, the service last; a tracking server or orchestrator elsewhere is used as it is."""
     servers = [service_server(settings, settings.service_port)]
     if tracks_locally(settings):
         servers.insert(0, mlflow_server(settings))
@@ -137,7 +147,7 @@ def mlflow_server(settings: Settings) -> Server:
         "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
         "MLFLOW_ARTIFACTS_DESTINATION": settings.artifact_root,
     }
-    return _server(settings, "mlflow", command, settings.mlflow_port, "/health", "CVDM_MLFLOW_PORT", extra)
+    return _server(settings, TRACKING, command, settings.mlflow_port, "/health", "CVDM_MLFLOW_PORT", extra)
 
 
 def prefect_server(settings: Settings, port: int, *, private: bool) -> Server:

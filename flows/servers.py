@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,9 +101,7 @@ class RunningServer:
 @contextmanager
 def running(*servers: Server) -> Iterator[tuple[RunningServer, ...]]:
     """Run servers for the block. Raises PortError before any is started when a port is taken."""
-    for server in servers:
-        if server.port is not None:
-            require_free_port(server.host, server.port, server.name, server.port_setting)
+    require_free_ports(servers)
     started: list[RunningServer] = []
     try:
         for server in servers:
@@ -111,6 +109,13 @@ def running(*servers: Server) -> Iterator[tuple[RunningServer, ...]]:
         yield tuple(started)
     finally:
         _end([one.process for one in started])
+
+
+def require_free_ports(servers: Iterable[Server]) -> None:
+    """Raise PortError for the first whose port is taken."""
+    for server in servers:
+        if server.port is not None:
+            require_free_port(server.host, server.port, server.name, server.port_setting)
 
 
 def answers(url: str, timeout: float = 3.0) -> bool:

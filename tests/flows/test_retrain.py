@@ -11,6 +11,7 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -31,8 +32,10 @@ from flows.flow_artifacts import GATE_PAGE
 from flows.job import Job, chosen_device
 from flows.model_card import FILE
 from flows.promote import promote
-from flows.registry import Registry, model_name
-from flows.retrain import retrain
+from flows.registry import AwayError, Registry, model_name
+from flows.registry.artifacts import Artifacts
+from flows.registry.tracking import Runs
+from flows.retrain import EVENTS, retrain
 from flows.settings import Settings
 from flows.train import ENVIRONMENT, RUN_NOTE, StepLog, closing, open_run
 from flows.usage import KWH
@@ -364,6 +367,37 @@ def test_force_trains_anew(story):
     assert (story.second.version, story.second.repeated) == (2, False)
     assert story.second.run_id != story.first.run_id
     assert story.second.metrics == pytest.approx(story.first.metrics, rel=1e-6)
+
+
+def test_a_tracking_server_that_is_away_when_all_is_decided_costs_nothing(
+    project_settings, six_fields, prefect_server, monkeypatch, tmp_path
+):
+    """Planted: two requests of the last step fail once. It is tried again; nothing is told or written twice."""
+    give_data(project_settings, six_fields)
+    alerts = tmp_path / "alerts.jsonl"
+    monkeypatch.setenv("CVDM_ALERTS", f"file://{alerts}")
+    monkeypatch.setattr("flows.retrain.RETRY_SECONDS", (0, 0))
+    failed = []
+
+    def fails_once(method, last):
+        def wrapped(self, *arguments):
+            if arguments[-1] == last and last not in failed:
+                failed.append(last)
+                raise AwayError("the tracking store to answer", "nothing", "Wait.")
+            return method(self, *arguments)
+
+        return wrapped
+
+    monkeypatch.setattr(Artifacts, "log_json", fails_once(Artifacts.log_json, RESULT))
+    monkeypatch.setattr(Runs, "set_tags", fails_once(Runs.set_tags, {"judgement": ANY}))
+    result = retrain(TASK, "tiny")
+    assert failed == [RESULT, {"judgement": ANY}]
+    registry = Registry.open(project_settings)
+    assert [json.loads(line)["event"] for line in alerts.read_text().splitlines()] == [EVENTS[result.verdict]]
+    history = registry.runs._client.get_metric_history(result.run_id, KWH)
+    assert [entry.step for entry in history] == [1]
+    assert registry.runs._client.get_run(result.run_id).info.status == "FINISHED"
+    assert retrain(TASK, "tiny").repeated
 
 
 def test_bad_data_are_refused_before_anything_is_trained(project_settings, six_fields, prefect_server):
