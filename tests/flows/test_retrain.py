@@ -372,7 +372,7 @@ def test_force_trains_anew(story):
 def test_a_tracking_server_that_is_away_when_all_is_decided_costs_nothing(
     project_settings, six_fields, prefect_server, monkeypatch, tmp_path
 ):
-    """Planted: two requests of the last step fail once. It is tried again; nothing is told or written twice."""
+    """Planted: two requests of the last step fail once; tried again, it tells and writes nothing twice."""
     give_data(project_settings, six_fields)
     alerts = tmp_path / "alerts.jsonl"
     monkeypatch.setenv("CVDM_ALERTS", f"file://{alerts}")
