@@ -8,8 +8,11 @@ latest entry about it. Whoever can rewrite both must also have the head that a p
 (`cvdm audit verify` prints it, and checks an earlier one).
 
 A decision is written before it is carried out, so that an entry may have had no effect (a kill, a move that
-was taken back: that has an entry of its own), but no effect is without an entry. Each machine that moves
-aliases keeps its own log.
+was taken back: that has an entry of its own), but no effect is without an entry.
+
+Each machine that moves aliases keeps its own log, known by the beginning of its first line's hash. Where
+several share a registry, each is told of the others' logs (CVDM_OTHER_AUDIT_LOGS): what a version names of
+those is verified on the machine that keeps them.
 """
 
 from __future__ import annotations
@@ -66,11 +69,6 @@ class Entry:
         """SHA-256 (hex) of the line."""
         return _hash(self.line())
 
-    @property
-    def reference(self) -> str:
-        """How a version in the registry names the entry."""
-        return f"{self.number}:{self.hash}"
-
 
 @dataclass(frozen=True)
 class Verification:
@@ -82,6 +80,10 @@ class Verification:
     """Empty for a log as it was written."""
     head: str
     """Hash of the last line: noted elsewhere, it proves all entries up to here later."""
+    log: str = ""
+    """By what other machines know this log; empty before its first entry."""
+    elsewhere: int = 0
+    """Versions whose latest entry is in another machine's log, and was not looked at."""
 
     @property
     def sound(self) -> bool:
@@ -94,12 +96,18 @@ class Verification:
             "ok": self.sound,
             "entries": len(self.entries),
             "head": self.head,
+            "log": self.log,
+            "elsewhere": self.elsewhere,
             "problems": list(self.problems),
         }
 
     def summary(self) -> str:
         """The result for people."""
-        told = f"{len(self.entries)} entries, head {self.head}"
+        told = f"{len(self.entries)} entries, head {self.head}, log {self.log or 'not begun'}"
+        if self.elsewhere:
+            told += (
+                f"; the latest about {self.elsewhere} versions is in other logs: verify those where they are"
+            )
         if self.sound:
             return f"sound: {told}\nNote the head elsewhere; `cvdm audit verify --head HASH` checks it later."
         return "\n".join((f"NOT as it was written: {told}", *(f"  {problem}" for problem in self.problems)))
@@ -110,6 +118,8 @@ class AuditLog:
     """The log at one place; a file that is not there is an empty log."""
 
     path: Path
+    others: tuple[str, ...] = ()
+    """Logs of other machines that share the registry."""
 
     def append(
         self,
@@ -153,12 +163,13 @@ class AuditLog:
     def verify(self, references: Mapping[str, str] | None = None, head: str | None = None) -> Verification:
         """Read the whole log.
 
-        references: by the name of a version, its `Entry.reference` in the registry.
+        references: by the name of a version, its `reference` in the registry.
         head:       (the beginning of) a hash that must be among the lines'. Raises StorageError.
         """
         lines = self._lines()
         hashes = [_hash(line) for line in lines]
-        entries, problems = [], []
+        own = hashes[0][:SHORT] if hashes else ""
+        entries, problems, elsewhere = [], [], 0
         for number, line in enumerate(lines, start=1):
             entry = _entry(line)
             if entry is None:
@@ -171,10 +182,18 @@ class AuditLog:
                 changed = f"line {number - 1}" if number > 1 else "what came before"
                 problems.append(f"line {number} does not follow from {changed}, which was changed or removed")
         for name, reference in sorted((references or {}).items()):
-            problems += _missing(name, reference, hashes)
+            if _log_of(reference) in self.others:
+                elsewhere += 1
+            else:
+                problems += _missing(name, reference, hashes)
         if head is not None and not any(one.startswith(head) for one in hashes):
             problems.append(f"no line has the hash {head}: it, or a line before it, was changed or cut off")
-        return Verification(tuple(entries), tuple(problems), hashes[-1] if hashes else BEGINNING)
+        last = hashes[-1] if hashes else BEGINNING
+        return Verification(tuple(entries), tuple(problems), last, own, elsewhere)
+
+    def reference(self, entry: Entry) -> str:
+        """How a version in the registry names an entry of this log. Raises StorageError."""
+        return f"{entry.number}:{entry.hash}:{_hash(self._lines()[0])[:SHORT]}"
 
     def entries(self, task: str | None = None) -> tuple[Entry, ...]:
         """The decisions about a task, or all, the oldest first. Raises AuditError, StorageError."""
@@ -215,17 +234,27 @@ def audit_table(entries: Iterable[Entry]) -> str:
     return "\n".join(lines) or "No decision yet."
 
 
+def _log_of(reference: str) -> str:
+    """The log of a reference; empty for one from before logs had names."""
+    return reference.split(":")[2] if reference.count(":") == 2 else ""
+
+
 def _missing(name: str, reference: str, hashes: Sequence[str]) -> list[str]:
     """That an entry which a version names is not in the log, if so."""
-    number, _, expected = reference.partition(":")
+    number, expected = reference.split(":")[:2] if ":" in reference else (reference, "")
     position = int(number) - 1 if number.isascii() and number.isdigit() else -1
-    if not 0 <= position < len(hashes):
+    if 0 <= position < len(hashes) and hashes[position] == expected:
+        return []
+    what = f"entry {number}, which {name} names: "
+    log = _log_of(reference)
+    if log and log != (hashes[0][:SHORT] if hashes else ""):
         return [
-            f"entry {number}, which {name} names, is not there: the log was cut off, or is another machine's"
+            f"{what}the log was replaced, or its beginning changed; or it is in the log {log}: name that in "
+            "CVDM_OTHER_AUDIT_LOGS if it is another machine's"
         ]
-    if hashes[position] != expected:
-        return [f"line {number} is not the entry that {name} names: it was changed"]
-    return []
+    return [
+        what + ("it was changed" if 0 <= position < len(hashes) else "it is not there, the log was cut off")
+    ]
 
 
 def _entry(line: bytes) -> Entry | None:

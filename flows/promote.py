@@ -250,7 +250,7 @@ def enter(
         entry = registry.audit.append(
             action, task=before.task, version=version, by=by, reasons=reasons, details=details
         )
-    registry.models.set_tags(before.task, version, {AUDIT: entry.reference})
+    registry.models.set_tags(before.task, version, {AUDIT: registry.audit.reference(entry)})
     return entry
 
 

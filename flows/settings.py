@@ -100,6 +100,10 @@ class Settings(BaseSettings):
     deploy_window_seconds: int = Field(
         120, ge=1, description="Longest time for the running service to take a champion over."
     )
+    other_audit_logs: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Audit logs of other machines that share the registry; `cvdm audit verify` names each.",
+    )
     alerts: SecretStr = Field(
         SecretStr(""),
         description="Where decisions and failures are told: Apprise addresses, file:///path.jsonl.",
@@ -185,7 +189,7 @@ class Settings(BaseSettings):
             raise ValueError("a folder must be absolute, or artifacts land wherever a process was started")
         return root
 
-    @field_validator("tasks", "triggers", mode="before")
+    @field_validator("tasks", "triggers", "other_audit_logs", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (

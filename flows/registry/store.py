@@ -37,6 +37,6 @@ class Registry:
             artifacts=Artifacts(connection),
             models=Models(connection),
             locks=settings.mlruns_dir / "locks",
-            audit=AuditLog(settings.audit_file),
+            audit=AuditLog(settings.audit_file, settings.other_audit_logs),
             cleaning=Cleaning(connection),
         )

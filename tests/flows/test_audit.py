@@ -32,7 +32,7 @@ def log(tmp_path):
 
 def references(log):
     """What the registry would hold: the latest entry of each version."""
-    return {f"cells version {entry.version}": entry.reference for entry in log.entries()}
+    return {f"cells version {entry.version}": log.reference(entry) for entry in log.entries()}
 
 
 def test_entries_come_back_as_they_were_written(log):
@@ -131,6 +131,27 @@ def test_every_edit_is_found(log, tmp_path, edit):
     found = log.verify(named)
     assert not found.sound and found.problems and "NOT" in found.summary()
     assert not log.verify(head=head[:20]).sound
+
+
+def test_logs_of_machines_that_share_a_registry_are_verified_each_where_it_is(log, tmp_path):
+    """Another machine's latest entry is a fault until its log is named, and then it is counted and told."""
+    other = AuditLog(tmp_path / "other.jsonl")
+    entry = other.append("promote", task="cells", version=9, by="Ada", reasons=["a reason"])
+    named = references(log) | {"cells version 9": other.reference(entry)}
+    name = other.verify().log
+    (problem,) = log.verify(named).problems
+    assert "cells version 9" in problem and name in problem and "CVDM_OTHER_AUDIT_LOGS" in problem
+    told = AuditLog(log.path, others=(name,)).verify(named)
+    assert told.sound and told.elsewhere == 1 and "verify those where they are" in told.summary()
+    forged = named | {"cells version 3": named["cells version 3"].replace("3:", "4:", 1)}
+    assert not AuditLog(log.path, others=(name,)).verify(forged).sound
+
+
+def test_a_reference_from_before_logs_had_names_is_checked_as_before(log):
+    """Number and hash alone."""
+    old = {name: reference.rpartition(":")[0] for name, reference in references(log).items()}
+    assert log.verify(old).sound
+    assert not log.verify(old | {"cells version 9": f"2:{'a' * 64}"}).sound
 
 
 def test_a_head_that_was_noted_is_found_again(log):

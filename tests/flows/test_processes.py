@@ -191,6 +191,7 @@ def test_children_share_the_settings_of_their_parent(tmp_path, monkeypatch):
         **{"cooldown_hours": 1.5, "housekeeping_cron": "", "housekeeping_apply": True, "rehearsal": False},
         **{"deploy_window_seconds": 7, "http_timeout_seconds": 3, "http_retries": 1},
         **{"alerts": "mailto://ada:secret@example.org", "country_iso": "DEU"},
+        "other_audit_logs": "abc,def",
     }
     settings = Settings.read(**changed)
     assert set(changed) == set(Settings.model_fields), "a new setting: change it here too"

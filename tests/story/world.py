@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -131,7 +130,7 @@ class World:
             )
             yield
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # where the story runs in the background, it ignores Ctrl-C
             try:
                 process.wait(60)
             except subprocess.TimeoutExpired:
