@@ -70,8 +70,8 @@ def require_valid(settings: Settings) -> None:
         if _file(address) is None and _messenger(address) is None:
             raise ConfigError(
                 "Apprise addresses in CVDM_ALERTS, such as mailto://..., slack://... or file:///path.jsonl",
-                f"none at place {place} ({_kind(address)})",
-                "Correct it; https://github.com/caronc/apprise lists all kinds.",
+                f"something else at place {place} ({_kind(address)})",
+                "Correct it: a file's has three slashes; https://github.com/caronc/apprise lists all kinds.",
             )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from flows.device_lock import all_devices_lock
 from flows.history import DataVersion, files_of_version, named_version, present_version, versions
 from flows.settings import Settings
 from flows.version import (
@@ -18,7 +19,7 @@ from flows.version import (
     record_file,
     run_dvc,
 )
-from flows.version_control import commit_record, git, is_checkout, require_clean_index
+from flows.version_control import SHORT, commit_record, git, is_checkout, require_clean_index
 
 LISTED = 5
 """Files that a message names."""
@@ -27,10 +28,12 @@ LISTED = 5
 def checkout(settings: Settings, which: str, *, commit: bool = True) -> tuple[DataVersion, str | None]:
     """Bring a version back; returns it and the commit that records it, None where nothing had to change.
 
-    Refused while the data hold content that no version holds, so that nothing is lost. What is missing in the
-    cache is pulled from the remote. Raises VersionError, GitError.
+    Refused while the data hold content that no version holds, so that nothing is lost, and while a retraining
+    reads them. What is missing in the cache is fetched from the remote before anything is replaced.
+    Raises VersionError, GitError, BusyError.
     """
-    with one_ingest_at_a_time(settings):
+    locks = settings.mlruns_dir / "locks"
+    with one_ingest_at_a_time(settings), all_devices_lock(locks, "data checkout"):
         return _checked_out(settings, which, commit=commit)
 
 
@@ -60,14 +63,41 @@ def _replace(settings: Settings, wanted: DataVersion) -> None:
     name = record.relative_to(settings.home).as_posix()
     git(settings.home, "restore", "--source", wanted.commit, "--worktree", "--", name)
     try:
-        # without a remote there is nothing to pull from
-        run_dvc(settings, "pull" if find_remote(settings) else "checkout", "--quiet", str(record))
+        _require_content(settings, wanted)
+    except VersionError:
+        if before is not None:
+            record.write_bytes(before)  # of the data nothing was touched
+        raise
+    try:
+        run_dvc(settings, "checkout", "--quiet", str(record))
     except VersionError:
         if before is not None:
             record.write_bytes(before)
             with suppress(VersionError):  # the first failure is the one to tell
                 run_dvc(settings, "checkout", "--quiet", str(record))
         raise
+
+
+def _require_content(settings: Settings, wanted: DataVersion) -> None:
+    """Bring the content of the version on record into the cache. Raises VersionError where some is lost."""
+    try:
+        if find_remote(settings):
+            run_dvc(settings, "fetch", "--quiet", str(record_file(settings)))
+        cache = Path(run_dvc(settings, "cache", "dir").strip()) / "files" / "md5"
+        content = files_of_version(settings, wanted.commit)
+        lost = [name for name, md5 in content.items() if not (cache / md5[:2] / md5[2:]).is_file()]
+    except VersionError as error:
+        raise _lost(wanted, error.actual) from error
+    if lost:  # `dvc fetch` says nothing of files that the remote has not
+        raise _lost(wanted, f"{len(lost)} files are in neither, such as {lost[0]}")
+
+
+def _lost(wanted: DataVersion, actual: str) -> VersionError:
+    return VersionError(
+        f"the content of version {wanted.version[:SHORT]} in DVC's cache or remote",
+        actual,
+        "Run `dvc push` where that version was made, or choose another one of `cvdm data log`.",
+    )
 
 
 def _require_kept(settings: Settings, found: Sequence[DataVersion]) -> None:

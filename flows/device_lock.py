@@ -1,7 +1,9 @@
-"""One retraining at a time per device, and none while housekeeping removes: locked files say so.
+"""One retraining at a time per device, and none while somebody removes or replaces what it reads: locked
+files say so.
 
     DEVICE.lock         held by the retraining on that device
-    housekeeping.lock   shared by the retrainings of all devices, or held by one housekeeping that removes
+    housekeeping.lock   shared by the retrainings of all devices, or held by one housekeeping that removes, or
+                        by one checkout of other data
 
 The locks belong to the process: the operating system drops them when the process ends, however it ends, and
 whatever a database believes.
@@ -24,7 +26,7 @@ HOUSEKEEPING = "housekeeping.lock"
 
 
 class BusyError(CvdmError):
-    """A retraining holds the device, or housekeeping all of them."""
+    """A retraining holds the device, or housekeeping or a checkout of data all of them."""
 
 
 @contextmanager
@@ -38,7 +40,9 @@ def device_lock(folder: Path, device: str, purpose: str) -> Iterator[None]:
     with house.open("a+", encoding="utf-8") as everybody, path.open("a+", encoding="utf-8") as file:
         if not taken(everybody, shared=True):
             raise BusyError(
-                "no housekeeping that removes", _holder(house), "Wait for it to end: it takes minutes."
+                "no housekeeping that removes, and no checkout of data",
+                _holder(house),
+                "Wait for it to end: it takes minutes.",
             )
         if not taken(file):
             raise BusyError(
@@ -59,7 +63,7 @@ def all_devices_lock(folder: Path, purpose: str) -> Iterator[None]:
         if not taken(everybody):
             at_work = "; ".join(devices_in_use(folder)) or "one that has just begun"
             raise BusyError(
-                "no retraining on any device, and no other housekeeping",
+                "no retraining on any device, no housekeeping and no checkout of data",
                 at_work,
                 "Wait for it to end, or stop it, and run this again.",
             )

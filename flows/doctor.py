@@ -58,6 +58,7 @@ def examine(settings: Settings) -> tuple[Finding, ...]:
         git,
         parameters,
         schedule,
+        alerts,
         data,
         tracking,
         ports,
@@ -193,6 +194,15 @@ def schedule(settings: Settings) -> Iterator[Finding]:
     paused = [entry.task for entry in entries if not entry.enabled]
     found = f"{len(entries)} tasks" + (f", paused: {', '.join(paused)}" if paused else "")
     yield Finding("schedule", "ok", found)
+
+
+def alerts(settings: Settings) -> Iterator[Finding]:
+    """Can everybody be told who is to be? Nothing is sent."""
+    from flows.alerts import require_valid
+
+    require_valid(settings)
+    told = "on" if settings.alerts.get_secret_value() else "off"
+    yield Finding("alerts", "ok", told)
 
 
 def data(settings: Settings) -> Iterator[Finding]:

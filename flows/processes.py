@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from cvdm.addresses import shown_uri
 from cvdm.storage import storage_error
+from flows.alerts import require_valid
 from flows.servers import RunningServer, Server, answers, free_port, reachable, require_free_ports, running
 from flows.settings import Settings
 
@@ -47,8 +48,10 @@ class Address:
 def up(settings: Settings, announce: Callable[[str], None]) -> None:
     """Run everything until interrupted; `announce` gets one table of addresses when all is ready.
 
-    Raises PortError before anything starts, ServerError when a server does not come up or ends by itself.
+    Raises ConfigError, PortError before anything starts, ServerError when a server does not come up or ends
+    by itself.
     """
+    require_valid(settings)
     _make_prefect_home(settings)
     *stores, service = local_servers(settings)
     require_free_ports((*stores, service))
@@ -159,7 +162,11 @@ def prefect_server(settings: Settings, port: int, *, private: bool) -> Server:
         *("--host", host, "--port", str(port), *options),
     )
     # Finished runs and their events are removed after a while; by default events only.
-    extra = {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs"}
+    extra = {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        # its page asks there, by default at port 4200 whichever port is the server's
+        "PREFECT_SERVER_UI_API_URL": f"http://{reachable(host)}:{port}/api",
+    }
     name = "prefect-private" if private else "prefect"
     return _server(settings, name, command, port, "/api/health", "CVDM_PREFECT_PORT", extra, host)
 

@@ -9,12 +9,13 @@ from versions_project import TASK, git
 
 from cvdm.dataset import dataset_digest, load_dataset
 from flows.checkout import checkout
-from flows.history import difference, history_table, require_version, versions
+from flows.device_lock import BusyError, device_lock
+from flows.history import difference, files_of_version, history_table, require_version, versions
 from flows.ingest import ingest
 from flows.ingest_result import IngestOptions
 from flows.launch import launch
 from flows.settings import Settings
-from flows.version import VersionError
+from flows.version import VersionError, run_dvc
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,41 @@ def test_content_that_only_the_remote_has_is_pulled(settings, grown):
     shutil.rmtree(settings.home / ".dvc" / "cache")
     checkout(settings, grown[1].tag, commit=False)
     assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == grown[1].dataset_digest
+
+
+@pytest.mark.parametrize("lost", ["the list of its files", "one of its files"])
+def test_a_version_that_is_lost_is_refused_before_anything_is_touched(settings, grown, monkeypatch, lost):
+    """Planted: neither cache nor remote hold it. No file of the data goes, not even for a moment."""
+    checkout(settings, grown[1].tag, commit=False)
+    gone = grown[2].data_version
+    if lost == "one of its files":
+        there, here = (set(files_of_version(settings, one.commit).values()) for one in grown[:0:-1])
+        gone = min(there - here)
+    for store in (settings.home / ".dvc" / "cache", settings.home / ".data-remote"):
+        for file in store.rglob(f"{gone[2:]}*"):
+            file.unlink()
+    shutil.rmtree(settings.mlruns_dir / "dvc", ignore_errors=True)  # what DVC remembers of it
+    status = git(settings.home, "status", "--porcelain")
+    before = {path: path.stat().st_ino for path in settings.data_dir.rglob("*.tif")}
+    asked = []
+    monkeypatch.setattr(
+        "flows.checkout.run_dvc", lambda _, *words: asked.append(words[0]) or run_dvc(_, *words)
+    )
+    with pytest.raises(VersionError, match="in DVC's cache or remote"):
+        checkout(settings, grown[2].tag, commit=False)
+    assert "checkout" not in asked and "pull" not in asked
+    assert {path: path.stat().st_ino for path in settings.data_dir.rglob("*.tif")} == before
+    assert git(settings.home, "status", "--porcelain") == status
+
+
+def test_no_checkout_under_a_retraining(settings, grown):
+    """Which reads the data: it is refused, and says who is at work."""
+    with (
+        device_lock(settings.mlruns_dir / "locks", "cpu", "retrain test-cells"),
+        pytest.raises(BusyError, match="'retrain test-cells' in process"),
+    ):
+        checkout(settings, grown[1].tag)
+    checkout(settings, grown[1].tag)
 
 
 def test_unrecorded_data_are_never_overwritten(settings, grown):
