@@ -20,6 +20,9 @@ TEST_METRICS = "test/"
 INTERVAL_GUARANTEE = "interval_guarantee"
 """Tag on a version: what its interval promises, in words (`cvdm.calibration`)."""
 
+BESIDE_A_PERSON = {None: "before the gate had judged it", "undecided": "where the gate was undecided"}
+"""How a person's decision stands to the gate's."""
+
 
 def known_task(task: str, registry: Registry, settings: Settings) -> str:
     """The task, if there are data or a model of it. Raises ConfigError that lists the tasks there are."""
@@ -47,16 +50,20 @@ def catalogue_table(entries: list[dict[str, Any]]) -> str:
     for entry in entries:
         metrics = entry["metrics"]
         cells = "".join(f"{metrics[name]:10.4g}" if name in metrics else f"{'-':>10}" for name in SHOWN)
-        alias, verdict = ",".join(entry["aliases"]) or "-", entry["gate_verdict"] or entry["verdict"] or "-"
+        alias, verdict = ",".join(entry["aliases"]) or "-", entry["gate_verdict"] or "-"
         lines.append(
             f"{entry['task']:24} {entry['version']:>7}  {alias:10} {verdict:10} {cells}  {entry['created']}"
         )
     lines += [
         f"{entry['task']} version {entry['version']}: {entry['verdict']} by {entry['decided_by']}, "
-        + ("where the gate was undecided" if entry["gate_verdict"] == "undecided" else "against the gate")
-        + f": {entry['reasons']}"
+        f"{BESIDE_A_PERSON.get(entry['gate_verdict'], 'against the gate')}: {entry['reasons']}"
         for entry in entries
-        if entry["gate_verdict"] not in (None, entry["verdict"])
+        if entry["gate_verdict"] != entry["verdict"]
+    ]
+    lines += [
+        f"{entry['task']} version {entry['version']}: rolled back {entry['rolled_back']}"
+        for entry in entries
+        if entry["rolled_back"]
     ]
     seen = [entry for entry in entries if entry["shadow"] is not None]
     lines += [f"{entry['task']} version {entry['version']}: {entry['shadow']['words']}" for entry in seen]
@@ -128,6 +135,7 @@ def _entry(
         "reasons": version.tags.get("reasons"),
         "decided_by": version.tags.get("decided_by"),
         "gate_verdict": version.tags.get("gate_verdict"),
+        "rolled_back": version.tags.get("rolled_back") or None,
         "created": datetime.fromtimestamp(version.created / 1000, UTC).isoformat(timespec="seconds"),
         "run_id": version.run_id,
         "dataset_digest": version.tags.get("dataset_digest"),

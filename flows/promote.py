@@ -158,11 +158,22 @@ def take_back(registry: Registry, task: str, version: int, *, instead: int, reas
 def record(
     registry: Registry, task: str, version: int, *, verdict: str, reasons: Sequence[str], by: str
 ) -> None:
-    """Write a decision on the version that it is about; the gate's word stays beside a person's."""
-    tags = {"verdict": verdict, "reasons": "; ".join(reasons), "decided_at": _now(), "decided_by": by}
+    """Write a decision on the version that it is about; the gate's word stays beside a person's.
+
+    What a person has decided the gate replaces only by carrying out a promotion.
+    """
+    told = "; ".join(reasons)
+    tags = {"verdict": verdict, "reasons": told, "decided_at": _now(), "decided_by": by}
     if by == GATE:
-        tags |= {"gate_verdict": verdict, "gate_reasons": tags["reasons"]}
+        if verdict != "promote" and decided_by_person(registry.models.version(task, version)):
+            tags = {}
+        tags |= {"gate_verdict": verdict, "gate_reasons": told}
     registry.models.set_tags(task, version, tags)
+
+
+def decided_by_person(version: Version) -> bool:
+    """Whether the standing decision about a version is a person's."""
+    return version.tags.get("decided_by", GATE) != GATE
 
 
 def settle(

@@ -12,6 +12,7 @@ from specimens import cells, make_checkpoint, spoil_weights
 from cvdm.checkpoint import save_checkpoint
 from cvdm.errors import CheckpointError, CvdmError, StorageError
 from flows.aliases import Standing, alone, standing
+from flows.catalogue import catalogue, catalogue_table
 from flows.gate import Decision, GateTest
 from flows.promote import audit_references, promote, rollback, settle
 from flows.registry import CHAMPION, Registry, RegistryError
@@ -76,6 +77,20 @@ def test_the_gates_word_stays_beside_a_persons(registry, add):
     tags = registry.models.version(TASK, second).tags
     assert (tags["verdict"], tags["reasons"], tags["decided_by"]) == ("promote", "seen by eye", "Ada")
     assert (tags["gate_verdict"], tags["gate_reasons"]) == ("reject", "CRPS not better")
+
+
+def test_a_persons_promotion_before_the_gates_word_stays_on_record(registry, add, project_settings):
+    """The gate judges afterwards: its word is added, and what the person decided and why is told."""
+    first = add(1)
+    promote(registry, TASK, first, reasons=("needed today",), by="Ada")
+    told = catalogue_table(catalogue(registry, (TASK,), project_settings))
+    assert "promote by Ada, before the gate had judged it: needed today" in told
+    settle(registry, TASK, first, Decision("reject", ("CRPS not better",), ()), compared=None)
+    tags = registry.models.version(TASK, first).tags
+    assert (tags["verdict"], tags["reasons"], tags["decided_by"]) == ("promote", "needed today", "Ada")
+    assert tags["gate_verdict"] == "reject" and "CRPS not better" in tags["gate_reasons"]
+    told = catalogue_table(catalogue(registry, (TASK,), project_settings))
+    assert "promote by Ada, against the gate: needed today" in told
 
 
 def test_the_next_promotion_keeps_the_former_champion_and_rollback_swaps_them(registry, add):
