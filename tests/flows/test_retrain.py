@@ -137,7 +137,8 @@ def test_a_retraining_ends_with_a_judged_version(story):
     assert set(story.first.baselines) == {"input", "best-blur", "regression-mean", "constant-interval"}
     assert 0 <= story.first.metrics["coverage"] <= 1
     tags = story.registry.models.version(TASK, 2).tags
-    assert tags["verdict"] == story.second.verdict
+    told = (tags["verdict"], tags["decided_by"], tags["gate_verdict"])
+    assert told == ("promote", "Ada", story.second.verdict)
     assert tags["dataset_digest"] == story.registry.runs.tags(story.second.run_id)["dataset_digest"]
     assert tags["init"] == "scratch"
     assert tags["interval_guarantee"].startswith("Aims at 90%")
