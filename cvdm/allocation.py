@@ -1,7 +1,7 @@
 """Memory that a training frees and takes again with every step stays with its process.
 
 By default glibc gives large blocks back to the system at once, so that every step maps, zeroes and faults in
-its activations anew: a sixth of a step's time on a CPU, for the same peak (docs/training.md).
+its activations anew: an eighth of a step's time on a CPU, for the same peak (docs/training.md).
 """
 
 from __future__ import annotations
