@@ -31,7 +31,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _require_device(getattr(options, "device", "cpu"))
-        keep_freed_memory()
         options.run(options)
     except CvdmError as error:
         if options.traceback:
@@ -84,6 +83,7 @@ def train(options: argparse.Namespace) -> None:
     from cvdm.training import train as training_steps
     from cvdm.training import training_fingerprint
 
+    keep_freed_memory()
     recipe = load_recipe(options.params, options.preset)
     dataset = load_dataset(options.data)
     recipe = recipe.seeing(dataset.card.sight)

@@ -20,7 +20,7 @@ KEPT = 256 * 2**20
 def keep_freed_memory() -> bool:
     """Set it for the process, where its C library can; returns whether. It overrules MALLOC_ variables.
 
-    For programs that train or evaluate, at their start: a library leaves the process's memory alone.
+    For programs that train, before they do: a library leaves the process's memory alone.
     """
     if sys.platform != "linux":
         return False
