@@ -140,7 +140,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
 def mlflow_server(settings: Settings) -> Server:
     """MLflow's page and API over the same database and artifacts that the flows write.
 
-    Where they are, with the passwords of it, it learns from its environment: everybody sees a command line.
+    Where they are, passwords included, it learns from its environment: everybody can read a command line.
     """
     command = (
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),

@@ -139,7 +139,9 @@ def prefect_server_of(settings: Settings) -> Server:
 
 
 def deployments(url: str) -> list[dict]:
-    return httpx.post(f"{url}/deployments/filter", json={}, timeout=10).json()
+    """Those that retrain; housekeeping has one, too."""
+    found = httpx.post(f"{url}/deployments/filter", json={}, timeout=10).json()
+    return [one for one in found if one["parameters"].get("task") == TASK]
 
 
 def states(url: str) -> list[str]:
