@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows.device_lock import all_devices_lock
-from flows.history import DataVersion, files_of_version, named_version, present_version, versions
+from flows.history import DataVersion, files_of_version, lost, named_version, present_version, versions
 from flows.settings import Settings
 from flows.version import (
     VersionError,
@@ -19,7 +19,7 @@ from flows.version import (
     record_file,
     run_dvc,
 )
-from flows.version_control import SHORT, commit_record, git, is_checkout, require_clean_index
+from flows.version_control import commit_record, git, is_checkout, require_clean_index
 
 LISTED = 5
 """Files that a message names."""
@@ -84,20 +84,12 @@ def _require_content(settings: Settings, wanted: DataVersion) -> None:
         if find_remote(settings):
             run_dvc(settings, "fetch", "--quiet", str(record_file(settings)))
         cache = Path(run_dvc(settings, "cache", "dir").strip()) / "files" / "md5"
-        content = files_of_version(settings, wanted.commit)
-        lost = [name for name, md5 in content.items() if not (cache / md5[:2] / md5[2:]).is_file()]
+        content = files_of_version(settings, wanted)
+        missing = [name for name, md5 in content.items() if not (cache / md5[:2] / md5[2:]).is_file()]
     except VersionError as error:
-        raise _lost(wanted, error.actual) from error
-    if lost:  # `dvc fetch` says nothing of files that the remote has not
-        raise _lost(wanted, f"{len(lost)} files are in neither, such as {lost[0]}")
-
-
-def _lost(wanted: DataVersion, actual: str) -> VersionError:
-    return VersionError(
-        f"the content of version {wanted.version[:SHORT]} in DVC's cache or remote",
-        actual,
-        "Run `dvc push` where that version was made, or choose another one of `cvdm data log`.",
-    )
+        raise lost(wanted, error.actual) from error
+    if missing:  # `dvc fetch` says nothing of files that the remote has not
+        raise lost(wanted, f"{len(missing)} files are in neither, such as {missing[0]}")
 
 
 def _require_kept(settings: Settings, found: Sequence[DataVersion]) -> None:
@@ -109,11 +101,11 @@ def _require_kept(settings: Settings, found: Sequence[DataVersion]) -> None:
         return
     changes = changed_files(settings)
     new = {name: _md5(settings.home / name) for name in (*changes["added"], *changes["modified"])}
-    for commit in dict.fromkeys(one.commit for one in found):
+    for one in found:
         if not new:
             return
         with suppress(VersionError):  # a version that cache and remote have lost holds nothing
-            held = set(files_of_version(settings, commit).values())
+            held = set(files_of_version(settings, one).values())
             new = {name: md5 for name, md5 in new.items() if md5 not in held}
     if new:
         listed = ", ".join(sorted(new)[:LISTED]) + (" and more" if len(new) > LISTED else "")

@@ -18,6 +18,8 @@ INK, MUTED, OURS, OTHER = "#222222", "#8a8a8a", "#0b6e99", "#c8553d"
 PANEL_EDGE = 512
 """Longer images are cut to their central square of this edge, so that single pixels stay visible."""
 DPI = 110
+CLIPPED = 0.005
+"""Share of pixels beyond an end of the colour scale above which its bar ends in an arrow."""
 
 
 def new_figure(columns: int, rows: int, *, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
@@ -69,12 +71,19 @@ def show_image(figure: Figure, axis: Axes, part: ImagePart) -> None:
 
 def _show_image(figure: Figure, axis: Axes, part: ImagePart, **where: Any) -> None:
     low, high = part.limits
+    extend = _extend(float((part.pixels < low).mean()), float((part.pixels > high).mean()))
     shown = axis.imshow(part.pixels, cmap=part.colours, vmin=low, vmax=high, interpolation="nearest")
     axis.set_axis_off()
     axis.set_title(part.label, fontsize=9, color=INK)
-    bar = figure.colorbar(shown, **where)
+    bar = figure.colorbar(shown, extend=extend, **where)
     bar.ax.tick_params(labelsize=7, colors=INK)
     bar.outline.set_visible(False)
+
+
+def _extend(below: float, above: float) -> str:
+    """Which ends of a colour bar get an arrow, by the shares of pixels beyond them."""
+    ends = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
+    return ends[below > CLIPPED, above > CLIPPED]
 
 
 def _share(inches: tuple[float, ...], whole: tuple[float, float]) -> tuple[float, float, float, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,12 +20,14 @@ from flows.version import (
     VersionError,
     changed_files,
     data_version,
+    is_held,
     record_file,
     require_in_project,
     run_dvc,
 )
-from flows.version_control import git, is_checkout
+from flows.version_control import SHORT, git, is_checkout
 
+LOST_MARK = "  (lost: neither DVC's cache nor its remote has it)"
 FEWEST = 4
 """Characters of a md5 or commit that may stand for it."""
 
@@ -45,6 +47,8 @@ class DataVersion:
     megabytes: float
     present: bool
     """Whether data.dvc holds it now; of equal versions the newest."""
+    held: bool | None = None
+    """Whether this machine has its list of files; None where only a remote elsewhere could tell."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def versions(settings: Settings) -> tuple[DataVersion, ...]:
                 present=content["md5"] == now and not any(one.present for one in found),
             )
         )
-    return tuple(found)
+    held = is_held(settings, {one.version for one in found})
+    return tuple(replace(one, held=held[one.version]) for one in found)
 
 
 def history_table(found: Sequence[DataVersion]) -> str:
@@ -110,6 +115,7 @@ def history_table(found: Sequence[DataVersion]) -> str:
     lines = [
         f"{'*' if one.present else ' '} {one.version[:8]:8}  {one.date:25}  {one.commit[:8]:8}  "
         f"{one.files:>6}  {one.megabytes:>9.1f}  {', '.join(one.tags) or one.message}"
+        f"{LOST_MARK if one.held is False else ''}"
         for one in found
     ]
     return "\n".join([head, *lines])
@@ -120,7 +126,7 @@ def difference(settings: Settings, before: str | None, after: str | None) -> Dif
     found = versions(settings)
     new = named_version(found, after) if after is not None else present_version(found, settings)
     old = named_version(found, before) if before is not None else _one_before(found, new)
-    was, now = (files_of_version(settings, one.commit) for one in (old, new))
+    was, now = (files_of_version(settings, one) for one in (old, new))
     return Difference(
         before=old.version,
         after=new.version,
@@ -191,14 +197,28 @@ def _one_before(found: Sequence[DataVersion], new: DataVersion) -> DataVersion:
     raise VersionError("an earlier version", "none", "Name two versions of `cvdm data log`.")
 
 
-def files_of_version(settings: Settings, commit: str) -> dict[str, str]:
-    """The md5 of every file of a version by its path in the data folder. Raises VersionError.
+def files_of_version(settings: Settings, one: DataVersion) -> dict[str, str]:
+    """The md5 of every file of a version by its path in the data folder.
 
     By `dvc list`, which asks the remote for what the cache has forgotten; `dvc diff` says nothing then.
+    Raises VersionError where both have lost it.
     """
     folder = settings.data_dir.relative_to(settings.home).as_posix()
-    listed = run_dvc(settings, "list", ".", folder, "--rev", commit, "--recursive", "--json", "--show-hash")
+    query = ("list", ".", folder, "--rev", one.commit, "--recursive", "--json", "--show-hash")
+    try:
+        listed = run_dvc(settings, *query)
+    except VersionError as error:
+        raise lost(one, error.actual) from error
     return {str(entry["path"]): str(entry["md5"]) for entry in json.loads(listed)}
+
+
+def lost(one: DataVersion, actual: str) -> VersionError:
+    """The error of a version that git knows, but neither cache nor remote."""
+    return VersionError(
+        f"the content of version {one.version[:SHORT]} in DVC's cache or remote",
+        actual,
+        "Run `dvc push` where that version was made, or choose another one of `cvdm data log`.",
+    )
 
 
 def _by_task(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:

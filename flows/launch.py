@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cvdm.errors import ConfigError
+from cvdm.params import load_recipe
 from flows.processes import orchestrator
 from flows.settings import Settings
+from flows.start import require_choice
 
 if TYPE_CHECKING:  # prefect and mlflow take seconds to import
     from flows.earlier import RetrainResult
@@ -22,8 +24,13 @@ def launch(
     data_version: str | None = None,
     force: bool = False,
 ) -> RetrainResult:
-    """Run the flow `retrain` in this process; at once the earlier result where nothing has changed."""
+    """Run the flow `retrain` in this process; at once the earlier result where nothing has changed.
+
+    Raises ConfigError for a wrong task, preset or start before anything is started.
+    """
     _require_data(settings, task)
+    load_recipe(settings.params_file, preset)
+    require_choice(init)
     if data_version is not None:
         from flows.history import require_version
 
@@ -49,7 +56,7 @@ def launch(
 
 
 def _require_data(settings: Settings, task: str) -> None:
-    """Said at once, before anything starts. Raises ConfigError."""
+    """Raise ConfigError for a task that has no data here."""
     if not (settings.data_dir / task).is_dir():
         raise ConfigError(
             f"a task with data: {', '.join(settings.known_tasks()) or 'none is here yet'}",

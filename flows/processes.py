@@ -13,15 +13,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from cvdm.addresses import shown_uri
+from cvdm.errors import ConfigError
 from cvdm.storage import storage_error
 from flows.alerts import require_valid
 from flows.servers import RunningServer, Server, answers, free_port, reachable, require_free_ports, running
@@ -33,6 +35,8 @@ WATCH_SECONDS = 0.5
 DELIVERY_SECONDS = 15.0
 TRACKING = "mlflow"
 """The tracking server's name."""
+_TRACKING_APP = "cvdm"
+"""The entry point of flows/tracking_app.py."""
 SERVICE_READY, SERVICE_LIVES = "/readyz", "/livez"
 
 
@@ -58,15 +62,20 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
     with running(*stores) as first:
         # Who comes first to a new database, or with a new MLflow to an old one, brings its tables up; two who
         # do it at once fail.
-        for one in first:
-            if one.server.name == TRACKING:
-                one.wait_until_ready()
+        tracking, others = (
+            [one for one in first if (one.server.name == TRACKING) is it] for it in (True, False)
+        )
+        _wait_for(tracking)
         with running(service) as second:
-            for one in (*first, *second):
-                one.wait_until_ready()
+            _wait_for((*others, *second))
             with running(schedule_runner(settings)) as (runner,):
                 announce(address_table(addresses(settings)))
                 watch((*first, *second, runner))
+
+
+def _wait_for(servers: Iterable[RunningServer]) -> None:
+    for server in servers:
+        server.wait_until_ready()
 
 
 def watch(servers: tuple[RunningServer, ...]) -> None:
@@ -138,19 +147,32 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
 
 
 def mlflow_server(settings: Settings) -> Server:
-    """MLflow's page and API over the same database and artifacts that the flows write.
+    """MLflow's page and API, without its Assistant, over the database and artifacts that the flows write.
 
     Where they are, passwords included, it learns from its environment: everybody can read a command line.
+    Raises ConfigError where MLflow cannot find the application.
     """
     command = (
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
         *("--host", settings.host, "--port", str(settings.mlflow_port)),
+        *("--app-name", _TRACKING_APP),
     )
+    _require_tracking_app()
     extra = {
         "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,
         "MLFLOW_ARTIFACTS_DESTINATION": settings.artifact_root,
     }
     return _server(settings, TRACKING, command, settings.mlflow_port, "/health", "CVDM_MLFLOW_PORT", extra)
+
+
+def _require_tracking_app() -> None:
+    """MLflow asks the installed package for it, which an installation from before it came does not know."""
+    if not entry_points(group="mlflow.app", name=_TRACKING_APP):
+        raise ConfigError(
+            f"the installed package to offer MLflow's application '{_TRACKING_APP}'",
+            "an installation older than this code",
+            "Install it again, as the README says.",
+        )
 
 
 def prefect_server(settings: Settings, port: int, *, private: bool) -> Server:

@@ -118,9 +118,7 @@ class Schedules:
             if self._applied:
                 raise
             say(f"No schedule is on until this is mended. {error}")
-            off = Entry(
-                "", "0 0 1 1 *", "UTC", self._settings.schedule_preset, enabled=False, origin="nobody"
-            )
+            off = Entry("", "0 0 1 1 *", "UTC", self._settings.schedule_preset, enabled=False)
             return {task: replace(off, task=task) for task in self._settings.known_tasks()}
         if "schedule" in self._settings.triggers:
             return entries

@@ -98,5 +98,5 @@ def _map_part(time_map: np.ndarray, prefix: str) -> ImagePart:
     """The time of equal signal and noise about its median: differences are small beside the median."""
     time_map = central(time_map)
     median = float(np.median(time_map))
-    label = f"{prefix}time of equal signal and noise − {median:.3f}"
+    label = f"{prefix}when noise equals signal: t − {median:.3f} (median)"
     return ImagePart(time_map - median, label, (-MAP_REACH, MAP_REACH), "RdBu_r")

@@ -42,10 +42,15 @@ class _Unfit(Exception):
     """A model that cannot be a start, and why."""
 
 
-def choose_start(asked: str, registry: Registry, job: Job) -> Start:
-    """The start that was asked for, or by rule for `auto`. Raises ConfigError for one that cannot be."""
+def require_choice(asked: str) -> None:
+    """Raise ConfigError for a start that is none of CHOICES."""
     if asked not in CHOICES:
         raise ConfigError(f"a start out of {', '.join(CHOICES)}", f"'{asked}'", "Correct --init.")
+
+
+def choose_start(asked: str, registry: Registry, job: Job) -> Start:
+    """The start that was asked for, or by rule for `auto`. Raises ConfigError for one that cannot be."""
+    require_choice(asked)
     if asked == "auto":
         return _by_rule(registry, job)
     if asked == "scratch":
@@ -144,7 +149,7 @@ def _champion_base(registry: Registry, job: Job, number: int) -> Base:
     copy = job.settings.mlruns_dir / "training" / f"{job.task}{COPY}{number}"
     if not copy.is_dir():
         registry.models.download(job.task, number, copy)
-    return _fitting(copy, job)
+    return _fitting(copy, f"version {number}", job)
 
 
 def _shipped_base(job: Job) -> Base:
@@ -157,14 +162,14 @@ def _shipped_base(job: Job) -> Base:
         raise _Unfit(f"it is not on record what models/{job.task} has learned from")
     fields = json.loads(manifest.read_text(encoding="utf-8"))["fields"]
     _require_unseen(job, fields["train"], f"models/{job.task}")
-    return _fitting(directory, job)
+    return _fitting(directory, f"the base models/{job.task}", job)
 
 
-def _fitting(directory: Path, job: Job) -> Base:
+def _fitting(directory: Path, who: str, job: Job) -> Base:
     try:
         return read_base(directory, job.recipe.model)
     except ConfigError as error:
-        raise _Unfit(f"{directory.name} is a model of another size than preset {job.preset}") from error
+        raise _Unfit(f"{who} is of another size or kind than preset {job.preset} makes") from error
 
 
 def _require_unseen(job: Job, learned: Iterable[str], who: str) -> None:

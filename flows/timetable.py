@@ -49,8 +49,10 @@ class Entry:
     preset: str
     enabled: bool
     """False where a person has paused it: then nothing starts by itself, by the clock or by events."""
-    origin: str
-    """`settings`, or who changed it and when."""
+    by: str | None = None
+    """Who changed it last; None where the settings hold as they are."""
+    at: str | None = None
+    """When, ISO 8601 with its offset."""
 
     def next_starts(self, now: datetime, count: int = SHOWN_STARTS) -> tuple[datetime, ...]:
         """The next times by the clock, in the entry's zone, as the orchestrator counts; none if paused."""
@@ -70,12 +72,18 @@ def entry_of(settings: Settings, task: str) -> Entry:
 
 
 def change(settings: Settings, task: str, *, by: str, now: datetime, **values: str | bool) -> Entry:
-    """Keep new values for a task; returns its entry. Raises ConfigError, StorageError, and keeps nothing."""
+    """Keep new values for a task; returns its entry, unchanged where the file says so already.
+
+    Raises ConfigError, StorageError, and keeps nothing.
+    """
     _require_known(settings, task)
     with _locked(settings) as path:
         changes = _read(path)
+        before = changes.get(task, {})
+        if values.items() <= ({"enabled": True} | before).items():
+            return _entry(settings, task, before)
         stamp = now.astimezone().isoformat(timespec="seconds")
-        changes[task] = {**changes.get(task, {}), **values, "by": by, "at": stamp}
+        changes[task] = {**before, **values, "by": by, "at": stamp}
         entry = _entry(settings, task, changes[task])
         load_recipe(settings.params_file, entry.preset)
         _write(path, changes)
@@ -136,7 +144,8 @@ def _entry(settings: Settings, task: str, changed: Mapping[str, Any]) -> Entry:
         timezone=changed.get("timezone", settings.schedule_timezone),
         preset=changed.get("preset", settings.schedule_preset),
         enabled=changed.get("enabled", True),
-        origin=f"{changed.get('by', 'somebody')} {changed.get('at', '')}".strip() if changed else "settings",
+        by=changed.get("by", "somebody") if changed else None,
+        at=changed.get("at"),
     )
     require_cron(entry.cron, f"the schedule of {task}" if "cron" in changed else "CVDM_SCHEDULE_CRON")
     if entry.timezone not in available_timezones():

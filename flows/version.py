@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -133,15 +133,31 @@ def push_data(settings: Settings) -> None:
 
 def find_remote(settings: Settings) -> Remote | None:
     """The default remote; None where none is set. Raises VersionError."""
-    lines = (line.partition("=") for line in run_dvc(settings, "config", "--list").splitlines())
-    values = {key: value for key, _, value in lines}
-    url = values.get(f"remote.{values.get('core.remote')}.url")
+    values = _dvc_config(settings)
+    url = _remote_url(values)
     if url is None:
         return None
-    # a relative address counts from DVC's configuration
-    folder = (settings.home / ".dvc" / url).resolve()
-    inside = "://" not in url and folder.is_relative_to(settings.home.resolve())
+    folder = _beside_config(settings, url)
+    inside = folder is not None and folder.is_relative_to(settings.home.resolve())
     return Remote(url, folder if inside else None)
+
+
+def is_held(settings: Settings, versions: Collection[str]) -> dict[str, bool | None]:
+    """Whether DVC has the list of files of each version on this machine: in its cache, or in a remote folder.
+
+    None where it is not in the cache and only a remote elsewhere could tell. Raises VersionError.
+    """
+    values = _dvc_config(settings)
+    url = _remote_url(values)
+    remote = None if url is None else _beside_config(settings, url)
+    cache = _beside_config(settings, values.get("cache.dir", "cache"))
+    stores = [store for store in (cache, remote) if store is not None]
+    otherwise = False if url is None or remote is not None else None
+    return {
+        version: any((store / "files" / "md5" / version[:2] / version[2:]).is_file() for store in stores)
+        or otherwise
+        for version in versions
+    }
 
 
 def add_to_dvc(settings: Settings) -> str:
@@ -222,6 +238,20 @@ def require_in_project(settings: Settings) -> None:
             f"CVDM_DATA_DIR={settings.data_dir}",
             "Move it there, or train from it without versions.",
         )
+
+
+def _dvc_config(settings: Settings) -> dict[str, str]:
+    lines = (line.partition("=") for line in run_dvc(settings, "config", "--list").splitlines())
+    return {key: value for key, _, value in lines}
+
+
+def _remote_url(values: Mapping[str, str]) -> str | None:
+    return values.get(f"remote.{values.get('core.remote')}.url")
+
+
+def _beside_config(settings: Settings, address: str) -> Path | None:
+    """The folder of an address, which counts from DVC's configuration; None for one that is no path."""
+    return None if "://" in address else (settings.home / ".dvc" / address).resolve()
 
 
 def _record(settings: Settings) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ def empty_project(home):
     """A checkout with DVC, without data."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "pyproject.toml").write_text(f'[project]\nname = "{PROJECT}"\n')
-    (home / "params.yaml").write_text("validation: {}\n")
+    (home / "params.yaml").write_text("presets: {smoke: {}}\nvalidation: {}\n")
     (home / ".gitignore").write_text("/data\n/mlruns\n/quarantine\n")
     git(home, "init", "--quiet")
     git(home, "config", "user.name", "A Tester")

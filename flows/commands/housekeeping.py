@@ -54,7 +54,7 @@ def backup(
     if destination is None and not settings.backup_dir:
         raise ConfigError("a folder for backups", "none", "Name one, or set CVDM_BACKUP_DIR.")
     folder = (destination or Path(settings.backup_dir)).resolve()
-    with progress_bar("backup", "file") as progress:
+    with progress_bar("backup", "step") as progress:
         target, manifest = back_up(settings, folder, progress)
     document = {
         "backup": str(target),

@@ -91,5 +91,6 @@ def _document(entry: Entry, now: datetime) -> dict[str, Any]:
 def _lines(entry: Entry, now: datetime) -> tuple[str, ...]:
     """An entry for people."""
     state = "" if entry.enabled else "  PAUSED"
-    head = f"{entry.task}: {entry.cron}  {entry.timezone}, preset {entry.preset}, by {entry.origin}{state}"
+    whose = f"changed by {entry.by} {entry.at or ''}".rstrip() if entry.by else "from the settings"
+    head = f"{entry.task}: {entry.cron}  {entry.timezone}, preset {entry.preset}, {whose}{state}"
     return (head, *(f"  {start:%a %Y-%m-%d %H:%M %Z (%z)}" for start in entry.next_starts(now)))

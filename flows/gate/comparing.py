@@ -16,7 +16,7 @@ from cvdm.evaluation import Evaluation
 from flows.gate.background import Background
 from flows.gate.holm import holm
 from flows.gate.merits import some
-from flows.gate.outcome import VERSUS_CHAMPION, GateTest
+from flows.gate.outcome import CHANCE, MEAN_GAIN, VERSUS_CHAMPION, GateTest
 from flows.gate.policy import GatePolicy
 from flows.gate.quantities import COMPARED, STRATUM_CRPS, WIDTH, Quantity
 from flows.sign_flip import sign_flip_p
@@ -66,7 +66,7 @@ def against_champion(
             f"the champion has learned from fields that are tested on now: {some(seen)}; its scores there "
             "mean nothing: promote by hand with `cvdm promote`"
         )
-        return [GateTest(f"unseen{VERSUS_CHAMPION}", None, len(seen), 0, detail)]
+        return [GateTest(f"unseen{VERSUS_CHAMPION}", None, len(seen), 0, detail, "fields")]
     found = [_overall(quantity, candidate, champion, policy) for quantity in COMPARED]
     found += _strata(candidate, champion, policy, background)
     matches = [one for one in found if isinstance(one, Match)]
@@ -92,18 +92,20 @@ def _overall(
             f"{quantity.label} can be measured on {len(fields)} of {len(all_fields)} test fields for both "
             f"models, {policy.min_fields} are needed: not compared"
         )
-        return GateTest(name, None, len(fields), policy.min_fields, detail, binding=False)
+        return GateTest(name, None, len(fields), policy.min_fields, detail, "fields", binding=False)
     if quantity is WIDTH and champion.coverage < policy.coverage_low:
         covered = f"covers {champion.coverage:.1%} of test pixels"
         detail = f"the champion's interval {covered}: too narrow to be a measure"
-        return GateTest(name, None, champion.coverage, policy.coverage_low, detail, binding=False)
+        return GateTest(
+            name, None, champion.coverage, policy.coverage_low, detail, "share of pixels", binding=False
+        )
     gains = quantity.gains(ours, theirs, fields)
     if not np.isfinite(gains).all():
         detail = (
             f"{quantity.label} of the champion is not a finite number on every field, "
             "so nothing can be compared"
         )
-        return GateTest(name, None, math.nan, policy.alpha, detail)
+        return GateTest(name, None, math.nan, policy.alpha, detail, CHANCE)
     return Match(quantity, gains, quantity.least(policy))
 
 
@@ -129,7 +131,8 @@ def _shown_only(match: Match, policy: GatePolicy) -> GateTest:
         f"CRPS in {match.stratum}: {match.numbers}; "
         f"below {policy.min_stratum_fields} fields a stratum decides nothing"
     )
-    return GateTest(match.name, None, float(match.gains.mean()), match.least, detail, binding=False)
+    gain = float(match.gains.mean())
+    return GateTest(match.name, None, gain, match.least, detail, MEAN_GAIN, binding=False)
 
 
 def _judged(match: Match, worse: float, family: int, alpha: float) -> GateTest:
@@ -141,7 +144,7 @@ def _judged(match: Match, worse: float, family: int, alpha: float) -> GateTest:
             f"{match.quantity.label}{where} worse than the champion's{beyond}: {match.numbers}, "
             f"p = {worse:.2g} after correction for {family} comparisons"
         )
-        return GateTest(match.name, False, worse, alpha, detail)
+        return GateTest(match.name, False, worse, alpha, detail, CHANCE)
     return _stratum_holds(match) if match.stratum else _claim_holds(match, alpha)
 
 
@@ -152,13 +155,13 @@ def _claim_holds(match: Match, alpha: float) -> GateTest:
     claim = "superior" if match.least == 0 else f"non-inferior within {margin}"
     if better <= alpha:
         detail = f"{label} {claim} to the champion: {match.numbers}, p = {better:.3f}"
-        return GateTest(match.name, True, better, alpha, detail)
+        return GateTest(match.name, True, better, alpha, detail, CHANCE)
     detail = (
         f"{label} not shown to be {claim} to the champion: {match.numbers}, p = {better:.3f}, needs {alpha:g}"
     )
     if 0.5 ** len(match.gains) > alpha:
         detail += f", which {len(match.gains)} fields cannot reach"
-    return GateTest(match.name, None, better, alpha, detail)
+    return GateTest(match.name, None, better, alpha, detail, CHANCE)
 
 
 def _stratum_holds(match: Match) -> GateTest:
@@ -169,4 +172,5 @@ def _stratum_holds(match: Match) -> GateTest:
     detail = f"CRPS in {match.stratum}: {match.numbers}, {holds} the margin of {margin}"
     if gain < match.least:
         detail += " but not significantly: look at these fields, and add more of them"
-    return GateTest(match.name, True if gain >= match.least else None, gain, match.least, detail)
+    passed = True if gain >= match.least else None
+    return GateTest(match.name, passed, gain, match.least, detail, MEAN_GAIN)

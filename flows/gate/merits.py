@@ -9,7 +9,7 @@ import numpy as np
 
 from cvdm.evaluation import CONSTANT, REGRESSION, Evaluation
 from flows.gate.background import Background
-from flows.gate.outcome import VERSUS_CHAMPION, GateTest
+from flows.gate.outcome import MEAN_GAIN, VERSUS_CHAMPION, GateTest
 from flows.gate.policy import GatePolicy
 from flows.gate.quantities import CRPS, PSNR, SSIM, Quantity
 
@@ -20,14 +20,14 @@ def unseen(candidate: Evaluation, background: Background) -> GateTest:
     """No test field was learned from; open where that is not on record."""
     if background.learned is None:
         detail = "it is not on record which fields the candidate has learned from: train it anew"
-        return GateTest("unseen", None, math.nan, 0, detail)
+        return GateTest("unseen", None, math.nan, 0, detail, "fields")
     leaked = sorted(background.learned & candidate.metrics["crps"].keys())
     detail = (
         f"trained on fields that it is tested on: {some(leaked)}"
         if leaked
         else "no test field was learned from"
     )
-    return GateTest("unseen", not leaked, len(leaked), 0, detail)
+    return GateTest("unseen", not leaked, len(leaked), 0, detail, "fields")
 
 
 def finite(candidate: Evaluation) -> GateTest:
@@ -39,7 +39,7 @@ def finite(candidate: Evaluation) -> GateTest:
         if not math.isfinite(value)
     ]
     detail = f"not a finite number: {some(broken)}" if broken else "every score is a finite number"
-    return GateTest("finite", not broken, len(broken), 0, detail)
+    return GateTest("finite", not broken, len(broken), 0, detail, "scores")
 
 
 def enough_fields(candidate: Evaluation, policy: GatePolicy) -> GateTest:
@@ -49,7 +49,7 @@ def enough_fields(candidate: Evaluation, policy: GatePolicy) -> GateTest:
     detail = f"{count} test fields, the gate needs {policy.min_fields} to promote"
     if not enough:
         detail += ": add data, or promote by hand with `cvdm promote`"
-    return GateTest("fields", True if enough else None, count, policy.min_fields, detail)
+    return GateTest("fields", True if enough else None, count, policy.min_fields, detail, "fields")
 
 
 def few_looks(background: Background, policy: GatePolicy) -> GateTest:
@@ -58,16 +58,15 @@ def few_looks(background: Background, policy: GatePolicy) -> GateTest:
     detail = f"candidate {looks} of at most {most} that are judged on these test fields"
     if looks > most:
         detail += ": the best of many wins by chance; add fields, or rotate them by another split.seed"
-    return GateTest("looks", True if looks <= most else None, looks, most, detail)
+    return GateTest("looks", True if looks <= most else None, looks, most, detail, "candidates")
 
 
 def coverage(candidate: Evaluation, policy: GatePolicy) -> GateTest:
     """The calibrated interval holds what it says."""
     value, low, high = candidate.coverage, policy.coverage_low, policy.coverage_high
     detail = f"the calibrated interval covers {value:.1%} of test pixels, policy {low:.0%} to {high:.0%}"
-    return GateTest(
-        "coverage", low <= value <= high, value, low if value < (low + high) / 2 else high, detail
-    )
+    nearer = low if value < (low + high) / 2 else high
+    return GateTest("coverage", low <= value <= high, value, nearer, detail, "share of pixels")
 
 
 def sane_schedule(candidate: Evaluation, policy: GatePolicy) -> GateTest:
@@ -83,7 +82,7 @@ def sane_schedule(candidate: Evaluation, policy: GatePolicy) -> GateTest:
     if not reach >= least:  # NaN too
         faults.append(f"does not reach both ends ({ends}, policy {least:g} to {-least:g})")
     detail = f"the noise schedule {' and '.join(faults)}" if faults else f"the noise schedule falls, {ends}"
-    return GateTest("schedule", not faults, reach, least, detail)
+    return GateTest("schedule", not faults, reach, least, detail, "log-SNR")
 
 
 def against_baselines(candidate: Evaluation, policy: GatePolicy) -> list[GateTest]:
@@ -118,7 +117,7 @@ def _against_baseline(
     passed = gain > least if least == 0 else gain >= least
     demand = "above 0" if least == 0 else f"at least {least:.3g}"
     detail = f"{quantity.label} against {name}: {quantity.shown(gain)} on average, needs {demand}"
-    return GateTest(f"{metric} vs {name}", bool(passed), gain, least, detail)
+    return GateTest(f"{metric} vs {name}", bool(passed), gain, least, detail, MEAN_GAIN)
 
 
 def on_users_images(background: Background, policy: GatePolicy) -> list[GateTest]:
@@ -134,6 +133,7 @@ def on_users_images(background: Background, policy: GatePolicy) -> list[GateTest
             seen.width_change,
             policy.width_margin,
             seen.words(),
+            "width change",
             binding=seen.sittings >= policy.min_sittings,
         )
     ]

@@ -10,6 +10,8 @@ Verdict = Literal["promote", "reject", "undecided"]
 
 VERSUS_CHAMPION = " vs champion"
 """How the names of the paired tests end."""
+MEAN_GAIN, CHANCE = "mean gain", "p"
+"""Measures of tests: gains are positive where the candidate is better."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class GateTest:
     threshold: float
     detail: str
     """The test in words, numbers included."""
+    measure: str
+    """What value and threshold are, such as `p` or `mean gain`."""
     binding: bool = True
     """False: shown only, because too little could be measured; it neither fails nor holds anything up."""
 

@@ -50,7 +50,16 @@ STAGED = ".artifact.uploading."
 def back_up(
     settings: Settings, destination: Path, progress: Progress, now: datetime | None = None
 ) -> tuple[Path, Manifest]:
-    """Write a new backup into a folder of backups; returns it. Raises BackupError, StorageError."""
+    """Write a new backup into a folder of backups; returns it. Raises BackupError, StorageError.
+
+    progress: of steps; each file is first copied, then read for its checksum.
+    """
+    if destination.resolve().is_relative_to(settings.home.resolve()):
+        raise BackupError(
+            f"a folder of backups outside of {settings.home}",
+            str(destination),
+            "Name one on another disk: what harms the project would harm them as well.",
+        )
     created = now or datetime.now(UTC)
     database, artifacts = _local_store(settings)
     target = destination / f"{PREFIX}{created:%Y%m%dT%H%M%SZ}"

@@ -65,7 +65,11 @@ class Drill:
 
 
 def drill(backup: Path, progress: Progress) -> Drill:
-    """Restore into a temporary folder and use what is there as the service would."""
+    """Restore into a temporary folder and use what is there as the service would.
+
+    Raises BackupError for a folder that is no whole backup.
+    """
+    read_manifest(backup)
     proofs: list[Proof] = []
     with tempfile.TemporaryDirectory(prefix="cvdm-drill-") as scratch:
         home = Path(scratch) / "home"

@@ -78,7 +78,7 @@ def housekeeping() -> State[Any]:
     report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
     report |= {name: plan.as_json(applied=apply) for name, plan in looks.items()}
     if settings.backup_dir:
-        with progress_bar("backup", "file") as progress:
+        with progress_bar("backup", "step") as progress:
             target, manifest = back_up(settings, Path(settings.backup_dir), progress)
         told.append(f"backup: {target.name}, {megabytes(manifest.bytes)}")
         report |= {"backup": str(target), "left_out": list(LEFT_OUT)}

@@ -94,6 +94,10 @@ def read_manifest(backup: Path) -> Manifest:
         files = {name: FileFacts(**facts) for name, facts in content["files"].items()}
         return Manifest(**{**content, "files": files})
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if inside := sorted(path.parent.name for path in backup.glob(f"*/{MANIFEST}")):
+            raise BackupError(
+                "one backup", f"{backup}, a folder of {len(inside)}", f"Name one of them: {inside[-1]}."
+            ) from error
         raise BackupError(
             f"a backup with its {MANIFEST} at {backup}",
             "none that can be read: the backup was interrupted, or this is another folder",

@@ -22,6 +22,7 @@ from cvdm.errors import ConfigError
 from cvdm.images import read_annotations, read_image, write_tiff
 from flows.cli import app
 from flows.console import Answer, perform
+from flows.launch import launch
 from flows.registry import Registry
 
 TASK = "test-cells"
@@ -127,6 +128,19 @@ def test_a_bug_is_one_paragraph_too(capfd):
     out, err = capfd.readouterr()
     assert json.loads(out)["error"] == "UnexpectedError"
     assert "ZeroDivisionError" in err and "--traceback" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"), [({"preset": "huge"}, "presets"), ({"init": "somewhere"}, "a start out of auto")]
+)
+def test_a_wrong_retraining_is_refused_before_anything_is_started(
+    project_settings, monkeypatch, choice, message
+):
+    """A server takes its time, and would answer the same."""
+    (project_settings.data_dir / "cells").mkdir(parents=True)
+    monkeypatch.setattr("flows.launch.orchestrator", lambda *_: pytest.fail("started"))
+    with pytest.raises(ConfigError, match=message):
+        launch(project_settings, "cells", **{"preset": "tiny"} | choice)
 
 
 def test_an_interruption_is_no_crash(capfd):

@@ -31,10 +31,18 @@ def test_every_test_stands_on_the_page_with_its_numbers(champion):
     assert f"<strong>{decision.verdict.capitalize()}</strong>" in text
     for test in decision.tests:
         assert f'<th scope="row">{test.name}</th>' in text
-        assert f"<td>{test.value:.4g}</td>" in text
+        assert f"<td>{test.measure}</td><td>{test.value:.4g}</td>" in text
     for reason in decision.reasons:
         assert reason.replace("'", "&#39;") in text
-    assert "candidate 3 that is judged on these test fields" in text
+    assert "candidate number 3 that is judged on these test fields" in text
+
+
+def test_a_first_candidate_is_told_without_a_champion():
+    """Nothing serves yet that could go on serving, and no dot stands for it."""
+    text = page(evaluation(), None)
+    assert "first model of its task" in text and "the same for both" not in text
+    assert "what serves" not in text and "</svg> champion" not in text
+    assert "</svg> champion" in page(evaluation(), evaluation())
 
 
 def test_every_field_has_a_dot_for_each_model():

@@ -298,9 +298,22 @@ class TestBackup:
     def test_an_interrupted_backup_is_none(self, backup):
         """The manifest is written last."""
         (backup / MANIFEST).unlink()
-        found = drill(backup, no_progress)
-        assert not found.passed and "interrupted" in found.summary()
+        with pytest.raises(BackupError, match="interrupted"):
+            drill(backup, no_progress)
         assert newest(backup.parent) is None
+
+    def test_a_folder_of_backups_is_answered_with_the_newest(self, backup):
+        """It is no backup itself, and nothing is wrong with those in it."""
+        with pytest.raises(BackupError, match="a folder of 1") as raised:
+            drill(backup.parent, no_progress)
+        assert backup.name in raised.value.remedy
+
+    def test_a_backup_inside_the_project_is_refused(self, project_settings):
+        """It would go with what it is a backup of, and git would see it."""
+        for inside in (project_settings.home, project_settings.home / "backups"):
+            with pytest.raises(BackupError, match="outside of"):
+                back_up(project_settings, inside, no_progress)
+        assert not (project_settings.home / "backups").exists()
 
     def test_a_second_backup_shares_what_has_not_changed(self, backup, project_settings, tmp_path):
         """Artifacts are linked; each backup is whole by itself."""

@@ -41,8 +41,8 @@ def dataset(cells_dataset) -> Dataset:
 def facts(
     dataset: Dataset, *, fields: int = 3, verdict: str = "undecided", usage: Usage | None = None
 ) -> Facts:
-    test = GateTest("crps vs champion", None, 0.2, 0.1, "CRPS not shown | to be superior")
-    shown = GateTest("frc_px vs champion", None, 0.2, 0.1, "one field only", binding=False)
+    test = GateTest("crps vs champion", None, 0.2, 0.1, "CRPS not shown | to be superior", "p")
+    shown = GateTest("frc_px vs champion", None, 0.2, 0.1, "one field only", "p", binding=False)
     start = Start("champion", "three of nine fields are new", version=4)
     job = SimpleNamespace(
         task="test-cells",

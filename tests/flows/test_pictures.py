@@ -21,6 +21,7 @@ from cvdm.posterior import Reconstruction
 from cvdm.schedule import ScheduleExtremes, build_schedule, schedule_curves
 from cvdm.validation import Panel
 from flows import drawing, pictures, schedule_pictures, strata_picture
+from flows.drawing import ImagePart, new_figure, show_image
 from flows.exhibits import CalibrationCurve, Shown, ring_curves
 
 
@@ -76,6 +77,22 @@ def test_maps_have_one_colour_scale(field):
         for reach in (0.04, 0.01)
     )
     assert strong.std(axis=2).mean() > 1.5 * weak.std(axis=2).mean()
+
+
+def test_a_map_beyond_its_colours_says_so_by_an_arrow():
+    """Only at the end where more than a few pixels lie beyond."""
+    few, many = np.linspace(-0.05, 0.05, 1000), np.linspace(-0.05, 0.2, 1000)
+    assert drawn_bar(few) == "neither" and drawn_bar(many) == "max" and drawn_bar(-many) == "min"
+    assert drawn_bar(3 * np.concatenate([many, -many])) == "both"
+
+
+def drawn_bar(values: np.ndarray) -> str:
+    """Which ends of the colour bar have an arrow."""
+    figure, axes = new_figure(1, 1, width=2, height=2)
+    show_image(figure, axes[0], ImagePart(values.reshape(-1, 10), "", (-0.1, 0.1), "RdBu_r"))
+    (image,) = axes[0].images
+    assert image.colorbar is not None
+    return str(image.colorbar.extend)
 
 
 def test_a_removal_by_uncertainty_is_drawn_beside_the_best_one():

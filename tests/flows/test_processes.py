@@ -157,7 +157,10 @@ def test_no_password_stands_in_a_table_or_a_command_line(tmp_path, scheme):
 
 
 def test_the_tracking_server_shows_nobody_where_it_keeps_things(project_settings):
-    """A real one: it serves database and artifacts of the settings, which no command line of its names."""
+    """A real one: it serves database and artifacts of the settings, which no command line of its names.
+
+    And MLflow's Assistant, which runs commands for whoever reaches the page, is off.
+    """
     registry = Registry.open(project_settings)
     run = registry.runs.start("test-cells", "a run", params={}, tags={})
     registry.artifacts.log_bytes(run.run_id, b"kept", "note.txt")
@@ -169,6 +172,9 @@ def test_the_tracking_server_shows_nobody_where_it_keeps_things(project_settings
         assert found["run"]["info"]["run_name"] == "a run"
         place = f"test-cells/{run.run_id}/artifacts/note.txt"
         assert httpx.get(f"{api}/mlflow-artifacts/artifacts/{place}", timeout=30).content == b"kept"
+        assistant = f"{server.url}/ajax-api/3.0/mlflow/assistant"
+        asked = httpx.get(f"{assistant}/config", timeout=30), httpx.post(f"{assistant}/message", timeout=30)
+        assert [answer.status_code for answer in asked] == [403, 403], "it would run commands"
         own = psutil.Process(started.process.pid)
         commands = [" ".join(one.cmdline()) for one in (own, *own.children(recursive=True))]
     assert any("mlflow server" in command for command in commands)

@@ -301,7 +301,7 @@ def test_a_store_that_is_down_while_reverting_does_not_hide_the_error(registry, 
 
 
 def compared_with_champion(passed: bool | None) -> GateTest:
-    return GateTest("crps vs champion", passed, 0.1, 0.1, "CRPS")
+    return GateTest("crps vs champion", passed, 0.1, 0.1, "CRPS", "p")
 
 
 def test_a_decision_against_another_champion_is_not_carried_out(registry, add):
@@ -310,7 +310,9 @@ def test_a_decision_against_another_champion_is_not_carried_out(registry, add):
     promote(registry, TASK, judged, **BY)
     better = Decision("promote", ("better",), (compared_with_champion(True),))
     worse = Decision("reject", ("worse",), (compared_with_champion(False),))
-    blurred = Decision("reject", ("blurred",), (GateTest("psnr_fit vs input", False, 0, 0, "blurred"),))
+    blurred = Decision(
+        "reject", ("blurred",), (GateTest("psnr_fit vs input", False, 0, 0, "blurred", "mean gain"),)
+    )
     promote(registry, TASK, meanwhile, **BY)
     for decision in (better, worse):
         settled = settle(registry, TASK, candidate, decision, compared=judged)

@@ -7,7 +7,7 @@ import json
 import sys
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -42,10 +42,21 @@ def test_what_nobody_changed_follows_the_settings(settings):
     moved = Settings.read(schedule_preset="tiny", schedule_cron="0 4 * * *")
     cells, fibres = read_timetable(moved).values()
     assert (cells.cron, cells.timezone, cells.enabled) == ("30 3 * * 1-5", "Europe/Berlin", True)
-    assert cells.origin == "ada 2026-03-27T12:00:00+00:00"
+    assert (cells.by, cells.at) == ("ada", "2026-03-27T12:00:00+00:00")
     assert (fibres.cron, fibres.enabled, fibres.next_starts(NOW)) == ("0 4 * * *", False, ())
-    assert reset(moved, "cells").origin == "settings"
+    assert reset(moved, "cells").by is None
     assert entry_of(moved, "cells").cron == "0 4 * * *"
+
+
+def test_what_changes_nothing_leaves_the_date_and_the_name(settings):
+    """But a value that only the settings hold so far is kept, and stands when they change."""
+    paused = change(settings, "cells", by="ada", now=NOW, enabled=False)
+    assert change(settings, "cells", by="ben", now=NOW + timedelta(hours=1), enabled=False) == paused
+    assert change(settings, "fibres", by="ben", now=NOW, enabled=True).by is None
+    assert not timetable_file(settings).read_text().count("fibres")
+    assert change(settings, "fibres", by="ben", now=NOW, cron="0 2 * * *").by == "ben"
+    moved = Settings.read(schedule_preset="tiny", schedule_cron="0 4 * * *")
+    assert entry_of(moved, "fibres").cron == "0 2 * * *"
 
 
 def test_three_at_night_stays_three_at_night_when_the_clocks_change(settings):
@@ -125,7 +136,7 @@ def test_the_command_lists_sets_pauses_and_resets(settings, monkeypatch, capfd):
     assert ask("pause", "cells")["next"] == []
     listed = {one["task"]: one for one in ask("list")["schedules"]}
     assert (listed["cells"]["enabled"], listed["fibres"]["enabled"]) == (False, True)
-    assert ask("resume", "cells")["enabled"] and ask("reset", "cells")["origin"] == "settings"
+    assert ask("resume", "cells")["enabled"] and ask("reset", "cells")["by"] is None
     assert "30 2 * * 1-5" in ask("set", "cells", "--cron", "soon", code=1)["remedy"]
 
 

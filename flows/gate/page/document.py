@@ -14,7 +14,7 @@ import flows.validation.page
 from cvdm.evaluation import Evaluation
 from flows.gate.background import Background
 from flows.gate.outcome import VERSUS_CHAMPION, Decision, GateTest
-from flows.gate.page.dots import LEGEND, dot_plot
+from flows.gate.page.dots import dot_plot, legend
 from flows.gate.quantities import COMPARED
 
 HERE = Path(__file__).parent
@@ -25,6 +25,20 @@ SUMMARY = {
     "reject": "The candidate is not good enough; what serves goes on serving.",
     "undecided": "The test fields show neither; what serves goes on serving, and a person may decide.",
 }
+SUMMARY_OF_FIRST = {
+    "promote": "The candidate may serve, as the first model of its task.",
+    "reject": "The candidate is not good enough; nothing serves this task yet.",
+    "undecided": "The test fields show neither; nothing serves this task yet, and a person may decide.",
+}
+"""Where there is no champion."""
+GAINS = (
+    "A gain is positive where the candidate is better, whichever way the metric runs: "
+    "+0.002 CRPS is an error smaller by 0.002."
+)
+CHANCES = (
+    "p is how often a candidate exactly at the limit (equal in CRPS, otherwise worse by the margin) would by "
+    "chance look as good as this one or, where a test fails, as bad; up to the threshold it counts as shown."
+)
 LEVELS = {"promote": "accepted", "reject": "refused", "undecided": "warned"}
 """How a verdict is coloured."""
 
@@ -49,6 +63,7 @@ class Line:
     name: str
     level: str
     word: str
+    measure: str
     value: str
     threshold: str
     detail: str
@@ -79,12 +94,15 @@ def decision_page(decision: Decision, shown: Shown) -> str:
         style=Markup(STYLE.read_text(encoding="utf-8")),  # noqa: S704
         decision=decision,
         level=LEVELS[decision.verdict],
-        summary=SUMMARY[decision.verdict],
+        summary=(SUMMARY if shown.champion else SUMMARY_OF_FIRST)[decision.verdict],
         shown=shown,
         fields=len(shown.candidate.metrics["crps"]),
-        tables=[("The candidate by itself", own), ("Against the champion, field by field", relative)],
+        tables=[
+            ("The candidate by itself", GAINS, own),
+            ("Against the champion, field by field", f"{GAINS} {CHANCES}", relative),
+        ],
         plots=plots,
-        legend=Markup(LEGEND),  # noqa: S704
+        legend=Markup(legend(with_champion=shown.champion is not None)),  # noqa: S704
     )
 
 
@@ -94,7 +112,8 @@ def _line(test: GateTest) -> Line:
     ]
     if not test.binding:
         level, word = "unmeasured", "not counted"
-    return Line(test.name, level, word, _number(test.value), _number(test.threshold), test.detail)
+    numbers = _number(test.value), _number(test.threshold)
+    return Line(test.name, level, word, test.measure, *numbers, test.detail)
 
 
 def _number(value: float) -> str:

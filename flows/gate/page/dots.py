@@ -14,10 +14,15 @@ WIDTH, LEFT, RIGHT = 420, 130, 405
 ROW, TOP, BOTTOM = 16, 8, 26
 CANDIDATE = '<circle class="accepted" cx="{x:.1f}" cy="{y:.1f}" r="4" style="fill-opacity:1">{tip}</circle>'
 CHAMPION = '<path class="other" transform="translate({x:.1f},{y:.1f})" d="M0 -5L5 0L0 5L-5 0Z">{tip}</path>'
-LEGEND = (
-    f'<svg viewBox="0 0 12 12">{CANDIDATE.format(x=6, y=6, tip="")}</svg> candidate '
-    f'<svg viewBox="0 0 12 12">{CHAMPION.format(x=6, y=6, tip="")}</svg> champion'
-)
+
+
+def legend(*, with_champion: bool) -> str:
+    """What the dots mean, as HTML."""
+    shapes = {"candidate": CANDIDATE} | ({"champion": CHAMPION} if with_champion else {})
+    return " ".join(
+        f'<svg viewBox="0 0 12 12">{shape.format(x=6, y=6, tip="")}</svg> {who}'
+        for who, shape in shapes.items()
+    )
 
 
 def dot_plot(quantity: Quantity, candidate: Mapping[str, float], champion: Mapping[str, float]) -> str:

@@ -100,12 +100,9 @@ def test_a_version_that_is_lost_is_refused_before_anything_is_touched(settings, 
     checkout(settings, grown[1].tag, commit=False)
     gone = grown[2].data_version
     if lost == "one of its files":
-        there, here = (set(files_of_version(settings, one.commit).values()) for one in grown[:0:-1])
+        there, here = (set(files_of_version(settings, one).values()) for one in versions(settings)[:2])
         gone = min(there - here)
-    for store in (settings.home / ".dvc" / "cache", settings.home / ".data-remote"):
-        for file in store.rglob(f"{gone[2:]}*"):
-            file.unlink()
-    shutil.rmtree(settings.mlruns_dir / "dvc", ignore_errors=True)  # what DVC remembers of it
+    lose(settings, gone)
     status = git(settings.home, "status", "--porcelain")
     before = {path: path.stat().st_ino for path in settings.data_dir.rglob("*.tif")}
     asked = []
@@ -117,6 +114,29 @@ def test_a_version_that_is_lost_is_refused_before_anything_is_touched(settings, 
     assert "checkout" not in asked and "pull" not in asked
     assert {path: path.stat().st_ino for path in settings.data_dir.rglob("*.tif")} == before
     assert git(settings.home, "status", "--porcelain") == status
+
+
+def test_a_version_that_this_machine_has_lost_is_marked_and_named(settings, grown):
+    """Planted: as in a clone whose remote never got it. With a remote elsewhere nobody can tell from here."""
+    assert [one.held for one in versions(settings)] == [True, True]
+    lose(settings, grown[1].data_version)
+    found = versions(settings)
+    assert [one.held for one in found] == [True, False]
+    assert ["lost" in line for line in history_table(found).splitlines()] == [False, False, True]
+    with pytest.raises(VersionError, match="in DVC's cache or remote") as raised:
+        difference(settings, None, None)
+    assert grown[1].data_version[:8] in raised.value.expected and "dvc push" in raised.value.remedy
+    run_dvc(settings, "remote", "add", "--default", "--force", "far", "s3://bucket/data")
+    assert [one.held for one in versions(settings)] == [True, None]
+    assert "lost" not in history_table(versions(settings))
+
+
+def lose(settings: Settings, md5: str) -> None:
+    """Take content from the cache and the remote of a project."""
+    for store in (settings.home / ".dvc" / "cache", settings.home / ".data-remote"):
+        for file in store.rglob(f"{md5[2:]}*"):
+            file.unlink()
+    shutil.rmtree(settings.mlruns_dir / "dvc", ignore_errors=True)  # what DVC remembers of it
 
 
 def test_no_checkout_under_a_retraining(settings, grown):
