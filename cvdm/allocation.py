@@ -1,4 +1,4 @@
-"""Memory that a training frees and takes again with every step stays with its process.
+"""Memory between uses: what a training frees and takes again with every step stays with its process.
 
 By default glibc gives large blocks back to the system at once, so that every step maps, zeroes and faults in
 its activations anew: an eighth of a step's time on a CPU, for the same peak (docs/training.md).
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """From <malloc.h>."""
@@ -28,3 +30,9 @@ def keep_freed_memory() -> bool:
     if set_option is None:
         return False
     return bool(set_option(M_MMAP_THRESHOLD, LARGEST_POOLED)) and bool(set_option(M_TRIM_THRESHOLD, KEPT))
+
+
+def free_device_memory() -> None:
+    """Give what PyTorch keeps of a GPU's memory for later to other processes; nothing without a GPU."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

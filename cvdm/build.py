@@ -13,7 +13,7 @@ import torch
 from cvdm.calibration import CalibrationImage, calibrate, floor_from
 from cvdm.checkpoint import Checkpoint, Record
 from cvdm.config import Recipe, SamplingConfig
-from cvdm.dataset import Dataset, Pair, dataset_digest
+from cvdm.dataset import Dataset, Pair
 from cvdm.errors import ImageError
 from cvdm.field_of_view import FieldOfView, Progress
 from cvdm.fine_tuning import Base
@@ -83,7 +83,7 @@ def build_checkpoint(
         calibration=calibrate(images, floor),
         record=Record(
             task=dataset.card.task,
-            dataset_digest=dataset_digest(dataset),
+            dataset_digest=dataset.digest,
             git_commit=git_commit,
             seed=recipe.training.seed,
             steps_trained=best.step,

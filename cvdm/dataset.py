@@ -16,6 +16,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from cvdm.card import CARD_NAME, SPLITS, Card, Split, load_card
@@ -29,7 +30,6 @@ __all__ = [
     "Dataset",
     "Pair",
     "Split",
-    "dataset_digest",
     "load_card",
     "load_dataset",
     "split_of",
@@ -65,6 +65,21 @@ class Dataset:
     root: Path
     card: Card
     pairs: tuple[Pair, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over card, ledger and each pair's name and bytes; neither place nor order matter.
+
+        Taken once, however the folder changes later: seconds of work, and what was listed is what is meant.
+        """
+        total = hashlib.sha256(_file_digest(self.root / CARD_NAME))
+        ledger = self.root / LEDGER_NAME
+        if ledger.exists():
+            total.update(_file_digest(ledger))
+        for pair in sorted(self.pairs, key=lambda pair: pair.name):
+            total.update(hashlib.sha256(pair.name.encode()).digest())
+            total.update(_file_digest(pair.low) + _file_digest(pair.high))
+        return total.hexdigest()
 
     def split(self, name: str) -> tuple[Pair, ...]:
         """The pairs of one split. Raises DatasetError for a name that is no split."""
@@ -124,18 +139,6 @@ def split_of(field: str, card: Card) -> str:
             return name
     # fractions may add up to a hair below 1: the rest belongs to the last split that takes any
     return next(name for name in reversed(SPLITS) if getattr(card.split, name) > 0)
-
-
-def dataset_digest(dataset: Dataset) -> str:
-    """SHA-256 (hex) over card, ledger and each pair's name and bytes; neither place nor order matter."""
-    total = hashlib.sha256(_file_digest(dataset.root / CARD_NAME))
-    ledger = dataset.root / LEDGER_NAME
-    if ledger.exists():
-        total.update(_file_digest(ledger))
-    for pair in sorted(dataset.pairs, key=lambda pair: pair.name):
-        total.update(hashlib.sha256(pair.name.encode()).digest())
-        total.update(_file_digest(pair.low) + _file_digest(pair.high))
-    return total.hexdigest()
 
 
 def _file_digest(path: Path) -> bytes:

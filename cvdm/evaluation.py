@@ -46,6 +46,8 @@ class Evaluation:
     """Of the noise schedule over all pixels of the split."""
     strata: dict[str, dict[str, PerField]] = dataclass_field(default_factory=dict)
     """By kind of pixels, then metric; see `cvdm.stratified`."""
+    calibrated: bool = True
+    """Whether the interval was calibrated for these draws, steps and solver."""
 
     def mean(self, metric: str) -> float:
         """The mean over fields of one metric."""
@@ -65,6 +67,7 @@ class Evaluation:
             "strata": {name: _with_means(scores) for name, scores in self.strata.items()},
             "baselines": {name: _with_means(scores) for name, scores in self.baselines.items()},
             "coverage": _plain(self.coverage),
+            "calibrated": self.calibrated,
             "steps": self.steps,
             "samples": self.samples,
             "solver": self.solver,

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cvdm.dataset import SPLITS, Dataset, dataset_digest
+from cvdm.dataset import SPLITS, Dataset
 from cvdm.patches import read_images
 from cvdm.storage import replacing
 
@@ -18,7 +18,7 @@ def write_manifest(dataset: Dataset, path: Path) -> dict[str, Any]:
         read_images(pair)
     manifest = {
         "task": dataset.card.task,
-        "digest": dataset_digest(dataset),
+        "digest": dataset.digest,
         "pairs": len(dataset.pairs),
         "fields": {split: list(dataset.fields(split)) for split in SPLITS},
     }

@@ -139,6 +139,7 @@ def evaluate(
         seconds_per_megapixel=seconds / pixels * 1e6,
         schedule=reduce(ScheduleExtremes.joined, schedules),
         strata={name: _per_field(values) for name, values in strata.items()},
+        calibrated=checkpoint.is_calibrated_for(sampling),
     )
 
 

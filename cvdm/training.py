@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from cvdm.config import Recipe, TrainingConfig
-from cvdm.dataset import Dataset, dataset_digest
+from cvdm.dataset import Dataset
 from cvdm.errors import TrainingError
 from cvdm.execution import determinism, prepare, require_determinism
 from cvdm.fine_tuning import Base
@@ -147,7 +147,7 @@ def training_fingerprint(dataset: Dataset, recipe: Recipe, base: Base | None = N
     content = recipe.seeing(dataset.card.sight).as_dict()
     for name in ROUNDING_ONLY:
         del content["training"][name]
-    identity = {"data": dataset_digest(dataset), "recipe": content}
+    identity = {"data": dataset.digest, "recipe": content}
     if base is not None:
         identity["base"] = base.digest
     text = json.dumps(identity, sort_keys=True)

@@ -6,7 +6,8 @@
 
 A process of its own, because loading in this one proves less: another environment, other settings, another
 way to the files. What is wrong with the version is a DeploymentError; a service that cannot start, dies, or
-has no room is a ServerError, which says nothing about the version and rejects none.
+has no room is a ServerError or, where it runs here, a NotTakenOverError: neither says anything about the
+version or rejects it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import httpx
 import numpy as np
 import tifffile
 
+from cvdm.allocation import free_device_memory
 from cvdm.errors import CheckpointError
 from cvdm.images import read_image
 from flows.processes import SERVICE_LIVES, service_server
+from flows.promote import NotTakenOverError
 from flows.registry import Registry
 from flows.restore import restore_at_once
 from flows.servers import ServerError, free_port, reachable, running, waiting_line
@@ -35,15 +38,8 @@ NEXT_LOOK_SECONDS = 15.0
 """Until a service that follows the registry has looked at it again."""
 ASKED = ("samples", "steps", "seed")
 """What a request may choose of the golden pair's sampling; solver and tiles are the model's."""
-NOT_OF_A_VERSION = {
-    "BusyError",
-    "DownloadError",
-    "RegistryError",
-    "StoppingError",
-    "StorageError",
-    "TimeLimitError",
-}
-"""What a service refuses whichever version it is asked for."""
+FAULT_OF_A_VERSION = CheckpointError.__name__
+"""How a service says that a version's files or answers are wrong; all else may pass: no room, no network."""
 
 
 class DeploymentError(CheckpointError):
@@ -58,6 +54,7 @@ class ServiceDeployment:
 
     def rehearse(self, task: str, version: int) -> None:
         """Replay the golden pair through a service process. Raises DeploymentError, ServerError."""
+        free_device_memory()  # the service needs some of what this process has kept after training
         port = free_port("127.0.0.1")
         alone = self._settings.model_copy(update={"host": "127.0.0.1", "tasks": (task,)})
         with (
@@ -74,10 +71,12 @@ class ServiceDeployment:
                 raise
 
     def watch(self, task: str, version: int) -> None:
-        """Wait until the running service has taken the version over. Raises DeploymentError.
+        """Wait until the running service has taken the version over.
 
         Returns at once where no service runs here, or one of another registry. One that takes connections and
-        does not answer runs here: it is waited for like one that does not take over.
+        does not answer runs here: it is waited for like one that does not take over, or one that tells of
+        trouble which may pass. Raises DeploymentError for a version that it refuses, NotTakenOverError for
+        one that does not serve within the window.
         """
         url = f"http://{reachable(self._settings.host)}:{self._settings.service_port}"
         deadline = time.monotonic() + self._settings.deploy_window_seconds
@@ -90,22 +89,24 @@ class ServiceDeployment:
                 own = next((one for one in known or () if one["version"] == version), {})
                 if own.get("serving"):
                     return
-                if own.get("reason"):
+                reason = own.get("reason") or {}
+                told = " ".join(str(reason.get(part, "")) for part in ("expected", "actual")).strip()
+                if reason.get("error") == FAULT_OF_A_VERSION:
                     raise DeploymentError(
                         f"the service to take over version {version} of {task}",
-                        " ".join(str(own["reason"].get(part, "")) for part in ("expected", "actual")),
+                        told,
                         "See GET /models and the service's log.",
                     )
                 if time.monotonic() > deadline:
                     raise self._late(
                         f"take over version {version} of {task}",
-                        "no answer" if known is None else "another version that serves",
+                        "no answer" if known is None else told or "another version that serves",
                     )
                 tick()
                 time.sleep(POLL_SECONDS)
 
     def _runs(self, url: str, deadline: float) -> bool:
-        """Whether a service of this kind runs here. Raises DeploymentError for one that hangs until then."""
+        """Whether a service of this kind runs here. Raises NotTakenOverError for one that hangs till then."""
         while True:
             try:
                 return httpx.get(url + SERVICE_LIVES, timeout=ANSWER_SECONDS).is_success
@@ -115,18 +116,18 @@ class ServiceDeployment:
             except httpx.HTTPError:  # nobody, or somebody who speaks another language
                 return False
 
-    def _late(self, what: str, instead: str) -> DeploymentError:
-        return DeploymentError(
+    def _late(self, what: str, instead: str) -> NotTakenOverError:
+        return NotTakenOverError(
             f"the service to {what} within {self._settings.deploy_window_seconds} s",
             instead,
-            "Look at the service's log; CVDM_DEPLOY_WINDOW_SECONDS gives it more time.",
+            "Look at the service's log, then `cvdm promote`; CVDM_DEPLOY_WINDOW_SECONDS gives it more time.",
         )
 
     def _is_known(self, url: str, task: str, version: int, deadline: float) -> bool:
         """Whether the service follows this registry: it knows the version's run, or will at its next look.
 
-        Raises DeploymentError for one that does not say so until the deadline; one that starts again may not
-        for a while, which is no fault of the version.
+        Raises NotTakenOverError for one that does not say so until the deadline; one that starts again may
+        not for a while.
         """
         run = self._registry.models.version(task, version).run_id
         looks_until: float | None = None
@@ -155,7 +156,7 @@ def replay(url: str, task: str, version: int, golden: Path, answer: Path) -> Non
     try:
         restore_at_once(golden / "input.tif", answer, url, fields)
     except ServiceRefusal as error:
-        if error.status is None or error.kind in NOT_OF_A_VERSION:
+        if error.kind != FAULT_OF_A_VERSION:
             raise ServerError(
                 f"a service to restore the golden input of version {version} of {task}",
                 error.actual,

@@ -142,7 +142,11 @@ def disk(settings: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(_existing(settings.mlruns_dir)).free
     found = f"{free / GIB:.1f} GiB free for {settings.mlruns_dir}"
     if free < LEAST_DISK:
-        yield Finding("disk", "broken", found, "Free some space, or move CVDM_MLRUNS_DIR to another disk.")
+        remedy = (
+            "Free some space; or stop everything, move CVDM_MLRUNS_DIR to another disk, and run "
+            "`cvdm housekeeping readdress OLD_FOLDER/artifacts`."
+        )
+        yield Finding("disk", "broken", found, remedy)
     elif free < GOOD_DISK:
         yield Finding("disk", "warning", found, "Free some space before long trainings.")
     else:

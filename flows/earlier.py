@@ -17,15 +17,13 @@ from cvdm.storage import replacing
 from flows.evaluate import Comparison
 from flows.gate import Decision
 from flows.job import Job
-from flows.registry import Registry
+from flows.registry import RESULT, Registry
 from flows.settings import Settings
 from flows.start import choose_start
 from flows.train import RUN_NOTE, Candidate
 
 ASKED = "asked"
 """Tag of a run: the evidence as planned, before validation chose another start."""
-RESULT = "result.json"
-"""The result among the artifacts of its run."""
 
 
 @dataclass(frozen=True)

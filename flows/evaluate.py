@@ -115,7 +115,8 @@ def _background(job: Job, registry: Registry, candidate: Candidate, champion: in
     fields, run_id = job.dataset.fields("test"), candidate.run.run_id
     tag = {TEST_FIELDS: hashlib.sha256("\n".join(fields).encode()).hexdigest()}
     registry.runs.set_tags(run_id, tag)
-    earlier = set(registry.runs.finished(job.task, tag)) - {run_id}
+    # those before it: a champion that is judged again has not had later candidates as looks of its own
+    earlier = registry.runs.finished(job.task, tag, before=run_id)
     learned = learned_fields(registry, job.task, candidate.version)
     by_champion = None if champion is None else learned_fields(registry, job.task, champion)
     return Background(

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cvdm.card import CARD_NAME, load_card
-from cvdm.dataset import dataset_digest, load_dataset, split_of
+from cvdm.dataset import load_dataset, split_of
 from cvdm.errors import ConfigError, DatasetError
 from cvdm.ledger import LEDGER_NAME, Ledger, joined, load_ledger, write_ledger
 from flows.ingest_note import announce
@@ -108,7 +108,7 @@ def ingest(source: Path, task: str, settings: Settings, options: IngestOptions |
         quarantined=moved,
         everything=verdict.everything,
         files=_places(home, moved),
-        dataset_digest=dataset_digest(load_dataset(home)) if home.is_dir() else None,
+        dataset_digest=load_dataset(home).digest if home.is_dir() else None,
         data_version=version,
         commit=sha,
         tag=tag,

@@ -14,7 +14,7 @@ import torch
 
 import cvdm
 from cvdm.config import Recipe
-from cvdm.dataset import Dataset, dataset_digest, load_dataset
+from cvdm.dataset import Dataset, load_dataset
 from cvdm.errors import ConfigError
 from cvdm.fine_tuning import Base
 from cvdm.params import load_recipe
@@ -101,7 +101,7 @@ class Job:
             policy=load_policy(settings.params_file),
             validation=load_validation_policy(settings.params_file),
             dataset=dataset,
-            dataset_digest=dataset_digest(dataset),
+            dataset_digest=dataset.digest,
             device=chosen_device(settings.device),
             settings=settings,
         )

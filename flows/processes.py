@@ -36,7 +36,7 @@ DELIVERY_SECONDS = 15.0
 TRACKING = "mlflow"
 """The tracking server's name."""
 _TRACKING_APP = "cvdm"
-"""The entry point of flows/tracking_app.py."""
+"""The entry point of flows/registry/tracking_app.py."""
 SERVICE_READY, SERVICE_LIVES = "/readyz", "/livez"
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Protocol
 
 from cvdm.checkpoint import load_checkpoint, verify_golden
-from cvdm.errors import CheckpointError, StorageError
+from cvdm.errors import CheckpointError, CvdmError, StorageError
 from flows.aliases import Standing, alone, move, standing
 from flows.audit import Action, Entry
-from flows.gate import Decision
+from flows.gate import Decision, Verdict
 from flows.registry import CHAMPION, Registry, RegistryError, Version
 from flows.servers import waiting_line
 
@@ -29,6 +29,8 @@ AUDIT = "audit"
 """Tag on a version: number and hash of the latest entry about it in the audit log."""
 GATE = "gate"
 """Who decides when no person does."""
+PROMOTED_AT = "promoted_at"
+"""Tag on a version: when it last became champion, whatever was said of it later."""
 ROLLED_BACK = "rolled_back"
 """Tag on a version that a person took back: when, who and why. Empty once a person promotes it again."""
 
@@ -38,6 +40,14 @@ SERVES_ALL_THE_SAME = (
 """First reason for rejecting the version that is champion, where it is judged again."""
 
 
+WENT_BACK = "the aliases went back"
+"""How the first reason begins where the service did not come to serve the version."""
+
+
+class NotTakenOverError(CvdmError):
+    """The running service did not come to serve a version in time, for no fault of it that is known."""
+
+
 class Deployment(Protocol):
     """What stands between a registered version and its users."""
 
@@ -45,7 +55,10 @@ class Deployment(Protocol):
         """Before the alias moves: raise CheckpointError if the version cannot serve."""
 
     def watch(self, task: str, version: int) -> None:
-        """After the alias has moved: return once the version serves, raise CheckpointError if it does not."""
+        """After the alias has moved: return once the version serves.
+
+        Raises CheckpointError where the service refuses the version, else NotTakenOverError.
+        """
 
 
 def promote(
@@ -59,11 +72,20 @@ def promote(
 ) -> Standing:
     """Make a version the champion. Raises CheckpointError, and moves nothing, if its golden replay fails.
 
-    by: who decided, `GATE` or a person's name. deployment: None where nothing serves.
+    by: who decided, `GATE` or a person's name. deployment: None where nothing serves; where it does not come
+    to serve the version, the aliases go back: NotTakenOverError, CheckpointError.
     """
+    _prove(registry, task, version, deployment)
     with alone(registry, task):
         _promote(registry, task, version, reasons=reasons, by=by, deployment=deployment)
         return standing(registry, task)
+
+
+def _prove(registry: Registry, task: str, version: int, deployment: Deployment | None) -> None:
+    """Golden replays before anything moves. They take minutes: nobody's rollback waits for them."""
+    verify(registry, task, version)
+    if deployment is not None:
+        deployment.rehearse(task, version)
 
 
 def _promote(
@@ -75,9 +97,6 @@ def _promote(
     by: str,
     deployment: Deployment | None,
 ) -> None:
-    verify(registry, task, version)
-    if deployment is not None:
-        deployment.rehearse(task, version)
     entry = enter(registry, "promote", standing(registry, task), version, reasons=reasons, by=by)
     before = Standing(task, entry.details["champion"], entry.details["previous"])
     with reverting(registry, before, version, by=by):
@@ -143,10 +162,9 @@ def _finish_rollback(
     registry.models.set_tags(task, restored, {"restored": f"{_now()} by {by}: {reason}"})
 
 
-def went_back(registry: Registry, task: str, version: int) -> bool:
-    """Whether the latest on record of a version is that the aliases went back, and it was rejected."""
-    last = [entry for entry in registry.audit.entries(task) if entry.version == version][-2:]
-    return [entry.action for entry in last] == ["reverted", "reject"]
+def went_back(decision: Decision) -> bool:
+    """Whether the aliases had moved, and went back."""
+    return decision.reasons[0].startswith(WENT_BACK)
 
 
 def take_back(registry: Registry, task: str, version: int, *, instead: int, reason: str, by: str) -> None:
@@ -168,6 +186,8 @@ def record(
         if verdict != "promote" and decided_by_person(registry.models.version(task, version)):
             tags = {}
         tags |= {"gate_verdict": verdict, "gate_reasons": told}
+    if verdict == "promote":
+        tags[PROMOTED_AT] = _now()
     registry.models.set_tags(task, version, tags)
 
 
@@ -185,27 +205,64 @@ def settle(
     compared: int | None,
     deployment: Deployment | None = None,
 ) -> Decision:
-    """Carry the gate's decision out and return the one that stands.
+    """Carry the gate's decision out and return the one that stands; what was carried out is not repeated.
 
     compared: the champion that the decision was made against. If another version serves by now, there is
     nothing to conclude, and the decision becomes undecided. So it does for a version that a person has rolled
-    back. A candidate that fails its golden replay, or does not come to serve, is rejected after all.
+    back, and where the service does not come to serve it, for no fault of its own. A candidate that fails a
+    golden replay is rejected after all.
     """
+    if _is_carried_out(registry, task, version, decision):
+        return decision
+    decision = _as_things_stand(registry, task, version, decision, compared)
+    if decision.verdict == "promote":
+        try:
+            _prove(registry, task, version, deployment)
+        except CheckpointError as error:
+            decision = _instead(decision, "reject", f"not servable: {error}")
     with alone(registry, task):
-        decision = _against_whoever_serves(registry, task, version, decision, compared)
-        decision = _unless_rolled_back(registry, task, version, decision)
+        decision = _as_things_stand(registry, task, version, decision, compared)
         if decision.verdict == "promote":
             try:
                 _promote(registry, task, version, reasons=decision.reasons, by=GATE, deployment=deployment)
                 return decision
             except CheckpointError as error:
-                decision = Decision("reject", (f"not servable: {error}", *decision.reasons), decision.tests)
+                decision = _instead(decision, "reject", f"{WENT_BACK}, not servable: {error}")
+            except NotTakenOverError as error:
+                decision = _instead(decision, "undecided", f"{WENT_BACK}: {error}")
         now = standing(registry, task)
         if decision.verdict == "reject" and now.champion == version:
-            decision = Decision("reject", (SERVES_ALL_THE_SAME, *decision.reasons), decision.tests)
+            decision = _instead(decision, "reject", SERVES_ALL_THE_SAME)
         enter(registry, decision.verdict, now, version, reasons=decision.reasons, by=GATE)
         record(registry, task, version, verdict=decision.verdict, reasons=decision.reasons, by=GATE)
         return decision
+
+
+def _is_carried_out(registry: Registry, task: str, version: int, decision: Decision) -> bool:
+    """Whether this very promotion was finished by an attempt that ended afterwards, by a kill or an outage.
+
+    Again, it would have the version itself to go back to.
+    """
+    entry = registry.audit.latest(task)
+    if decision.verdict != "promote" or entry is None or registry.models.champion(task) != version:
+        return False
+    about = registry.models.version(task, version)
+    said = (entry.action, entry.by, entry.version, entry.details.get("run_id"), entry.reasons)
+    meant = ("promote", GATE, version, about.run_id, decision.reasons)
+    return said == meant and not _is_unfinished(entry, about)
+
+
+def _as_things_stand(
+    registry: Registry, task: str, version: int, decision: Decision, compared: int | None
+) -> Decision:
+    """The decision, or undecided where another version serves by now or a person took this one back."""
+    decision = _against_whoever_serves(registry, task, version, decision, compared)
+    return _unless_rolled_back(registry, task, version, decision)
+
+
+def _instead(decision: Decision, verdict: Verdict, reason: str) -> Decision:
+    """Another verdict on the same tests, whose reason comes first."""
+    return Decision(verdict, (reason, *decision.reasons), decision.tests)
 
 
 def _against_whoever_serves(
@@ -218,7 +275,7 @@ def _against_whoever_serves(
         "no champion" if number is None else f"version {number}" for number in (compared, champion)
     )
     reason = f"judged against {judged}, but {serves} serves by now: retrain again to compare with that"
-    return Decision("undecided", (reason, *decision.reasons), decision.tests)
+    return _instead(decision, "undecided", reason)
 
 
 def _unless_rolled_back(registry: Registry, task: str, version: int, decision: Decision) -> Decision:
@@ -226,7 +283,7 @@ def _unless_rolled_back(registry: Registry, task: str, version: int, decision: D
     if not note or decision.verdict != "promote":
         return decision
     reason = f"a person took version {version} back ({note}): only `cvdm promote` lets it serve again"
-    return Decision("undecided", (reason, *decision.reasons), decision.tests)
+    return _instead(decision, "undecided", reason)
 
 
 def verify(registry: Registry, task: str, which: int | str) -> None:

@@ -24,7 +24,7 @@ from cvdm.errors import DatasetError
 from flows.alerts import Alert, Event, require_valid, send, telling_of_failure
 from flows.deployment import deployment_of
 from flows.device_lock import device_lock
-from flows.earlier import ASKED, RESULT, RetrainResult, finished, planned, result_of, take_up
+from flows.earlier import ASKED, RetrainResult, finished, planned, result_of, take_up
 from flows.energy import log_usage, metering, require_known_country
 from flows.evaluate import Comparison, evaluate
 from flows.flow_artifacts import GATE_PAGE, show_links, shown_progress
@@ -35,10 +35,10 @@ from flows.job import Job, chosen_device
 from flows.model_card import describe
 from flows.progress import told_to
 from flows.promote import settle, went_back
-from flows.registry import AwayError, Registry, Run
+from flows.registry import RESULT, AwayError, Registry, Run
 from flows.settings import Settings
 from flows.start import unless_shifted
-from flows.train import Candidate, closing, open_run, train
+from flows.train import Candidate, closing, open_run, start_over, train
 from flows.triggers.desk import begin
 from flows.usage import Usage
 from flows.validate import drift_of, log_validation, page_of, validate
@@ -130,10 +130,7 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool, trigger: str) -> 
         job = job.starting_from(start)
         if not force and (earlier := step(repeated)(registry, job, asked)):
             return earlier
-    if force:
-        shutil.rmtree(job.folder, ignore_errors=True)
-    else:
-        step(take_up)(registry, job)
+    step(start_over if force else take_up)(registry, job)
     tags = {"trigger": trigger, ASKED: asked.evidence}
     run = step(opened)(registry, job, report, tags)
     with closing(registry, run), metering(job, registry, run) as meter, registry.runs.watching(run):
@@ -141,7 +138,7 @@ def retrain_anew(registry: Registry, job: Job, *, force: bool, trigger: str) -> 
         comparison = step(evaluate)(job, registry, candidate)
         decision = step(gate)(job, registry, candidate, comparison)
         decision = step(promote)(job, registry, candidate, comparison, decision)
-        step(tell)(job, registry, candidate, decision)
+        step(tell)(job, candidate, decision)
         usage = meter.stop()
         step(describe)(job, registry, candidate, comparison, decision, usage)
         result = result_of(job, candidate, comparison, decision, time.monotonic() - began)
@@ -210,10 +207,9 @@ def promote(
     return standing
 
 
-def tell(job: Job, registry: Registry, candidate: Candidate, decision: Decision) -> None:
+def tell(job: Job, candidate: Candidate, decision: Decision) -> None:
     """Send what was decided to whoever is told of it."""
-    back = went_back(registry, job.task, candidate.version)
-    event: Event = "rolled back" if back else EVENTS[decision.verdict]
+    event: Event = "rolled back" if went_back(decision) else EVENTS[decision.verdict]
     told = f"version {candidate.version}: {'; '.join(decision.reasons)}"
     send(job.settings, Alert(event, job.task, told))
 

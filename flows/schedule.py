@@ -10,12 +10,14 @@ each time. Whatever goes wrong in a look is told once and looked at again; it ne
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cvdm.errors import ConfigError
+from flows.alerts import Alert, send
 from flows.console import say
 from flows.settings import Settings
 from flows.timetable import Entry, read_timetable
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 3.0
 """Between two looks."""
+LASTING_SECONDS = 300.0
+"""After so long a problem of the looks is no restart of a server any more."""
 
 
 async def serve_schedule(settings: Settings) -> None:
@@ -43,7 +47,7 @@ async def serve_schedule(settings: Settings) -> None:
     schedules = Schedules(runner, settings)
     await schedules.apply()
     await add_housekeeping(runner, settings)
-    watching = asyncio.create_task(watch(schedules, Poll(settings)))
+    watching = asyncio.create_task(watch(schedules, Poll(settings), settings))
     try:
         await runner.start()
     finally:
@@ -52,9 +56,9 @@ async def serve_schedule(settings: Settings) -> None:
             await watching
 
 
-async def watch(schedules: Schedules, poll: Poll) -> None:
-    """Look, again and again."""
-    said = ""
+async def watch(schedules: Schedules, poll: Poll, settings: Settings) -> None:
+    """Look, again and again. A problem is said at once, and who is alerted hears of one that lasts."""
+    said, since, alerted = "", 0.0, False
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         try:
@@ -67,6 +71,11 @@ async def watch(schedules: Schedules, poll: Poll) -> None:
             problem = f"{type(error).__name__}: {error}"
         if problem and problem != said:
             say(problem)
+        if problem and not said:
+            since, alerted = time.monotonic(), False
+        if problem and not alerted and time.monotonic() - since > LASTING_SECONDS:
+            alerted = True
+            await asyncio.to_thread(send, settings, Alert("failed", "schedule", problem))
         said = problem
 
 

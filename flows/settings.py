@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import tomllib
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -212,6 +213,11 @@ class Settings(BaseSettings):
         if not re.fullmatch(TASK_NAME, task):
             raise ConfigError("a task name of a-z, 0-9 and hyphens", f"'{task}'", "Give no path.")
         return self.data_dir / task
+
+    @property
+    def machine(self) -> str:
+        """Where this platform keeps what it is working on: other machines may share its registry."""
+        return f"{socket.gethostname()}:{self.mlruns_dir}"
 
     def known_tasks(self) -> tuple[str, ...]:
         """The tasks that are set, or every folder of `data_dir` with a dataset card."""

@@ -9,6 +9,7 @@ milliseconds between a checkpoint and the row of its step loses that row.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
+from uuid import uuid4
 
 from cvdm.build import build_checkpoint, golden_input
 from cvdm.card import SPLITS
@@ -30,7 +32,7 @@ from flows.easel import Easel
 from flows.job import Job
 from flows.outbox import Outbox
 from flows.progress import progress_bar, progress_note
-from flows.registry import FAILURE, Registry, RegistryError, Run
+from flows.registry import FAILURE, MACHINE, Registry, RegistryError, Run
 from flows.snapshot import snapshot_files, snapshot_pictures
 
 LOG_EVERY = 10
@@ -39,6 +41,8 @@ FLUSH_SECONDS = 10.0
 """Rows wait at most so long to be sent together."""
 RUN_NOTE = "run.json"
 """Where a job's folder names the run to go on with."""
+ATTEMPT_NOTE = "attempt"
+"""Where it names the run that is being opened, which has no other name yet."""
 ENVIRONMENT = "environment.txt"
 """The versions of all packages that trained, among the artifacts."""
 PROGRESS_METRIC = "loss/total"
@@ -57,13 +61,20 @@ class Candidate:
 
 def open_run(job: Job, registry: Registry) -> Run:
     """The run of an interrupted attempt at this job, or a new one."""
-    note = job.folder / RUN_NOTE
-    if note.is_file():
-        run = registry.runs.reopen(json.loads(note.read_text(encoding="utf-8"))["run_id"])
-        if run is not None:
-            return run
-    stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    run = registry.runs.start(job.task, f"{job.preset} {stamp}", params=job.params(), tags=job.tags())
+    note, attempt = job.folder / RUN_NOTE, job.folder / ATTEMPT_NOTE
+    noted = noted_run(job.folder)
+    if noted is not None and (run := registry.runs.reopen(noted)) is not None:
+        return run
+    if not attempt.is_file():
+        with replacing(attempt) as temporary:
+            temporary.write_text(uuid4().hex, encoding="utf-8")
+    run = registry.runs.start(
+        job.task,
+        f"{job.preset} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+        params=job.params(),
+        tags=job.tags() | {MACHINE: job.settings.machine},
+        attempt=attempt.read_text(encoding="utf-8"),
+    )
     registry.runs.log_dataset(
         run.run_id,
         name=job.task,
@@ -74,7 +85,24 @@ def open_run(job: Job, registry: Registry) -> Run:
     )
     with replacing(note) as temporary:
         temporary.write_text(json.dumps({"run_id": run.run_id}) + "\n", encoding="utf-8")
+    attempt.unlink()
     return run
+
+
+def noted_run(folder: Path) -> str | None:
+    """The run that a job's folder names; None for one that has none yet."""
+    try:
+        return str(json.loads((folder / RUN_NOTE).read_text(encoding="utf-8"))["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def start_over(registry: Registry, job: Job) -> None:
+    """Drop what an interrupted attempt at this job has left, and close its run."""
+    run_id = noted_run(job.folder)
+    if run_id is not None:
+        registry.cleaning.close(run_id, "trained anew, as a person asked for")
+    shutil.rmtree(job.folder, ignore_errors=True)
 
 
 @contextmanager

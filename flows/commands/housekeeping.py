@@ -1,4 +1,4 @@
-"""The commands `cvdm housekeeping reap|retain|backup|restore|restore-drill`."""
+"""The commands `cvdm housekeeping reap|retain|backup|restore|readdress|restore-drill`."""
 
 from __future__ import annotations
 
@@ -78,6 +78,18 @@ def restore(backup: Backup, to: Annotated[Path, typer.Option("--to", help="New o
         manifest = write(backup, to.resolve(), progress)
     document = {**asdict(manifest), "files": len(manifest.files), "home": str(to)}
     return Answer(document, f"Restored {len(manifest.files)} files of {manifest.created} to {to}")
+
+
+@command(housekeeping, "housekeeping")
+def readdress(
+    before: Annotated[Path, typer.Argument(help="The folder that addresses begin with.")],
+) -> Answer:
+    """After a move of the artifacts: let the registry find them below CVDM_ARTIFACT_ROOT."""
+    settings = Settings.prepared()
+    from flows.housekeeping.addresses import readdress as change
+
+    changed = change(settings, before)
+    return Answer({"changed": changed}, f"{changed} addresses begin with {settings.artifact_root} now.")
 
 
 @command(housekeeping, "housekeeping")

@@ -93,6 +93,12 @@ def _overall(
             f"models, {policy.min_fields} are needed: not compared"
         )
         return GateTest(name, None, len(fields), policy.min_fields, detail, "fields", binding=False)
+    if quantity is WIDTH and not champion.calibrated:
+        sampling = f"{candidate.samples} draws of {candidate.steps} steps"
+        detail = f"the champion's interval is not calibrated for {sampling}, the candidate's: no measure"
+        return GateTest(
+            name, None, champion.coverage, policy.coverage_low, detail, "share of pixels", binding=False
+        )
     if quantity is WIDTH and champion.coverage < policy.coverage_low:
         covered = f"covers {champion.coverage:.1%} of test pixels"
         detail = f"the champion's interval {covered}: too narrow to be a measure"

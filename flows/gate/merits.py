@@ -57,7 +57,10 @@ def few_looks(background: Background, policy: GatePolicy) -> GateTest:
     looks, most = background.looks, policy.max_looks
     detail = f"candidate {looks} of at most {most} that are judged on these test fields"
     if looks > most:
-        detail += ": the best of many wins by chance; add fields, or rotate them by another split.seed"
+        detail += (
+            ": the best of many wins by chance; add fields, or rotate them by another split.seed and promote "
+            "the next champion by hand"
+        )
     return GateTest("looks", True if looks <= most else None, looks, most, detail, "candidates")
 
 

@@ -11,11 +11,15 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cvdm.addresses import shown_uri
 from cvdm.storage import storage_error
+from flows.console import say
+from flows.housekeeping.addresses import SQLITE, addresses_outside
 from flows.housekeeping.snapshot import (
     ARTIFACTS,
     DATA,
@@ -28,8 +32,12 @@ from flows.housekeeping.snapshot import (
     REMOTE,
     STATE,
     BackupError,
+    FileFacts,
     Manifest,
     Progress,
+    facts_of,
+    facts_of_files,
+    read_manifest,
     write_manifest,
 )
 from flows.settings import Settings
@@ -62,32 +70,40 @@ def back_up(
         )
     created = now or datetime.now(UTC)
     database, artifacts = _local_store(settings)
+    _require_below(artifacts, database)
     target = destination / f"{PREFIX}{created:%Y%m%dT%H%M%SZ}"
     before = newest(destination)
     try:
         target.mkdir(parents=True)
+    except OSError as error:
+        raise storage_error(error, target) from error
+    try:
         _copy_database(database, target / DATABASE)
         if settings.keys_file.is_file():
             _copy_database(settings.keys_file, target / KEYS, private=True)
         sources = _sources(settings, artifacts)
+        linked = {}
         for number, (name, source) in enumerate(sources.items(), 1):
-            _copy(source, target / name, None if before is None else before / name)
+            if _copy(source, target / name, None if before is None else before / name):
+                linked[name] = source
             progress(number, 2 * len(sources))
+        count = len(sources)
+        files = facts_of_files(
+            target, lambda done, total: progress(count + done * count // max(total, 1), 2 * count)
+        )
+        if before is not None:
+            files |= _mended(target, {name: files[name] for name in linked}, linked, before)
     except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)  # half a backup is none, and on a full disk in the way
         raise storage_error(error, target) from error
-    count = len(sources)
-    facts = Manifest(
+    manifest = Manifest(
         created.isoformat(timespec="seconds"),
         str(artifacts),
-        files={},
+        files,
         params_file=_place(settings, settings.params_file, PARAMS),
         data_dir=_place(settings, settings.data_dir, DATA),
     )
-    manifest = write_manifest(
-        target,
-        facts,
-        lambda done, total: progress(count + done * count // max(total, 1), 2 * count),
-    )
+    write_manifest(target, manifest)
     return target, manifest
 
 
@@ -99,8 +115,7 @@ def newest(destination: Path) -> Path | None:
 
 def _local_store(settings: Settings) -> tuple[Path, Path]:
     """Database and artifact folder. Raises BackupError for a store that is not on this machine."""
-    scheme = "sqlite:///"
-    if not settings.tracking_uri.startswith(scheme):
+    if not settings.tracking_uri.startswith(SQLITE):
         raise BackupError(
             "an SQLite database as CVDM_TRACKING_URI",
             shown_uri(settings.tracking_uri),
@@ -112,7 +127,7 @@ def _local_store(settings: Settings) -> tuple[Path, Path]:
             shown_uri(settings.artifact_root),
             "Use the storage's own versioning or replication.",
         )
-    database = Path(settings.tracking_uri.removeprefix(scheme))
+    database = Path(settings.tracking_uri.removeprefix(SQLITE))
     if not database.is_file():
         raise BackupError(f"a tracking database at {database}", "none", "Train a model first.")
     return database, Path(settings.artifact_root.removeprefix("file://"))
@@ -165,17 +180,52 @@ def _is_litter(path: Path) -> bool:
     return path.suffix in LITTER or path.name in LITTER or path.name.startswith(STAGED)
 
 
-def _copy(source: Path, target: Path, earlier: Path | None) -> None:
+def _require_below(artifacts: Path, database: Path) -> None:
+    """Raise BackupError where the registry keeps files in other folders than the one that is copied."""
+    if outside := addresses_outside(database, artifacts):
+        raise BackupError(
+            f"all files of the registry below {artifacts}",
+            f"{len(outside)} addresses elsewhere, such as {outside[0]}",
+            "Set CVDM_ARTIFACT_ROOT to where they are, or move them there and let the registry know: "
+            "`cvdm housekeeping readdress OLD_FOLDER`.",
+        )
+
+
+def _copy(source: Path, target: Path, earlier: Path | None) -> bool:
+    """Link to the earlier copy of an unchanged file, else copy; whether it is a link.
+
+    What is gone since it was listed, such as a trigger that was answered, is no part of the backup.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if earlier is not None and earlier.is_file() and _alike(source, earlier):
-        try:
-            os.link(earlier, target)
-            return
-        except OSError:
-            pass  # a file system without links
-    before = source.stat()
-    shutil.copy2(source, target)
+    try:
+        if earlier is not None and earlier.is_file() and _alike(source, earlier):
+            with suppress(OSError):  # a file system without links
+                os.link(earlier, target)
+                return True
+        before = source.stat()
+        shutil.copy2(source, target)
+    except FileNotFoundError:
+        target.unlink(missing_ok=True)
+        return False
     os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return False
+
+
+def _mended(
+    target: Path, linked: Mapping[str, FileFacts], sources: Mapping[str, Path], before: Path
+) -> dict[str, FileFacts]:
+    """Facts of links whose content is not what the earlier manifest says, after they were copied anew."""
+    promised = read_manifest(before).files
+    spoiled = [name for name, facts in linked.items() if promised.get(name) != facts]
+    for name in spoiled:
+        (target / name).unlink()
+        _copy(sources[name], target / name, None)
+    if spoiled:
+        say(
+            f"{len(spoiled)} files of {before.name} are not what they were when it was made, such as "
+            f"{spoiled[0]}; they were copied anew. Look at the disk that it is on."
+        )
+    return {name: facts_of(target / name) for name in spoiled}
 
 
 def _alike(one: Path, other: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from cvdm.card import CARD_NAME, load_card
 from cvdm.checkpoint import load_checkpoint, verify_golden
 from cvdm.errors import CvdmError
+from flows.housekeeping.addresses import addresses_outside
 from flows.housekeeping.policy import load_retention
 from flows.housekeeping.restore import restore
 from flows.housekeeping.snapshot import (
@@ -81,7 +82,7 @@ def drill(backup: Path, progress: Progress) -> Drill:
         )
         steps: tuple[tuple[str, Callable[[], str]], ...] = (
             ("checksums and copy", lambda: _restored(backup, home, progress)),
-            ("registry", lambda: _registry(settings)),
+            ("registry", lambda: _registry(settings, home)),
             ("champions", lambda: _champions(settings, Path(scratch))),
             ("audit log", lambda: _audit(settings)),
             ("keys", lambda: _keys(settings.mlruns_dir / KEYS)),
@@ -102,7 +103,13 @@ def _restored(backup: Path, home: Path, progress: Progress) -> str:
     return f"{len(manifest.files)} files, {manifest.bytes / 1e6:.1f} MB, of {manifest.created}"
 
 
-def _registry(settings: Settings) -> str:
+def _registry(settings: Settings, home: Path) -> str:
+    if outside := addresses_outside(home / "mlruns" / DATABASE, home):
+        raise BackupError(
+            "every file of the registry in the backup",
+            f"{len(outside)} addresses elsewhere, such as {outside[0]}",
+            "Back up again: `cvdm housekeeping backup` says what to do.",
+        )
     registry = Registry.open(settings)
     versions = [version for task in registry.models.tasks() for version in registry.models.versions(task)]
     return f"{len(registry.cleaning.runs())} runs, {len(versions)} versions"

@@ -14,6 +14,7 @@ from prefect.states import Completed, State
 
 from cvdm.errors import ConfigError
 from cvdm.storage import replacing
+from flows.alerts import telling_of_failure
 from flows.console import say
 from flows.device_lock import BusyError, all_devices_lock, devices_in_use
 from flows.housekeeping.backup import back_up
@@ -69,22 +70,32 @@ def _nothing(busy: str) -> Plan:
 
 @prefect.flow(name="housekeeping", persist_result=False)
 def housekeeping() -> State[Any]:
-    """Reap, retain and back up, as the settings say; the report is kept in mlruns/housekeeping.json."""
+    """Back up, reap and retain, as the settings say; the report is kept in mlruns/housekeeping.json.
+
+    A failure is told as those of retrainings are.
+    """
     settings = Settings.read()
-    apply = settings.housekeeping_apply
-    looks = {"reap": reap(settings, apply=apply), "retain": retain(settings, apply=apply)}
-    done = "went" if apply else "would go"
-    told = [f"{name}: {len(plan.goes)} {done}, {megabytes(plan.bytes)}" for name, plan in looks.items()]
+    with telling_of_failure(settings, "housekeeping"):
+        return Completed(message="; ".join(_keep_house(settings)))
+
+
+def _keep_house(settings: Settings) -> list[str]:
+    """The backup first, before anything goes; returns what was done, in words."""
+    told = []
     report: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
-    report |= {name: plan.as_json(applied=apply) for name, plan in looks.items()}
     if settings.backup_dir:
         with progress_bar("backup", "step") as progress:
             target, manifest = back_up(settings, Path(settings.backup_dir), progress)
         told.append(f"backup: {target.name}, {megabytes(manifest.bytes)}")
         report |= {"backup": str(target), "left_out": list(LEFT_OUT)}
+    apply = settings.housekeeping_apply
+    looks = {"reap": reap(settings, apply=apply), "retain": retain(settings, apply=apply)}
+    done = "went" if apply else "would go"
+    told += [f"{name}: {len(plan.goes)} {done}, {megabytes(plan.bytes)}" for name, plan in looks.items()]
+    report |= {name: plan.as_json(applied=apply) for name, plan in looks.items()}
     with replacing(settings.mlruns_dir / REPORT) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return Completed(message="; ".join(told))
+    return told
 
 
 async def add_housekeeping(runner: Runner, settings: Settings) -> UUID | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from pathlib import Path
 
 from cvdm.storage import storage_error
+from flows.housekeeping.addresses import move_addresses
 from flows.housekeeping.snapshot import (
     ARTIFACTS,
     DATABASE,
@@ -21,22 +21,13 @@ from flows.housekeeping.snapshot import (
     verify,
 )
 
-ADDRESSES = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "storage_location"),
-    ("model_versions", "source"),
-)
-"""Where MLflow 3 keeps absolute addresses of artifacts."""
-
 
 def restore(backup: Path, home: Path, progress: Progress) -> Manifest:
     """Write a backup to an empty or new folder, `home` of a platform. Raises BackupError, StorageError.
 
-    Addresses in the database are changed to the new place. The project's code is git's to bring: clone first
-    and restore beside it, or copy what `home` holds into the clone. What settings had put elsewhere is at its
-    usual place, parameters and data where the manifest says.
+    Addresses in the database are changed to the new place. The project's code is git's to bring: clone it
+    elsewhere, move what `home` holds into the clone, and change the addresses once more (`readdress`). What
+    settings had put elsewhere is at its usual place, parameters and data where the manifest says.
     """
     if home.exists() and any(home.iterdir()):
         raise BackupError(f"an empty or new folder at {home}", "something in it", "Choose another folder.")
@@ -59,22 +50,5 @@ def restore(backup: Path, home: Path, progress: Progress) -> Manifest:
                 shutil.copy2(backup / database, mlruns / database)
     except OSError as error:
         raise storage_error(error, home) from error
-    _move_addresses(mlruns / DATABASE, Path(manifest.artifact_root), mlruns / "artifacts")
+    move_addresses(mlruns / DATABASE, Path(manifest.artifact_root), mlruns / "artifacts")
     return manifest
-
-
-def _move_addresses(database: Path, before: Path, after: Path) -> None:
-    """Let every address in a database begin with another folder. Raises BackupError."""
-    try:
-        with sqlite3.connect(database) as connection:
-            for table, column in ADDRESSES:
-                for old, new in ((before.as_uri(), after.as_uri()), (str(before), str(after))):
-                    # names of tables and columns are ours
-                    change = f"update {table} set {column} = ? || substr({column}, ?)"  # noqa: S608
-                    begins = f"{change} where substr({column}, 1, ?) = ?"
-                    connection.execute(begins, (new, len(old) + 1, len(old), old))
-        connection.close()
-    except sqlite3.Error as error:
-        raise BackupError(
-            f"a sound database in {database}", str(error), "Restore from another backup."
-        ) from error

@@ -21,8 +21,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from flows.aliases import alone
 from flows.housekeeping.plan import Doomed, Item, Plan
 from flows.housekeeping.policy import RetentionPolicy
+from flows.promote import PROMOTED_AT
 from flows.registry import Registry, Version
 
 PINNED = "pinned"
@@ -48,7 +50,7 @@ def plan_retention(registry: Registry, policy: RetentionPolicy, now: datetime | 
             goes.append(Doomed(Item("version", name, why, size), partial(_remove, registry, version, why)))
     oldest = (now - timedelta(days=policy.keep_states_days)).timestamp() * 1000
     for run in runs:
-        if run.status != "FINISHED" or run.ended is None or run.ended > oldest:
+        if run.status == "RUNNING" or run.ended is None or run.ended > oldest:
             continue
         if size := registry.cleaning.state_bytes(run.run_id):
             why = f"its run has ended more than {policy.keep_states_days} days ago"
@@ -65,8 +67,8 @@ def reasons_to_stay(
     versions: all of the task, newest first. running: ids of runs that have not ended.
     """
     young = (now - timedelta(days=policy.keep_days)).timestamp() * 1000
-    promoted = [one for one in versions if one.tags.get("verdict") == "promote"]
-    rollback = {one.number for one in sorted(promoted, key=_decided, reverse=True)[: policy.keep_promoted]}
+    promoted = [one for one in versions if _promoted(one)]
+    rollback = {one.number for one in sorted(promoted, key=_promoted, reverse=True)[: policy.keep_promoted]}
     newest = {one.number for one in versions[: policy.keep_versions]}
     found: dict[int, str] = {}
     for one in versions:
@@ -86,10 +88,17 @@ def reasons_to_stay(
 
 
 def _remove(registry: Registry, version: Version, why: str) -> None:
-    """Write it into the audit log, then remove the version; a kill in between writes it there again."""
+    """Write it into the audit log, then remove the version; a kill in between writes it there again.
+
+    One that was promoted, pinned or given another alias since the look stays.
+    """
     task, number = version.task, version.number
-    registry.audit.append("removed", task=task, version=number, by="housekeeping", reasons=(why,))
-    registry.cleaning.delete_version(task, number, version.model_id)
+    with alone(registry, task):
+        now = registry.models.version(task, number)
+        if now.aliases or now.tags.get(PINNED):
+            return
+        registry.audit.append("removed", task=task, version=number, by="housekeeping", reasons=(why,))
+        registry.cleaning.delete_version(task, number, version.model_id)
 
 
 def _ancestors(versions: Mapping[int, Version], kept: Mapping[int, str]) -> dict[int, str]:
@@ -104,6 +113,7 @@ def _ancestors(versions: Mapping[int, Version], kept: Mapping[int, str]) -> dict
     return found
 
 
-def _decided(version: Version) -> str:
-    """When the decision about it was made, ISO 8601."""
-    return version.tags.get("decided_at", "")
+def _promoted(version: Version) -> str:
+    """When it last became champion, ISO 8601; empty for one that never did."""
+    decided = version.tags.get("decided_at", "") if version.tags.get("verdict") == "promote" else ""
+    return version.tags.get(PROMOTED_AT, decided)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cvdm.checkpoint import file_digest
@@ -31,7 +31,7 @@ PARAMS, DATA = "params.yaml", "data"
 LEFT_OUT = (
     "jobs of the service with their images and results (CVDM_JOBS_DIR): copies that go by themselves",
     "images in CVDM_DATA_DIR that no data version holds; data versions that are not in .data-remote",
-    "what a retraining under way has done since its last state in MLflow",
+    "a retraining under way, which begins anew",
     "Prefect's history, logs and caches; environment variables; code, which is git's to bring",
 )
 """What no backup holds, for people."""
@@ -73,18 +73,25 @@ class Manifest:
         return sum(one.bytes for one in self.files.values())
 
 
-def write_manifest(backup: Path, facts: Manifest, progress: Progress) -> Manifest:
-    """Add the checksum of every file to `facts` and declare the backup whole. Raises StorageError."""
+def facts_of_files(backup: Path, progress: Progress) -> dict[str, FileFacts]:
+    """Size and checksum of every file, by its path in the backup."""
     paths = sorted(_files(backup))
     files = {}
     for number, path in enumerate(paths, 1):
-        name = path.relative_to(backup).as_posix()
-        files[name] = FileFacts(file_digest(path), path.stat().st_size)
+        files[path.relative_to(backup).as_posix()] = facts_of(path)
         progress(number, len(paths))
-    manifest = replace(facts, files=files)
+    return files
+
+
+def facts_of(path: Path) -> FileFacts:
+    """Size and checksum of one file."""
+    return FileFacts(file_digest(path), path.stat().st_size)
+
+
+def write_manifest(backup: Path, manifest: Manifest) -> None:
+    """Declare the backup whole. Raises StorageError."""
     with replacing(backup / MANIFEST) as temporary:
         temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
-    return manifest
 
 
 def read_manifest(backup: Path) -> Manifest:

@@ -8,13 +8,15 @@ inside the command that needs it.
 from flows.registry.connection import AwayError, RegistryError
 from flows.registry.models import CHAMPION, PREVIOUS, Version, model_name
 from flows.registry.store import Registry
-from flows.registry.tracking import FAILURE, LONGEST_VALUE, Row, Run, Runs
+from flows.registry.tracking import FAILURE, LONGEST_VALUE, MACHINE, RESULT, Row, Run, Runs
 
 __all__ = [
     "CHAMPION",
     "FAILURE",
     "LONGEST_VALUE",
+    "MACHINE",
     "PREVIOUS",
+    "RESULT",
     "AwayError",
     "Registry",
     "RegistryError",

@@ -13,7 +13,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from flows.registry.connection import Connection, reporting_failures
 from flows.registry.models import model_name
-from flows.registry.tracking import all_runs
+from flows.registry.tracking import MACHINE, RESULT, all_runs
 
 STATES = "checkpoints"
 """Folder of the training state among a run's artifacts."""
@@ -32,6 +32,8 @@ class RunFacts:
     started: int
     """Milliseconds since 1970."""
     ended: int | None
+    machine: str = ""
+    """Where it was begun; empty for one from before that was kept."""
 
 
 @reporting_failures
@@ -48,9 +50,15 @@ class Cleaning:
         return [_facts(run) for run in found if "task" in run.data.tags]
 
     def close(self, run_id: str, why: str) -> None:
-        """End a run as KILLED; the reason becomes a tag."""
+        """End a run that is RUNNING; the reason becomes a tag.
+
+        As FINISHED where it had come to a verdict before and was only judged again, else as KILLED.
+        """
+        if self._client.get_run(run_id).info.status != "RUNNING":
+            return
+        concluded = any(entry.path == RESULT for entry in self._client.list_artifacts(run_id))
         self._client.log_batch(run_id, tags=[RunTag(REAPED, why)])
-        self._client.set_terminated(run_id, "KILLED")
+        self._client.set_terminated(run_id, "FINISHED" if concluded else "KILLED")
 
     def state_bytes(self, run_id: str) -> int:
         """Size of the training state that a run keeps; 0 without one."""
@@ -81,7 +89,9 @@ class Cleaning:
 
 def _facts(run: Any) -> RunFacts:
     info = run.info
-    return RunFacts(info.run_id, run.data.tags["task"], info.status, info.start_time, info.end_time)
+    tags = run.data.tags
+    machine = tags.get(MACHINE, "")
+    return RunFacts(info.run_id, tags["task"], info.status, info.start_time, info.end_time, machine)
 
 
 def _size(repository: Any, path: str | None) -> int:

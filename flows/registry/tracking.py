@@ -40,6 +40,12 @@ MONITOR_SECONDS = 10
 """Between two looks at the machine's load and memory."""
 FAILURE = "failure"
 """Tag on a run that failed: why."""
+ATTEMPT = "attempt"
+"""Tag on a run: by which it is found again when the server's answer was lost."""
+MACHINE = "machine"
+"""Tag on a run: where it was begun, and may go on."""
+RESULT = "result.json"
+"""Artifact of a run that has come to a verdict."""
 LONGEST_DIGEST = 36
 """Characters of a dataset's digest that MLflow accepts; the whole of it is a tag of run and version."""
 
@@ -71,11 +77,30 @@ class Runs:
         self._artifact_root = connection.artifact_root
         self.uri = connection.uri
 
-    def start(self, task: str, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]) -> Run:
-        """A new run in the experiment of the task, with the (still pending) model that it will make."""
+    def start(
+        self,
+        task: str,
+        name: str,
+        *,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        attempt: str | None = None,
+    ) -> Run:
+        """A new run in the experiment of the task, with the (still pending) model that it will make.
+
+        attempt: a name that an earlier call with it shares, whose answer was lost; its run is completed then.
+        """
         experiment = self.experiment(task)
         shown = {MLFLOW_USER: getpass.getuser(), MLFLOW_SOURCE_NAME: "cvdm retrain"}
-        created = self._client.create_run(experiment, run_name=name, tags={"task": task, **shown, **tags})
+        if attempt is not None:
+            shown[ATTEMPT] = attempt
+            begun = self._runs(f"tags.{ATTEMPT} = '{attempt}'")
+            if begun and (run := _whole(begun[0])) is not None:
+                return run
+        else:
+            begun = []
+        tags = {"task": task, **shown, **tags}
+        created = begun[0] if begun else self._client.create_run(experiment, run_name=name, tags=tags)
         run_id = created.info.run_id
         texts = {key: str(value)[:LONGEST_VALUE] for key, value in params.items()}
         self._client.log_batch(run_id, params=[Param(key, value) for key, value in texts.items()])
@@ -101,13 +126,15 @@ class Runs:
 
     def reopen(self, run_id: str) -> Run | None:
         """Go on with an interrupted run, whose failure is overcome then; None for one that is not known."""
-        run = next(iter(self._runs(f"attributes.run_id = '{run_id}'")), None)
-        if run is None or run.outputs is None or not run.outputs.model_outputs:
-            return None
-        if FAILURE in run.data.tags:
-            self._client.delete_tag(run_id, FAILURE)
-        self._client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-        return Run(run_id, run.outputs.model_outputs[0].model_id)
+        for found in self._runs(f"attributes.run_id = '{run_id}'"):
+            run = _whole(found)
+            if run is None:
+                continue
+            if FAILURE in found.data.tags:
+                self._client.delete_tag(run_id, FAILURE)
+            self._client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+            return run
+        return None
 
     def rename(self, run_id: str, name: str) -> None:
         """Give a run another name, by which tables and charts know it."""
@@ -121,9 +148,14 @@ class Runs:
         """The newest finished run of a task that carries all these tags."""
         return next(iter(self.finished(task, tags)), None)
 
-    def finished(self, task: str, tags: Mapping[str, str]) -> list[str]:
-        """The finished runs of a task that carry all these tags, newest first."""
+    def finished(self, task: str, tags: Mapping[str, str], *, before: str | None = None) -> list[str]:
+        """The finished runs of a task that carry all these tags, newest first.
+
+        before: a run; only those that started earlier.
+        """
         conditions = [f"tags.`{key}` = '{value}'" for key, value in {"task": task, **tags}.items()]
+        if before is not None:
+            conditions.append(f"attributes.start_time < {self._client.get_run(before).info.start_time}")
         found = self._runs(" and ".join(["attributes.status = 'FINISHED'", *conditions]))
         return [run.info.run_id for run in found]
 
@@ -220,6 +252,12 @@ class Runs:
 
     def _runs(self, condition: str) -> list[Any]:
         return all_runs(self._client, condition)
+
+
+def _whole(found: Any) -> Run | None:
+    """A run as MLflow describes it, if it has its model."""
+    outputs = [] if found.outputs is None else found.outputs.model_outputs
+    return Run(found.info.run_id, outputs[0].model_id) if outputs else None
 
 
 def all_runs(client: MlflowClient, condition: str) -> list[Any]:

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cvdm.card import CARD_NAME
-from cvdm.dataset import dataset_digest, load_dataset
+from cvdm.dataset import load_dataset
 from cvdm.errors import DatasetError
 from cvdm.ledger import LEDGER_NAME
 from cvdm.storage import replacing
@@ -84,7 +84,7 @@ class DataWatch:
         try:
             with one_ingest_at_a_time(self._settings):
                 pass  # nobody is in the middle of something
-            return dataset_digest(load_dataset(self._settings.dataset_dir(task)))
+            return load_dataset(self._settings.dataset_dir(task)).digest
         except (VersionError, DatasetError):
             return None
 

@@ -35,7 +35,8 @@ def retrain_by_trigger(task: str, kinds: str = "schedule", ticket: str | None = 
     settings = Settings.read()
     if ticket is None:
         now = datetime.now(UTC)
-        outcome = trigger(settings, task, (Cause("schedule", now.isoformat(), "the clock"),), now=now)
+        with telling_of_failure(settings, task):
+            outcome = trigger(settings, task, (Cause("schedule", now.isoformat(), "the clock"),), now=now)
         if outcome.ticket is None:
             decision = outcome.decision
             return Completed(name=STATES[decision.action], message=decision.words)

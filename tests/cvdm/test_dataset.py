@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cvdm.dataset import SPLITS, dataset_digest, load_card, load_dataset, split_of
+from cvdm.dataset import SPLITS, load_card, load_dataset, split_of
 from cvdm.errors import DatasetError
 from cvdm.images import write_tiff
 from cvdm.ledger import Ledger, write_ledger
@@ -124,11 +124,11 @@ def test_the_ledger_adds_sessions_and_the_digest_covers_it(tmp_path):
     """Its sessions win over those of names."""
     root = make(tmp_path)
     before = load_dataset(root)
-    digest = dataset_digest(before)
+    digest = before.digest
     write_ledger(root, Ledger({before.pairs[0].name: "Tuesday"}))
     after = load_dataset(root)
     assert after.pairs[0].session == "Tuesday" and after.pairs[-1].session == before.pairs[-1].session
-    assert dataset_digest(after) != digest
+    assert after.digest != digest
 
 
 def test_files_and_folders_of_other_formats_are_images(tmp_path):
@@ -142,11 +142,11 @@ def test_files_and_folders_of_other_formats_are_images(tmp_path):
         (root / side / "s0-f0_c8.ome.zarr" / "0" / "chunk").write_bytes(b"x")
     dataset = load_dataset(root)
     assert {pair.name for pair in dataset.pairs} >= {name.split(".")[0] for name in names}
-    digest = dataset_digest(dataset)
-    assert dataset_digest(load_dataset(shutil.copytree(root, tmp_path / "b"))) == digest
+    digest = dataset.digest
+    assert load_dataset(shutil.copytree(root, tmp_path / "b")).digest == digest
     chunk = root / "low" / "s0-f0_c8.ome.zarr" / "0" / "chunk"
     chunk.rename(chunk.with_name("other"))
-    assert dataset_digest(load_dataset(root)) != digest
+    assert load_dataset(root).digest != digest
 
 
 def test_what_file_managers_leave_is_passed_over(tmp_path):
@@ -158,22 +158,30 @@ def test_what_file_managers_leave_is_passed_over(tmp_path):
     assert load_dataset(root) == before
 
 
+def test_a_digest_is_of_what_was_listed_whatever_comes_later(tmp_path):
+    """Planted: an ingest writes the ledger while a training goes on, which has read its pairs long ago."""
+    dataset = load_dataset(make(tmp_path / "a"))
+    digest = dataset.digest
+    (dataset.root / "ledger.json").write_text('{"batches": []}', encoding="utf-8")
+    assert dataset.digest == digest
+
+
 def test_digest_depends_on_content_alone(tmp_path):
     """A copy elsewhere has the same digest; any byte, name or word of the card changes it."""
     original = make(tmp_path / "a")
-    digest = dataset_digest(load_dataset(original))
+    digest = load_dataset(original).digest
     assert len(digest) == 64
     copy = shutil.copytree(original, tmp_path / "b")
-    assert dataset_digest(load_dataset(copy)) == digest
+    assert load_dataset(copy).digest == digest
     write_tiff(copy / "low" / "s0-f0_c0.tif", np.full((4, 4), 9, np.uint8))
-    changed = dataset_digest(load_dataset(copy))
+    changed = load_dataset(copy).digest
     shutil.copy(original / "low" / "s0-f0_c0.tif", copy / "low")
     write_card(copy, citation="another")
-    recarded = dataset_digest(load_dataset(copy))
+    recarded = load_dataset(copy).digest
     shutil.copy(original / "card.yaml", copy)
     for side in ("low", "high"):
         (copy / side / "s0-f0_c0.tif").rename(copy / side / "s0-f0_c7.tif")
-    assert len({digest, changed, recarded, dataset_digest(load_dataset(copy))}) == 4
+    assert len({digest, changed, recarded, load_dataset(copy).digest}) == 4
 
 
 @pytest.mark.parametrize(

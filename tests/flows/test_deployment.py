@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import psutil
@@ -20,13 +21,14 @@ from flows.audit import Entry
 from flows.deployment import DeploymentError, ServiceDeployment, deployment_of, models_of, replay
 from flows.gate import Decision
 from flows.processes import SERVICE_READY, service_server
-from flows.promote import promote, settle, went_back
+from flows.promote import NotTakenOverError, promote, settle, went_back
 from flows.registry import Registry
 from flows.servers import RunningServer, ServerError, free_port, running
 from flows.settings import Settings
 
 TASK = "test-cells"
 BY = {"reasons": ("better",), "by": "gate"}
+NO_ROOM = {"error": "NoModelError", "expected": "version 1 to load", "actual": "OutOfMemoryError"}
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +110,13 @@ def test_a_service_that_dies_in_the_rehearsal_rejects_nobody(settings, registry,
 def test_a_service_without_room_says_nothing_of_a_version(settings, registry, versions, tmp_path):
     """A busy service is not the version's fault; nobody at all is not either."""
     golden = registry.models.download(TASK, versions[1], tmp_path / "checkpoint") / "golden"
-    busy = {"error": "BusyError", "expected": "room", "actual": "9 requests ahead", "remedy": "Wait."}
-    with (
-        answering(lambda handler: respond(handler, busy, 503)) as port,
-        pytest.raises(ServerError, match="9 requests ahead"),
-    ):
-        replay(f"http://127.0.0.1:{port}", TASK, versions[1], golden, tmp_path / "answer.tif")
+    for kind, status in (("BusyError", 503), ("NoModelError", 503), ("UnexpectedError", 500)):
+        full = {"error": kind, "expected": "room", "actual": "OutOfMemoryError", "remedy": "Wait."}
+        with (
+            answering(partial(respond, told=full, status=status)) as port,
+            pytest.raises(ServerError, match="OutOfMemoryError"),
+        ):
+            replay(f"http://127.0.0.1:{port}", TASK, versions[1], golden, tmp_path / "answer.tif")
     with pytest.raises(ServerError, match="golden input"):
         replay(f"http://127.0.0.1:{port}", TASK, versions[1], golden, tmp_path / "answer.tif")
 
@@ -150,12 +153,12 @@ def test_a_service_that_hangs_sends_the_aliases_back(settings, registry, version
     finally:
         for process in family:
             process.send_signal(signal.SIGCONT)
-    assert decision.verdict == "reject" and "within 2 s" in decision.reasons[0]
+    assert decision.verdict == "undecided" and "within 2 s" in decision.reasons[0]
+    assert went_back(decision)
     assert standing(registry, TASK) == before
     assert "within 2 s" in registry.models.version(TASK, versions[2]).tags["reverted"]
-    assert [entry.action for entry in registry.audit.entries()][-2:] == ["reverted", "reject"]
+    assert [entry.action for entry in registry.audit.entries()][-2:] == ["reverted", "undecided"]
     assert last_entry(registry).version == versions[2]
-    assert went_back(registry, TASK, versions[2]) and not went_back(registry, TASK, versions[1])
 
 
 @pytest.mark.parametrize("path", ["/livez", "/models"])
@@ -165,7 +168,7 @@ def test_a_service_that_hangs_before_it_is_asked_is_no_missing_service(registry,
     number = next(one for one in versions if one != before.champion)
     with hanging(path) as port:
         hung = settings.model_copy(update={"service_port": port, "deploy_window_seconds": 1})
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(DeploymentError, match="no answer"):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(NotTakenOverError, match="no answer"):
             patch.setattr("flows.deployment.ANSWER_SECONDS", 0.5)
             patch.setattr("flows.deployment.NEXT_LOOK_SECONDS", 1.0)
             promote(registry, TASK, number, **BY, deployment=Watched(hung, registry))
@@ -173,8 +176,8 @@ def test_a_service_that_hangs_before_it_is_asked_is_no_missing_service(registry,
 
 
 def test_a_service_that_starts_again_is_waited_for(registry, versions, settings, monkeypatch):
-    """Planted: its worker was killed, so it says nothing for a while, then knows nothing; that is no reason
-    to send the aliases back."""
+    """Planted: its worker was killed, so it says nothing for a while, then knows nothing, then finds the
+    device full; that is no reason to send the aliases back."""
     monkeypatch.setattr("flows.deployment.NEXT_LOOK_SECONDS", 0.0)
     monkeypatch.setattr("flows.deployment.POLL_SECONDS", 0.05)
     number, said = versions[0], []
@@ -183,6 +186,7 @@ def test_a_service_that_starts_again_is_waited_for(registry, versions, settings,
         None,
         {"registry": {"checked": None}, "models": []},
         {"registry": {"checked": "now"}, "models": [known | {"serving": False, "reason": None}]},
+        {"registry": {"checked": "now"}, "models": [known | {"serving": False, "reason": NO_ROOM}]},
         {"registry": {"checked": "now"}, "models": [known | {"serving": True, "reason": None}]},
     ]
 
@@ -195,6 +199,22 @@ def test_a_service_that_starts_again_is_waited_for(registry, versions, settings,
         back = settings.model_copy(update={"service_port": port})
         ServiceDeployment(back, registry).watch(TASK, number)
     assert said == looks
+
+
+def test_a_version_that_the_service_refuses_is_not_waited_for(registry, versions, settings):
+    """Planted: it found other weights; that passes with no time, as no room does."""
+    number = versions[0]
+    known = {"task": TASK, "version": number, "run_id": registry.models.version(TASK, number).run_id}
+    wrong = {"error": "CheckpointError", "expected": "the golden mean", "actual": "another", "remedy": ""}
+    told = {"registry": {"checked": "now"}, "models": [known | {"serving": False, "reason": wrong}]}
+    with answering(partial(respond, told=told)) as port:
+        here = settings.model_copy(update={"service_port": port})
+        with pytest.raises(DeploymentError, match="the golden mean another"):
+            ServiceDeployment(here, registry).watch(TASK, number)
+        told["models"][0]["reason"] = NO_ROOM
+        short = here.model_copy(update={"deploy_window_seconds": 1})
+        with pytest.raises(NotTakenOverError, match="OutOfMemoryError"):
+            ServiceDeployment(short, registry).watch(TASK, number)
 
 
 def test_a_service_without_its_registry_is_one_of_another(registry, versions, settings, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gate_scores import evaluation
@@ -117,6 +119,16 @@ def test_a_stratum_of_few_fields_is_shown_but_decides_nothing():
     assert decision.verdict == "promote"
     assert (test.passed, test.binding) == (None, False) and "below 4 fields" in test.detail
     assert test.value == pytest.approx(-0.08)
+
+
+def test_a_champion_is_not_measured_by_an_interval_for_other_draws():
+    """Its bounds were calibrated for its own preset's: by the candidate's they are too narrow or too wide."""
+    candidate, champion = evaluation(crps=0.009), evaluation()
+    candidate.metrics["width"] = dict.fromkeys(EIGHT, 0.2)
+    assert decide(candidate, champion, POLICY).verdict == "reject"
+    decision = decide(candidate, replace(champion, calibrated=False), POLICY)
+    assert decision.verdict == "promote"
+    assert "not calibrated for 8 draws of 10 steps" in found(decision, "width vs champion").detail
 
 
 def test_a_champion_that_covers_too_little_does_not_set_the_width():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import prefect
@@ -20,15 +23,16 @@ from specimens import cells, make_checkpoint, make_dataset
 from cvdm.checkpoint import save_checkpoint
 from cvdm.errors import ConfigError
 from flows.device_lock import device_lock
+from flows.housekeeping.addresses import readdress
 from flows.housekeeping.backup import back_up, newest
 from flows.housekeeping.drill import drill
 from flows.housekeeping.flow import housekeeping, reap, retain
 from flows.housekeeping.policy import RetentionPolicy, load_retention
 from flows.housekeeping.restore import restore
 from flows.housekeeping.retain import plan_retention, reasons_to_stay
-from flows.housekeeping.snapshot import MANIFEST, BackupError
+from flows.housekeeping.snapshot import MANIFEST, BackupError, read_manifest, write_manifest
 from flows.promote import audit_references, promote
-from flows.registry import Registry, RegistryError, Run, Version
+from flows.registry import MACHINE, RESULT, Registry, RegistryError, Run, Version
 from flows.settings import Settings
 from flows.train import RUN_NOTE
 
@@ -87,6 +91,43 @@ class TestReaping:
         assert not told.goes and "can go on" in told.summary(applied=True)
         assert status(registry, run) == "RUNNING" and folder.is_dir()
 
+    def test_what_nobody_went_on_with_for_weeks_goes_with_its_run(
+        self, project_settings, registry, monkeypatch
+    ):
+        """After new data no command asks for the same any more; its state in MLflow goes by retention."""
+        monkeypatch.setattr("flows.housekeeping.reap.GRACE", timedelta(0))
+        run = registry.runs.start(TASK, "killed", params={}, tags={})
+        folder = job_folder(project_settings, f"{TASK}-demo-0123456789ab", run)
+        unbegun = project_settings.mlruns_dir / "training" / f"{TASK}-demo-ba9876543210"
+        unbegun.mkdir()
+        for path in (folder / RUN_NOTE, folder, unbegun):
+            os.utime(path, (0, 0))
+        told = reap(project_settings, apply=True)
+        assert [one.item.kind for one in told.goes] == ["run", "folder", "folder"]
+        assert status(registry, run) == "KILLED" and not folder.exists() and not unbegun.exists()
+
+    def test_a_verdict_that_was_looked_at_again_stands(self, project_settings, registry, monkeypatch):
+        """Planted: a second judgement was killed and given up; the run is as finished as it was before."""
+        monkeypatch.setattr("flows.housekeeping.reap.GRACE", timedelta(0))
+        run = registry.runs.start(TASK, "judged", params={}, tags={})
+        registry.artifacts.log_json(run.run_id, {}, RESULT)
+        reap(project_settings, apply=True)
+        assert status(registry, run) == "FINISHED"
+
+    def test_runs_of_another_machine_are_left_to_it(self, project_settings, registry, monkeypatch):
+        """Its locks and folders are not here: nobody here knows whether the run lives."""
+        monkeypatch.setattr("flows.housekeeping.reap.GRACE", timedelta(0))
+        ours = registry.runs.start(TASK, "ours", params={}, tags={MACHINE: project_settings.machine})
+        theirs = registry.runs.start(TASK, "theirs", params={}, tags={MACHINE: "box-a:/srv/mlruns"})
+        told = reap(project_settings, apply=True)
+        assert (status(registry, ours), status(registry, theirs)) == ("KILLED", "RUNNING")
+        assert "of box-a" in told.summary(applied=True)
+
+    def test_an_orchestrator_elsewhere_is_left_alone(self, project_settings):
+        """Flow runs do not say whose they are."""
+        shared = project_settings.model_copy(update={"prefect_url": "http://flows.example/api"})
+        assert "other machines may share it" in reap(shared, apply=True).summary(applied=True)
+
     def test_a_run_that_has_just_begun_stays(self, project_settings, registry):
         """Between the run and its folder lies a moment."""
         run = registry.runs.start(TASK, "young", params={}, tags={})
@@ -118,7 +159,9 @@ class TestReaping:
         monkeypatch.setattr("flows.housekeeping.reap.GRACE", timedelta(0))
         monkeypatch.setattr("flows.housekeeping.reap.answers", lambda _url: True)
         make_dataset(project_settings.dataset_dir(TASK))
-        settings = project_settings.model_copy(update={"prefect_url": PREFECT_API_URL.value()})
+        url = PREFECT_API_URL.value()
+        own = {"prefect_url": url, "host": urlsplit(url).hostname, "prefect_port": urlsplit(url).port}
+        settings = project_settings.model_copy(update=own)
 
         @prefect.flow
         def orphan() -> None:
@@ -133,6 +176,15 @@ class TestReaping:
             states = {one: client.read_flow_run(one).state for one in (dead, other)}
         assert states[dead].is_crashed() and "process is gone" in states[dead].message
         assert states[other].is_running()
+
+    def test_a_backup_that_fails_is_told(self, project_settings, prefect_server, tmp_path, monkeypatch):
+        """Nobody looks at Prefect's page at night."""
+        alerts = tmp_path / "alerts.jsonl"
+        monkeypatch.setenv("CVDM_ALERTS", alerts.as_uri())
+        monkeypatch.setenv("CVDM_BACKUP_DIR", str(project_settings.home / "backups"))
+        assert housekeeping(return_state=True).is_failed()
+        (told,) = (json.loads(line) for line in alerts.read_text().splitlines())
+        assert (told["event"], told["task"]) == ("failed", "housekeeping") and "outside of" in told["text"]
 
     def test_housekeeping_by_the_clock_reports_and_backs_up(
         self, project_settings, prefect_server, tmp_path, monkeypatch
@@ -185,6 +237,29 @@ class TestRetention:
         assert registry.audit.verify(audit_references(registry)).sound
         assert registry.models.download(TASK, "champion", tmp_path / "copy").is_dir()
         assert not plan_retention(registry, STRICT, LATER).goes
+
+    def test_what_is_chosen_after_the_look_stays(self, registry, checkpoint, tmp_path):
+        """A person promotes one and pins another while housekeeping removes the first."""
+        gone, promoted, pinned, _ = (add_version(registry, checkpoint, tmp_path)[0] for _ in range(4))
+        plan = plan_retention(registry, STRICT, LATER)
+        promote(registry, TASK, promoted, reasons=("needed",), by="Ada")
+        registry.models.set_tags(TASK, pinned, {"pinned": "for the paper"})
+        plan.apply()
+        left = [one.number for one in registry.models.versions(TASK)]
+        assert promoted in left and pinned in left and gone not in left
+        assert registry.models.download(TASK, "champion", tmp_path / "copy").is_dir()
+
+    def test_who_served_once_stays_for_a_rollback_whatever_was_said_later(self):
+        """A champion that was judged again, and found neither better nor worse, was promoted all the same."""
+        judged_again = {"verdict": "undecided", "promoted_at": "2026-01-02", "decided_at": "2026-03-01"}
+        older = {"verdict": "promote", "decided_at": "2026-01-01"}  # from before the time was kept
+        versions = [
+            replace(version(number, run_id=str(number)), tags=tags)
+            for number, tags in ((2, judged_again), (1, older))
+        ]
+        one, two = (RetentionPolicy(0, count, 1, 1) for count in (1, 2))
+        assert list(reasons_to_stay(versions, one, frozenset(), LATER)) == [2]
+        assert list(reasons_to_stay(versions, two, frozenset(), LATER)) == [2, 1]
 
     def test_an_interrupted_removal_is_ended_the_next_time(self, registry, checkpoint, tmp_path, monkeypatch):
         """Planted: the process dies when the files are gone and the version is still registered."""
@@ -302,6 +377,50 @@ class TestBackup:
             drill(backup, no_progress)
         assert newest(backup.parent) is None
 
+    def test_a_registry_whose_files_are_elsewhere_is_not_called_whole(
+        self, backup, project_settings, registry, tmp_path
+    ):
+        """Planted: the artifacts were moved and the registry was not told; then it is, and all is well."""
+        before = Path(project_settings.artifact_root)
+        moved = project_settings.model_copy(update={"artifact_root": str(tmp_path / "larger-disk")})
+        shutil.move(before, moved.artifact_root)
+        with pytest.raises(BackupError, match=r"addresses elsewhere.*readdress"):
+            back_up(moved, tmp_path / "more", no_progress)
+        assert not drill(forged(backup, tmp_path), no_progress).passed
+        with pytest.raises(BackupError, match=str(before)):
+            readdress(moved, tmp_path / "nowhere")
+        assert readdress(moved, before) > 0
+        assert registry.models.download(TASK, "champion", tmp_path / "copy").is_dir()
+        assert drill(back_up(moved, tmp_path / "more", no_progress)[0], no_progress).passed
+
+    def test_a_spoiled_copy_is_not_handed_on(self, backup, project_settings, capfd):
+        """Planted: a byte of an old backup flips on its disk; the new one has the original's, and says so."""
+        weights = next(backup.rglob("weights.pt"))
+        times = weights.stat()
+        content = bytearray(weights.read_bytes())
+        content[100] ^= 1
+        weights.write_bytes(content)
+        os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+        later, _ = back_up(
+            project_settings, backup.parent, no_progress, datetime.now(UTC) + timedelta(hours=1)
+        )
+        assert drill(later, no_progress).passed and not drill(backup, no_progress).passed
+        assert "1 files of" in capfd.readouterr().err
+
+    def test_what_goes_while_it_is_copied_ends_no_backup(self, project_settings, registry, tmp_path):
+        """Planted: a trigger is answered between the list of files and its copy."""
+        pending = project_settings.mlruns_dir / "triggers" / "pending" / "cells.json"
+        pending.parent.mkdir(parents=True)
+        pending.write_text("{}")
+
+        def answered(_done: int, _total: int) -> None:
+            pending.unlink(missing_ok=True)
+
+        (project_settings.mlruns_dir / "audit.jsonl").touch()  # is copied before
+        target, manifest = back_up(project_settings, tmp_path / "backups", answered)
+        assert not any("pending" in name for name in manifest.files)
+        assert read_manifest(target).files == manifest.files
+
     def test_a_folder_of_backups_is_answered_with_the_newest(self, backup):
         """It is no backup itself, and nothing is wrong with those in it."""
         with pytest.raises(BackupError, match="a folder of 1") as raised:
@@ -337,6 +456,13 @@ class TestBackup:
         with pytest.raises(BackupError, match="pg_dump") as refusal:
             back_up(remote, tmp_path, no_progress)
         assert "secret" not in str(refusal.value)
+
+
+def forged(backup: Path, tmp_path: Path) -> Path:
+    """A copy of a backup whose manifest names another folder of artifacts than its database does."""
+    copy = shutil.copytree(backup, tmp_path / "forged" / backup.name)
+    write_manifest(copy, replace(read_manifest(copy), artifact_root=str(tmp_path / "empty")))
+    return copy
 
 
 def dying(*_arguments: object) -> None:

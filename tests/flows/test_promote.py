@@ -14,7 +14,7 @@ from cvdm.errors import CheckpointError, CvdmError, StorageError
 from flows.aliases import Standing, alone, standing
 from flows.catalogue import catalogue, catalogue_table
 from flows.gate import Decision, GateTest
-from flows.promote import audit_references, promote, rollback, settle
+from flows.promote import NotTakenOverError, audit_references, promote, rollback, settle, went_back
 from flows.registry import CHAMPION, Registry, RegistryError
 
 TASK = "test-cells"
@@ -270,6 +270,58 @@ def test_a_repeated_promotion_that_fails_goes_back_to_who_served_before_the_kill
     assert standing(registry, TASK) == Standing(TASK, second, first)
 
 
+def test_a_promotion_that_was_finished_is_not_made_again(registry, add):
+    """A kill while the outcome is told brings `settle` again: the version would be its own fallback then.
+
+    Other words of the gate are another decision; so is the same one once somebody else has served.
+    """
+    first, second = add(0), add(1)
+    promote(registry, TASK, first, **BY)
+    better = Decision("promote", ("better",), ())
+    assert settle(registry, TASK, second, better, compared=first) == better
+    count = len(registry.audit.entries())
+    assert settle(registry, TASK, second, better, compared=first, deployment=NeverServes()) == better
+    assert len(registry.audit.entries()) == count
+    assert standing(registry, TASK) == Standing(TASK, second, first)
+    settle(registry, TASK, second, Decision("promote", ("much better",), ()), compared=first)
+    assert len(registry.audit.entries()) == count + 1
+    promote(registry, TASK, first, reasons=["a doubt"], by="Ada")
+    assert settle(registry, TASK, second, better, compared=first).verdict == "undecided"
+
+
+def test_a_rollback_does_not_wait_for_a_rehearsal(registry, add):
+    """It takes minutes; what has changed meanwhile is looked at before anything moves."""
+    first, second, third = add(0), add(1), add(2)
+    promote(registry, TASK, first, **BY)
+    promote(registry, TASK, second, **BY)
+
+    class RolledBackMeanwhile(NeverServes):
+        def rehearse(self, task, version):
+            rollback(registry, task, reason="an incident", by="Ada")
+
+    better = Decision("promote", ("better",), (compared_with_champion(True),))
+    stands = settle(registry, TASK, third, better, compared=second, deployment=RolledBackMeanwhile())
+    assert stands.verdict == "undecided" and f"version {first} serves by now" in stands.reasons[0]
+    assert standing(registry, TASK) == Standing(TASK, first, second)
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"), [(CheckpointError, "reject"), (NotTakenOverError, "undecided")]
+)
+def test_what_does_not_come_to_serve_goes_back_and_is_rejected_for_its_own_fault_only(
+    registry, add, error, verdict
+):
+    """A service that hangs says nothing of the version: a person may promote it when that is mended."""
+    first, second = add(0), add(1)
+    promote(registry, TASK, first, **BY)
+    better = Decision("promote", ("better",), ())
+    stands = settle(registry, TASK, second, better, compared=first, deployment=NeverServes(error))
+    assert stands.verdict == verdict and went_back(stands) and "the old one" in stands.reasons[0]
+    assert not went_back(better)
+    assert registry.models.version(TASK, second).tags["verdict"] == verdict
+    assert standing(registry, TASK) == Standing(TASK, first, None)
+
+
 def test_a_champion_that_is_rejected_when_judged_again_is_said_to_serve(registry, add):
     """It is not like any failed candidate: it goes on serving until a person decides."""
     first, second = add(0), add(1)
@@ -284,11 +336,14 @@ def test_a_champion_that_is_rejected_when_judged_again_is_said_to_serve(registry
 class NeverServes:
     """A service that does not take the new champion over."""
 
+    def __init__(self, error: type[CvdmError] = CheckpointError) -> None:
+        self._error = error
+
     def rehearse(self, task, version):
         pass
 
     def watch(self, task, version):
-        raise CheckpointError("the service to serve it", "the old one", "Look at its log.")
+        raise self._error("the service to serve it", "the old one", "Look at its log.")
 
 
 def test_a_store_that_is_down_while_reverting_does_not_hide_the_error(registry, add):

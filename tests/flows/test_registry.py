@@ -79,6 +79,42 @@ def test_a_run_is_reopened_and_found_by_its_tags(registry, run):
     assert registry.runs.reopen("0" * 32) is None
 
 
+def test_earlier_runs_are_told_from_later_ones(registry, run):
+    """By their start, whenever they ended."""
+    begun = [run]
+    for number in (1, 2, 3):
+        time.sleep(0.002)  # MLflow keeps milliseconds
+        begun.append(registry.runs.start(TASK, f"run {number}", params={}, tags={"fields": "same"}))
+    for one in reversed(begun):
+        registry.runs.finish(one.run_id)
+    first, second, third = (one.run_id for one in begun[1:])
+    assert registry.runs.finished(TASK, {"fields": "same"}) == [third, second, first]
+    assert registry.runs.finished(TASK, {"fields": "same"}, before=third) == [second, first]
+    assert registry.runs.finished(TASK, {}, before=run.run_id) == []
+
+
+@pytest.mark.parametrize("lost", ["create_run", "log_batch", "create_logged_model", "log_outputs"])
+def test_a_run_whose_opening_was_cut_short_is_completed_not_doubled(registry, monkeypatch, lost):
+    """Planted: the server does what it is asked for, and its answer never comes."""
+    client = registry.runs._client
+    asked = getattr(client, lost)
+
+    def silent(*arguments, **options):
+        asked(*arguments, **options)
+        raise AwayError("the server to answer", "nothing", "Wait.")
+
+    def opened():
+        return registry.runs.start(TASK, "x", params={"a": 1}, tags={}, attempt="0123")
+
+    monkeypatch.setattr(client, lost, silent)
+    with pytest.raises(AwayError):
+        opened()
+    monkeypatch.undo()
+    run = opened()
+    assert opened() == run == registry.runs.reopen(run.run_id)
+    assert len(registry.cleaning.runs()) == 1
+
+
 def test_artifacts_lie_below_the_artifact_root_wherever_the_process_runs(
     registry, run, project_settings, monkeypatch, tmp_path
 ):

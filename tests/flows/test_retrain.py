@@ -26,18 +26,18 @@ from cvdm.training_state import read_state
 from flows import job as jobs
 from flows.catalogue import catalogue
 from flows.device_lock import BusyError, device_lock
-from flows.earlier import RESULT, RetrainResult, finished, take_up
+from flows.earlier import RetrainResult, finished, take_up
 from flows.evaluate import DRIFT_METRIC, PER_FIELD
 from flows.flow_artifacts import GATE_PAGE
 from flows.job import Job, chosen_device
 from flows.model_card import FILE
 from flows.promote import promote
-from flows.registry import AwayError, Registry, model_name
+from flows.registry import RESULT, AwayError, Registry, model_name
 from flows.registry.artifacts import Artifacts
 from flows.registry.tracking import Runs
 from flows.retrain import EVENTS, retrain
 from flows.settings import Settings
-from flows.train import ENVIRONMENT, RUN_NOTE, StepLog, closing, open_run
+from flows.train import ENVIRONMENT, RUN_NOTE, StepLog, closing, open_run, start_over
 from flows.usage import KWH
 from flows.validation import ValidationError
 
@@ -339,6 +339,39 @@ def test_the_version_of_the_data_is_a_tag(project_settings, six_fields):
     record = project_settings.data_dir.with_name("data.dvc")
     record.write_text("outs:\n- md5: 0123abcd.dir\n  path: data\n", encoding="utf-8")
     assert plan(project_settings).tags()["data_version"] == "0123abcd.dir"
+
+
+def test_an_outage_while_a_run_is_opened_leaves_one_run(project_settings, six_fields, monkeypatch):
+    """Planted: the server is away when the data are noted; the step is tried again, as the flow does."""
+    give_data(project_settings, six_fields)
+    registry = Registry.open(project_settings)
+    job = Job.plan(TASK, "tiny", seed=None, settings=project_settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.runs._client, "log_inputs", away)
+        with pytest.raises(AwayError):
+            open_run(job, registry)
+    run = open_run(job, registry)
+    assert open_run(job, registry) == run
+    (facts,) = registry.cleaning.runs()
+    assert (facts.run_id, facts.machine) == (run.run_id, project_settings.machine)
+
+
+def away(*_arguments: object, **_options: object) -> None:
+    raise AwayError("the server to answer", "nothing", "Wait.")
+
+
+def test_what_is_dropped_to_train_anew_is_closed(project_settings, six_fields):
+    """With --force after an interruption: else its run would be RUNNING for ever."""
+    give_data(project_settings, six_fields)
+    registry = Registry.open(project_settings)
+    job = Job.plan(TASK, "tiny", seed=None, settings=project_settings)
+    start_over(registry, job)  # nothing was begun
+    run = open_run(job, registry)
+    start_over(registry, job)
+    assert not job.folder.exists() and open_run(job, registry) != run
+    told = registry.runs.tags(run.run_id)["reaped"]
+    closed = next(one for one in registry.cleaning.runs() if one.run_id == run.run_id)
+    assert closed.status == "KILLED" and "anew" in told
 
 
 def test_what_housekeeping_has_removed_is_trained_anew(project_settings, six_fields):

@@ -7,17 +7,19 @@ import json
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from cvdm.errors import ConfigError
 from flows import processes
 from flows.cli import app
 from flows.doctor import schedule as look_at_schedule
-from flows.schedule import Schedules
+from flows.schedule import Schedules, watch
 from flows.servers import Server, free_port, running
 from flows.settings import Settings
 from flows.timetable import change, entry_of, read_timetable, reset, timetable_file
@@ -195,6 +197,29 @@ def test_the_orchestrator_plans_the_runs_of_a_schedule(settings, prefect_server)
 
     found = asyncio.run(planned_runs())
     assert tuple(found[:3]) == entry.next_starts(datetime.now(UTC))
+
+
+def test_a_problem_of_the_looks_that_lasts_is_alerted_once(settings, tmp_path, monkeypatch):
+    """Planted: a timetable that cannot be read. At night nobody reads the log that tells of it."""
+    monkeypatch.setattr("flows.schedule.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("flows.schedule.LASTING_SECONDS", 0.2)
+    alerts = tmp_path / "alerts.jsonl"
+    told = settings.model_copy(update={"alerts": SecretStr(alerts.as_uri())})
+    looks = []
+
+    class Broken:
+        async def apply(self) -> None:
+            looks.append(time.monotonic())
+            raise ConfigError("a timetable", "none", "Mend it.")
+
+    async def look_for_a_while() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(watch(Broken(), None, told), 1.5)
+
+    asyncio.run(look_for_a_while())
+    assert len(looks) > 20
+    (alert,) = (json.loads(line) for line in alerts.read_text().splitlines())
+    assert (alert["event"], alert["task"]) == ("failed", "schedule") and "a timetable" in alert["text"]
 
 
 @pytest.mark.slow

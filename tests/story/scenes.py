@@ -22,8 +22,8 @@ import yaml
 from planted_defects import moved, saturated
 
 from flows.aliases import standing
-from flows.deployment import DeploymentError, ServiceDeployment
-from flows.promote import promote
+from flows.deployment import ServiceDeployment
+from flows.promote import NotTakenOverError, promote
 from flows.train import PROGRESS_METRIC
 from story.world import World, kill, require, wait_until
 
@@ -184,7 +184,7 @@ def send_aliases_back(world: World) -> str:
         way = Freezing(world.settings(deploy_window_seconds=5), registry)
         try:
             promote(registry, TASK, before.previous, reasons=["back"], by="story", deployment=way)
-        except DeploymentError as error:
+        except NotTakenOverError as error:
             why = str(error)
         else:
             require(False, "a service that hangs was taken for one that serves")

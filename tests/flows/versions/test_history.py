@@ -7,7 +7,7 @@ import shutil
 import pytest
 from versions_project import TASK, git
 
-from cvdm.dataset import dataset_digest, load_dataset
+from cvdm.dataset import load_dataset
 from flows.checkout import checkout
 from flows.device_lock import BusyError, device_lock
 from flows.history import difference, files_of_version, history_table, require_version, versions
@@ -81,7 +81,7 @@ def test_an_earlier_version_comes_back_and_goes_again(settings, grown):
         found, commit = checkout(settings, version)
         assert found.version == result.data_version
         assert commit == git(settings.home, "rev-parse", "HEAD")
-        assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == result.dataset_digest
+        assert load_dataset(settings.dataset_dir(TASK)).digest == result.dataset_digest
         assert git(settings.home, "status", "--porcelain") == ""
     assert checkout(settings, second.tag)[1] is None  # there already
     assert [one.version for one in versions(settings)][:2] == [second.data_version, first.data_version]
@@ -91,7 +91,7 @@ def test_content_that_only_the_remote_has_is_pulled(settings, grown):
     """As on a fresh clone, whose cache is empty."""
     shutil.rmtree(settings.home / ".dvc" / "cache")
     checkout(settings, grown[1].tag, commit=False)
-    assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == grown[1].dataset_digest
+    assert load_dataset(settings.dataset_dir(TASK)).digest == grown[1].dataset_digest
 
 
 @pytest.mark.parametrize("lost", ["the list of its files", "one of its files"])
@@ -177,7 +177,7 @@ def test_a_checkout_that_was_killed_is_completed(settings, grown):
     (settings.dataset_dir(TASK) / "low" / "f03_c0.tif").unlink()
     for result in grown[1:]:
         checkout(settings, result.tag, commit=False)
-        assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == result.dataset_digest
+        assert load_dataset(settings.dataset_dir(TASK)).digest == result.dataset_digest
 
 
 def test_an_unknown_version_is_answered_with_the_known_ones(settings, grown):

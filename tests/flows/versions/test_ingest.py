@@ -11,7 +11,7 @@ import tifffile
 from versions_project import TASK, dvc, files_of, git, state
 
 from cvdm.card import load_card
-from cvdm.dataset import dataset_digest, load_dataset
+from cvdm.dataset import load_dataset
 from cvdm.errors import ConfigError
 from cvdm.images import write_tiff
 from flows.history import versions
@@ -26,7 +26,7 @@ def test_a_new_task_becomes_a_version_with_a_commit_and_a_tag(project):
     """Pairs and card are in place, pushed, committed with the remote inside the checkout, and tagged."""
     home, result = project
     assert len(result.added) == 12 and result.known == 0
-    assert result.dataset_digest == dataset_digest(load_dataset(home / "data" / TASK))
+    assert result.dataset_digest == load_dataset(home / "data" / TASK).digest
     assert result.data_version == data_version(Settings.read(home=home))
     assert git(home, "rev-parse", "HEAD") == result.commit
     assert git(home, "rev-list", "-n", "1", result.tag) == result.commit

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from cvdm.dataset import dataset_digest, load_dataset
+from cvdm.dataset import load_dataset
 from flows.settings import Settings
 from flows.version import VersionError, data_version, pull_base, pull_data, run_dvc
 
@@ -16,10 +16,10 @@ TASK = "test-cells"
 
 def test_lost_data_come_back_from_dvc(settings):
     """`pull_data` restores what data.dvc records."""
-    digest = dataset_digest(load_dataset(settings.dataset_dir(TASK)))
+    digest = load_dataset(settings.dataset_dir(TASK)).digest
     shutil.rmtree(settings.data_dir)
     pull_data(settings)
-    assert dataset_digest(load_dataset(settings.dataset_dir(TASK))) == digest
+    assert load_dataset(settings.dataset_dir(TASK)).digest == digest
 
 
 def test_the_base_of_a_task_is_brought_once_where_one_is_shipped(settings):
