@@ -102,6 +102,8 @@ class FieldOfView:
         In a workspace that has been used before, without the parts after which a strip was marked as done.
         """
         for number, draws in enumerate(self.batches):
+            if self.workspace.position.sweep > (number + 1) * self.sampling.steps:
+                continue  # its arrays may be those of a later batch by now, which is smaller
             planes = [
                 self._planes(f"state-{turn}", len(draws), SOLVERS[self.sampling.solver].channels)
                 for turn in (0, 1)

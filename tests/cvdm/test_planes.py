@@ -19,6 +19,8 @@ from cvdm.region import Region
 
 SAMPLING = SamplingConfig(samples=3, steps=2, seed=4, tile=32)
 ONE_PIECE, EXACT, BLENDED = (replace(SAMPLING, tile=512), SAMPLING, replace(SAMPLING, halo=12))
+TWO_DRAWS = 60_000
+"""Pixels of two draws of the image with its border, and of no third."""
 NAMES = ("mean", "std", "lower", "upper", "schedule_map", "regression_mean")
 
 
@@ -60,11 +62,19 @@ def test_files_give_the_same_bits_as_memory(checkpoint, image, tmp_path, samplin
     assert equal(through, reconstruct(checkpoint, image, sampling=sampling))
 
 
-@pytest.mark.parametrize("sampling", [EXACT, BLENDED])
+@pytest.mark.parametrize(
+    ("sampling", "pixels"),
+    [(EXACT, 1), (BLENDED, 1), (EXACT, TWO_DRAWS), (replace(EXACT, samples=5), TWO_DRAWS)],
+)
 @pytest.mark.parametrize("evaluations", [1, 7, 20, 33])
-def test_work_that_ended_is_taken_up(checkpoint, image, tmp_path, monkeypatch, sampling, evaluations):
-    """The same bits as undisturbed; repeated at each end is one strip and the begun next one at most."""
-    monkeypatch.setattr("cvdm.field_of_view.PIXELS_AT_ONCE", 1)  # as for a large image
+def test_work_that_ended_is_taken_up(
+    checkpoint, image, tmp_path, monkeypatch, sampling, pixels, evaluations
+):
+    """The same bits as undisturbed; repeated at each end is one strip and the begun next one at most.
+
+    Draw by draw, as for a large image, or two at once and one in the last batch.
+    """
+    monkeypatch.setattr("cvdm.field_of_view.PIXELS_AT_ONCE", pixels)
     undisturbed, needed = [], 0
     whole = posterior_of(
         checkpoint, image, sampling=sampling, progress=lambda *seen: undisturbed.append(seen)

@@ -123,10 +123,10 @@ def test_the_process_of_cvdm_up_retrains_on_new_data(settings, monkeypatch):
         with running(runner):
             deployment = wait_for(lambda: deployments(url), 90, log)[0]["id"]
             httpx.post(f"{url}/deployments/{deployment}/create_flow_run", json={}, timeout=10)
-            wait_for(lambda: states(url) == ["Completed"], 120, log)
+            wait_for(lambda: states(url) == ["Completed"], 300, log)
             time.sleep(10)  # two looks that find what was trained on
             remove_a_field(settings)
-            wait_for(lambda: states(url) == ["Completed", "Completed"], 120, log)
+            wait_for(lambda: states(url) == ["Completed", "Completed"], 300, log)
             time.sleep(10)
             httpx.post(f"{url}/deployments/{deployment}/create_flow_run", json={}, timeout=10)
             wait_for(lambda: states(url) == ["Completed", "Completed", "Refused"], 90, log)
