@@ -79,7 +79,7 @@ def command(
 
     def register(function: Callable[..., Answer | None]) -> Callable[..., None]:
         # commands of a group are named after it, too: "data log"
-        name = " ".join(filter(None, (group, function.__name__)))
+        name = " ".join(filter(None, (group, function.__name__.replace("_", "-"))))
         hints = get_type_hints(function, include_extras=True)
         answers = hints.pop("return") is Answer
         own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]

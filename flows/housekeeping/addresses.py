@@ -76,13 +76,21 @@ def readdress(settings: Settings, before: Path) -> int:
     with all_devices_lock(settings.mlruns_dir / "locks", "readdress"):
         changed = move_addresses(database, before, after)
     if not changed:
-        known = sorted({_folder_of(one) for one in addresses_outside(database, after)})
+        known = sorted({folder_of(one) for one in addresses_outside(database, after)})
         raise BackupError(
             f"addresses that begin with {before}",
             "none",
             f"Outside of {after} there are these: {', '.join(known) or 'none'}.",
         )
     return changed
+
+
+def folder_of(address: str) -> str:
+    """What an address begins with: ROOT of ROOT/TASK/RUN/artifacts and of ROOT/TASK/models/MODEL/artifacts."""
+    path = _path(address)
+    if path is None:
+        return ""
+    return str(path.parents[3 if path.parents[1].name == "models" else 2])
 
 
 def _of_files(connection: sqlite3.Connection) -> Iterator[str]:
@@ -102,9 +110,3 @@ def _path(address: str) -> Path | None:
 def _is_below(address: str, folder: Path) -> bool:
     path = _path(address)
     return path is not None and path.is_relative_to(folder)
-
-
-def _folder_of(address: str) -> str:
-    """What an address of a run or a model begins with: ROOT of ROOT/TASK/ID/artifacts."""
-    path = _path(address)
-    return "" if path is None else str(path.parent.parent.parent)

@@ -19,7 +19,7 @@ from pathlib import Path
 from cvdm.addresses import shown_uri
 from cvdm.storage import storage_error
 from flows.console import say
-from flows.housekeeping.addresses import SQLITE, addresses_outside
+from flows.housekeeping.addresses import SQLITE, addresses_outside, folder_of
 from flows.housekeeping.snapshot import (
     ARTIFACTS,
     DATA,
@@ -186,8 +186,8 @@ def _require_below(artifacts: Path, database: Path) -> None:
         raise BackupError(
             f"all files of the registry below {artifacts}",
             f"{len(outside)} addresses elsewhere, such as {outside[0]}",
-            "Set CVDM_ARTIFACT_ROOT to where they are, or move them there and let the registry know: "
-            "`cvdm housekeeping readdress OLD_FOLDER`.",
+            "Set CVDM_ARTIFACT_ROOT to where they are; or move them there, if they are not yet, and let the "
+            f"registry know: `cvdm housekeeping readdress {folder_of(outside[0])}`.",
         )
 
 

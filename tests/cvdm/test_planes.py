@@ -67,9 +67,7 @@ def test_files_give_the_same_bits_as_memory(checkpoint, image, tmp_path, samplin
     [(EXACT, 1), (BLENDED, 1), (EXACT, TWO_DRAWS), (replace(EXACT, samples=5), TWO_DRAWS)],
 )
 @pytest.mark.parametrize("evaluations", [1, 7, 20, 33])
-def test_work_that_ended_is_taken_up(
-    checkpoint, image, tmp_path, monkeypatch, sampling, pixels, evaluations
-):
+def test_work_that_ended_is_taken_up(checkpoint, image, tmp_path, monkeypatch, sampling, pixels, evaluations):
     """The same bits as undisturbed; repeated at each end is one strip and the begun next one at most.
 
     Draw by draw, as for a large image, or two at once and one in the last batch.

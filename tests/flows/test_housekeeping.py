@@ -384,7 +384,7 @@ class TestBackup:
         before = Path(project_settings.artifact_root)
         moved = project_settings.model_copy(update={"artifact_root": str(tmp_path / "larger-disk")})
         shutil.move(before, moved.artifact_root)
-        with pytest.raises(BackupError, match=r"addresses elsewhere.*readdress"):
+        with pytest.raises(BackupError, match=f"addresses elsewhere.*readdress {before}`"):
             back_up(moved, tmp_path / "more", no_progress)
         assert not drill(forged(backup, tmp_path), no_progress).passed
         with pytest.raises(BackupError, match=str(before)):
