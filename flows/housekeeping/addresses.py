@@ -86,7 +86,7 @@ def readdress(settings: Settings, before: Path) -> int:
 
 
 def folder_of(address: str) -> str:
-    """What an address begins with: ROOT of ROOT/TASK/RUN/artifacts and of ROOT/TASK/models/MODEL/artifacts."""
+    """What an address begins with: ROOT of ROOT/TASK/RUN/artifacts or ROOT/TASK/models/MODEL/artifacts."""
     path = _path(address)
     if path is None:
         return ""
