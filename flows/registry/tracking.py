@@ -91,15 +91,11 @@ class Runs:
         attempt: a name that an earlier call with it shares, whose answer was lost; its run is completed then.
         """
         experiment = self.experiment(task)
+        begun = [] if attempt is None else self._runs(f"tags.{ATTEMPT} = '{attempt}'")
+        if begun and (run := self.reopen(begun[0].info.run_id)) is not None:
+            return run
         shown = {MLFLOW_USER: getpass.getuser(), MLFLOW_SOURCE_NAME: "cvdm retrain"}
-        if attempt is not None:
-            shown[ATTEMPT] = attempt
-            begun = self._runs(f"tags.{ATTEMPT} = '{attempt}'")
-            if begun and (run := _whole(begun[0])) is not None:
-                return run
-        else:
-            begun = []
-        tags = {"task": task, **shown, **tags}
+        tags = {"task": task, **shown, **tags, **({} if attempt is None else {ATTEMPT: attempt})}
         created = begun[0] if begun else self._client.create_run(experiment, run_name=name, tags=tags)
         run_id = created.info.run_id
         texts = {key: str(value)[:LONGEST_VALUE] for key, value in params.items()}
