@@ -3,8 +3,8 @@
 Each step is a plain function that works without Prefect; here it becomes a task of the flow. One retraining
 at a time per device, by a lock file. A retraining of the same data, parameters and code as a finished one
 returns that one's result, or judges its version again where the gate, the validation or the champion is
-another one by now. Call
-`Settings.prepare_environment` before importing this module: Prefect reads its environment on import.
+another one by now. Call `Settings.prepare_environment` before importing this module: Prefect reads its
+environment on import.
 """
 
 from __future__ import annotations
