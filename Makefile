@@ -1,4 +1,4 @@
-# Two commands for a newcomer: `make demo` and `make test`. Both build on `make setup`.
+# For a newcomer: `make demo`, `make story` and `make test`. All build on `make setup`.
 # Needs Python 3.11 or newer and git; everything else goes into .venv/.
 
 PYTHON ?= python3

@@ -203,6 +203,8 @@ def files_of_version(settings: Settings, one: DataVersion) -> dict[str, str]:
     By `dvc list`, which asks the remote for what the cache has forgotten; `dvc diff` says nothing then.
     Raises VersionError where both have lost it.
     """
+    if one.held is False:
+        raise lost(one, "git's record of it alone")
     folder = settings.data_dir.relative_to(settings.home).as_posix()
     query = ("list", ".", folder, "--rev", one.commit, "--recursive", "--json", "--show-hash")
     try:

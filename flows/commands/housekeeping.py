@@ -77,7 +77,11 @@ def restore(backup: Backup, to: Annotated[Path, typer.Option("--to", help="New o
     with progress_bar("verify", "file") as progress:
         manifest = write(backup, to.resolve(), progress)
     document = {**asdict(manifest), "files": len(manifest.files), "home": str(to)}
-    return Answer(document, f"Restored {len(manifest.files)} files of {manifest.created} to {to}")
+    told = [f"Restored {len(manifest.files)} files of {manifest.created} to {to}"]
+    told.append(
+        f"Look at it: CVDM_HOME={to.resolve()} cvdm models. Into a clone: docs/operations.md, A new machine."
+    )
+    return Answer(document, "\n".join(told))
 
 
 @command(housekeeping, "housekeeping")
