@@ -207,10 +207,7 @@ def files_of_version(settings: Settings, one: DataVersion) -> dict[str, str]:
         raise lost(one, "git's record of it alone")
     folder = settings.data_dir.relative_to(settings.home).as_posix()
     query = ("list", ".", folder, "--rev", one.commit, "--recursive", "--json", "--show-hash")
-    try:
-        listed = run_dvc(settings, *query)
-    except VersionError as error:
-        raise lost(one, error.actual) from error
+    listed = run_dvc(settings, *query)
     return {str(entry["path"]): str(entry["md5"]) for entry in json.loads(listed)}
 
 

@@ -38,8 +38,6 @@ SERVES_ALL_THE_SAME = (
     "serves all the same, for only a person takes a champion away: `cvdm rollback`, or `cvdm promote` another"
 )
 """First reason for rejecting the version that is champion, where it is judged again."""
-
-
 WENT_BACK = "the aliases went back"
 """How the first reason begins where the service did not come to serve the version."""
 

@@ -96,9 +96,7 @@ def _overall(
     if quantity is WIDTH and not champion.calibrated:
         sampling = f"{candidate.samples} draws of {candidate.steps} steps"
         detail = f"the champion's interval is not calibrated for {sampling}, the candidate's: no measure"
-        return GateTest(
-            name, None, champion.coverage, policy.coverage_low, detail, "share of pixels", binding=False
-        )
+        return GateTest(name, None, math.nan, math.nan, detail, MEAN_GAIN, binding=False)
     if quantity is WIDTH and champion.coverage < policy.coverage_low:
         covered = f"covers {champion.coverage:.1%} of test pixels"
         detail = f"the champion's interval {covered}: too narrow to be a measure"

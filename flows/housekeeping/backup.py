@@ -93,9 +93,11 @@ def back_up(
         )
         if before is not None:
             files |= _mended(target, {name: files[name] for name in linked}, linked, before)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)  # half a backup is none, and on a full disk in the way
-        raise storage_error(error, target) from error
+        if isinstance(error, OSError):
+            raise storage_error(error, target) from error
+        raise
     manifest = Manifest(
         created.isoformat(timespec="seconds"),
         str(artifacts),

@@ -76,15 +76,16 @@ def _runs(
     settings: Settings, registry: Registry, jobs: Sequence[_Job], now: datetime
 ) -> Iterator[Doomed | Item]:
     continued = {job.run_id: job.folder.name for job in jobs if not job.abandoned}
+    left = {job.run_id for job in jobs if job.abandoned}
     for run in registry.cleaning.runs():
         name = f"{run.task} {run.run_id}"
         if run.status != "RUNNING":
             continue
-        if run.machine not in ("", settings.machine):
-            yield Item("run", name, f"it is of {run.machine}: whether it lives is known there")
-        elif run.run_id in continued:
+        if run.run_id in continued:
             again = f"{continued[run.run_id]} can go on: run the same `cvdm retrain` again"
             yield Item("run", name, again)
+        elif run.machine not in ("", settings.machine) and run.run_id not in left:
+            yield Item("run", name, f"it is of {run.machine}: whether it lives is known there")
         elif now - datetime.fromtimestamp(run.started / 1000, UTC) < GRACE:
             yield Item("run", name, "it has only just begun")
         else:

@@ -50,11 +50,12 @@ class Cleaning:
         return [_facts(run) for run in found if "task" in run.data.tags]
 
     def close(self, run_id: str, why: str) -> None:
-        """End a run that is RUNNING; the reason becomes a tag.
+        """End a run that is RUNNING; the reason becomes a tag. One that was removed is left alone.
 
         As FINISHED where it had come to a verdict before and was only judged again, else as KILLED.
         """
-        if self._client.get_run(run_id).info.status != "RUNNING":
+        known = all_runs(self._client, f"attributes.run_id = '{run_id}'")
+        if not any(run.info.status == "RUNNING" for run in known):
             return
         concluded = any(entry.path == RESULT for entry in self._client.list_artifacts(run_id))
         self._client.log_batch(run_id, tags=[RunTag(REAPED, why)])
