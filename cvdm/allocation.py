@@ -9,8 +9,6 @@ from __future__ import annotations
 import ctypes
 import sys
 
-import torch
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """From <malloc.h>."""
 LARGEST_POOLED = 32 * 2**20
@@ -34,5 +32,7 @@ def keep_freed_memory() -> bool:
 
 def free_device_memory() -> None:
     """Give what PyTorch keeps of a GPU's memory for later to other processes; nothing without a GPU."""
+    import torch  # the command line asks this module for the other function, and answers without it
+
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
