@@ -82,13 +82,13 @@ class Table:
 
     def known(self, owner: str, key: str) -> tuple[Job, str] | None:
         """The owner's job of an idempotency key, and the fingerprint of what was asked for."""
-        rows = self._read("SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ?", owner, key)
-        return (self._job(rows[0]), rows[0]["fingerprint"]) if rows else None
+        found = self._jobs("SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ?", owner, key)
+        return found[0] if found else None
 
     def get(self, id: str) -> Job | None:
         """A job by its id."""
-        rows = self._read("SELECT * FROM jobs WHERE id = ?", id)
-        return self._job(rows[0]) if rows else None
+        found = self._jobs("SELECT * FROM jobs WHERE id = ?", id)
+        return found[0][0] if found else None
 
     def item(self, id: str, number: int) -> Item | None:
         """One image of a job."""
@@ -229,7 +229,7 @@ class Table:
             "SELECT * FROM jobs WHERE NOT EXISTS "
             "(SELECT 1 FROM items WHERE job = id AND (ended IS NULL OR ended >= ?))"
         )
-        return [self._job(row) for row in self._read(query, moment)]
+        return [job for job, _ in self._jobs(query, moment)]
 
     def remove(self, id: str) -> None:
         """Forget a job."""
@@ -244,6 +244,11 @@ class Table:
         """Nothing is written after this."""
         with self._lock:
             self._connection.close()
+
+    def _jobs(self, query: str, *values: Any) -> list[tuple[Job, str]]:
+        """Jobs, each with the fingerprint of what was asked for."""
+        with self._lock:  # a job that is removed meanwhile is found with all its images, or not at all
+            return [(self._job(row), row["fingerprint"]) for row in self._read(query, *values)]
 
     def _job(self, row: sqlite3.Row) -> Job:
         items = self._read("SELECT * FROM images WHERE job = ? ORDER BY number", row["id"])

@@ -1,6 +1,7 @@
 """The table of jobs: what it says is what happened, whatever ended the process."""
 
 import sqlite3
+import threading
 import time
 from datetime import datetime, timedelta
 
@@ -140,6 +141,34 @@ def test_what_ended_long_ago_is_found_and_removed(table):
     assert table.ended_before(time.time() - 10) == []
     table.remove("a")
     assert table.ids() == {"b", "c"} and len(table.waiting()) == 3
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        lambda table: table.get("a"),
+        lambda table: table.known("ann", "key")[0],
+        lambda table: table.ended_before(time.time() + 1)[0],
+    ],
+)
+def test_a_job_that_is_removed_while_it_is_read_has_all_its_images(table, monkeypatch, found):
+    """Planted: it is removed between the look at the job and the look at its images."""
+    for item in entered(table, key="key").items:
+        table.end(item, "done")
+    remover, read = threading.Thread(target=table.remove, args=("a",)), table._read
+
+    def and_removed(*asked):
+        rows = read(*asked)
+        if remover.ident is None:
+            remover.start()
+            remover.join(0.2)  # with time to do it, where nothing keeps it from doing so
+        return rows
+
+    monkeypatch.setattr(table, "_read", and_removed)
+    job = found(table)
+    assert len(job.items) == len(ITEMS) and job.state == "done"
+    remover.join()
+    assert table.get("a") is None
 
 
 def test_the_jobs_of_an_earlier_release_are_taken_over(tmp_path):
