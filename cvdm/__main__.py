@@ -16,12 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from cvdm.allocation import keep_freed_memory
 from cvdm.card import SPLITS
 from cvdm.config import SamplingConfig
 from cvdm.errors import ConfigError, CvdmError
+from cvdm.progress import bar, note
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -114,7 +113,7 @@ def train(options: argparse.Namespace) -> None:
         for step in training_steps(dataset, recipe, state_path=state, base=base, team=team):
             progress(step.step, step.total)
             for told in step.news:
-                tqdm.write(f"step {step.step}: {told}", file=sys.stderr)
+                note(f"step {step.step}: {told}")
     with _bar("calibrate", "image") as progress:
         checkpoint = build_checkpoint(
             dataset,
@@ -188,7 +187,7 @@ class _bar:
     """A progress bar with ETA on standard error, as a callback (done, total)."""
 
     def __init__(self, description: str, unit: str) -> None:
-        self._bar = tqdm(desc=description, unit=unit, file=sys.stderr, dynamic_ncols=True)
+        self._bar = bar(description, unit)
 
     def __enter__(self) -> _bar:
         return self

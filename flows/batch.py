@@ -10,8 +10,9 @@ from threading import Event
 from typing import Any
 
 from cvdm.errors import CvdmError, ImageError
+from cvdm.progress import note
 from cvdm.reading.names import ENDINGS, image_stem
-from flows.progress import progress_bar, progress_note
+from flows.progress import progress_bar
 
 ZARR_HEADERS = ("zarr.json", ".zattrs", ".zgroup")
 """One of them lies in every OME-Zarr folder, which is one image."""
@@ -94,7 +95,7 @@ def carry_out(errands: Sequence[Errand], restore: Way, *, at_once: int = 1) -> O
                     restored[errand.target] = future.result()
                 except CvdmError as error:
                     failed[errand.source] = error
-                    progress_note(f"{errand.source}: {error}")
+                    note(f"{errand.source}: {error}")
                 progress(done, len(errands))
         except BaseException:  # Ctrl-C above all: what has not begun never will
             stopped.set()

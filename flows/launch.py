@@ -36,9 +36,9 @@ def launch(
 
         require_version(settings, data_version)
     with orchestrator(settings) as ready:
+        from cvdm.progress import note
         from flows.earlier import earlier_result
         from flows.outcome import outcome_of
-        from flows.progress import progress_note
         from flows.registry import Registry
         from flows.retrain import retrain
         from flows.triggers.desk import refuse_by_hand
@@ -51,7 +51,7 @@ def launch(
                 refuse_by_hand(settings, task, earlier.described())
                 return earlier
         with ready():
-            run = outcome_of(retrain, progress_note)
+            run = outcome_of(retrain, note)
             return run(task, preset, init=init, seed=seed, data_version=data_version, force=force)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from tqdm import tqdm
+from cvdm.progress import bar
 
 Told = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -29,21 +28,16 @@ def progress_bar(description: str, unit: str) -> Iterator[Told]:
     """Lend a callback that draws how far a step is."""
     listener = _listener.get()
     tell = listener(description) if listener is not None else None
-    with tqdm(desc=f"{description:>9}", unit=unit, file=sys.stderr, dynamic_ncols=True) as bar:
+    with bar(f"{description:>9}", unit) as drawn:
 
         def show(done: int, total: int) -> None:
-            if bar.total != total:
-                bar.total = total
-                bar.initial = bar.n = (
+            if drawn.total != total:
+                drawn.total = total
+                drawn.initial = drawn.n = (
                     done - 1
                 )  # what an earlier run did counts for the bar, not for its speed
-            bar.update(done - bar.n)
+            drawn.update(done - drawn.n)
             if tell is not None:
                 tell(done, total)
 
         yield show
-
-
-def progress_note(text: str) -> None:
-    """A line above a bar that is being drawn."""
-    tqdm.write(text, file=sys.stderr)

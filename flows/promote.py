@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Protocol
 
 from cvdm.checkpoint import load_checkpoint, verify_golden
-from cvdm.errors import CheckpointError, CvdmError, StorageError
+from cvdm.errors import CvdmError, StorageError
 from flows.aliases import Standing, alone, move, standing
 from flows.audit import Action, Entry
-from flows.gate import Decision, Verdict
 from flows.registry import CHAMPION, Registry, RegistryError, Version
 from flows.servers import waiting_line
 
@@ -33,13 +32,6 @@ PROMOTED_AT = "promoted_at"
 """Tag on a version: when it last became champion, whatever was said of it later."""
 ROLLED_BACK = "rolled_back"
 """Tag on a version that a person took back: when, who and why. Empty once a person promotes it again."""
-
-SERVES_ALL_THE_SAME = (
-    "serves all the same, for only a person takes a champion away: `cvdm rollback`, or `cvdm promote` another"
-)
-"""First reason for rejecting the version that is champion, where it is judged again."""
-WENT_BACK = "the aliases went back"
-"""How the first reason begins where the service did not come to serve the version."""
 
 
 class NotTakenOverError(CvdmError):
@@ -73,20 +65,20 @@ def promote(
     by: who decided, `GATE` or a person's name. deployment: None where nothing serves; where it does not come
     to serve the version, the aliases go back: NotTakenOverError, CheckpointError.
     """
-    _prove(registry, task, version, deployment)
+    prove(registry, task, version, deployment)
     with alone(registry, task):
-        _promote(registry, task, version, reasons=reasons, by=by, deployment=deployment)
+        carry_out(registry, task, version, reasons=reasons, by=by, deployment=deployment)
         return standing(registry, task)
 
 
-def _prove(registry: Registry, task: str, version: int, deployment: Deployment | None) -> None:
+def prove(registry: Registry, task: str, version: int, deployment: Deployment | None) -> None:
     """Golden replays before anything moves. They take minutes: nobody's rollback waits for them."""
     verify(registry, task, version)
     if deployment is not None:
         deployment.rehearse(task, version)
 
 
-def _promote(
+def carry_out(
     registry: Registry,
     task: str,
     version: int,
@@ -95,6 +87,7 @@ def _promote(
     by: str,
     deployment: Deployment | None,
 ) -> None:
+    """Move the aliases to a version that is proven, within `alone`; parameters and errors are `promote`'s."""
     entry = enter(registry, "promote", standing(registry, task), version, reasons=reasons, by=by)
     before = Standing(task, entry.details["champion"], entry.details["previous"])
     with reverting(registry, before, version, by=by):
@@ -149,7 +142,7 @@ def _moved_only(registry: Registry, now: Standing) -> Entry | None:
     entry = registry.audit.latest(now.task)
     if entry is None or entry.action != "rollback" or entry.version != now.champion:
         return None
-    return entry if _is_unfinished(entry, registry.models.version(now.task, now.champion)) else None
+    return entry if is_unfinished(entry, registry.models.version(now.task, now.champion)) else None
 
 
 def _finish_rollback(
@@ -158,11 +151,6 @@ def _finish_rollback(
     if taken_back is not None:
         take_back(registry, task, taken_back, instead=restored, reason=reason, by=by)
     registry.models.set_tags(task, restored, {"restored": f"{_now()} by {by}: {reason}"})
-
-
-def went_back(decision: Decision) -> bool:
-    """Whether the aliases had moved, and went back."""
-    return decision.reasons[0].startswith(WENT_BACK)
 
 
 def take_back(registry: Registry, task: str, version: int, *, instead: int, reason: str, by: str) -> None:
@@ -194,96 +182,6 @@ def decided_by_person(version: Version) -> bool:
     return version.tags.get("decided_by", GATE) != GATE
 
 
-def settle(
-    registry: Registry,
-    task: str,
-    version: int,
-    decision: Decision,
-    *,
-    compared: int | None,
-    deployment: Deployment | None = None,
-) -> Decision:
-    """Carry the gate's decision out and return the one that stands; what was carried out is not repeated.
-
-    compared: the champion that the decision was made against. If another version serves by now, there is
-    nothing to conclude, and the decision becomes undecided. So it does for a version that a person has rolled
-    back, and where the service does not come to serve it, for no fault of its own. A candidate that fails a
-    golden replay is rejected after all.
-    """
-    if _is_carried_out(registry, task, version, decision):
-        return decision
-    decision = _as_things_stand(registry, task, version, decision, compared)
-    if decision.verdict == "promote":
-        try:
-            _prove(registry, task, version, deployment)
-        except CheckpointError as error:
-            decision = _instead(decision, "reject", f"not servable: {error}")
-    with alone(registry, task):
-        decision = _as_things_stand(registry, task, version, decision, compared)
-        if decision.verdict == "promote":
-            try:
-                _promote(registry, task, version, reasons=decision.reasons, by=GATE, deployment=deployment)
-                return decision
-            except CheckpointError as error:
-                decision = _instead(decision, "reject", f"{WENT_BACK}, not servable: {error}")
-            except NotTakenOverError as error:
-                decision = _instead(decision, "undecided", f"{WENT_BACK}: {error}")
-        now = standing(registry, task)
-        if decision.verdict == "reject" and now.champion == version:
-            decision = _instead(decision, "reject", SERVES_ALL_THE_SAME)
-        enter(registry, decision.verdict, now, version, reasons=decision.reasons, by=GATE)
-        record(registry, task, version, verdict=decision.verdict, reasons=decision.reasons, by=GATE)
-        return decision
-
-
-def _is_carried_out(registry: Registry, task: str, version: int, decision: Decision) -> bool:
-    """Whether this very promotion was finished by an attempt that ended afterwards, by a kill or an outage.
-
-    Again, it would have the version itself to go back to.
-    """
-    entry = registry.audit.latest(task)
-    if decision.verdict != "promote" or entry is None or registry.models.champion(task) != version:
-        return False
-    about = registry.models.version(task, version)
-    said = (entry.action, entry.by, entry.version, entry.details.get("run_id"), entry.reasons)
-    meant = ("promote", GATE, version, about.run_id, decision.reasons)
-    return said == meant and not _is_unfinished(entry, about)
-
-
-def _as_things_stand(
-    registry: Registry, task: str, version: int, decision: Decision, compared: int | None
-) -> Decision:
-    """The decision, or undecided where another version serves by now or a person took this one back."""
-    decision = _against_whoever_serves(registry, task, version, decision, compared)
-    return _unless_rolled_back(registry, task, version, decision)
-
-
-def _instead(decision: Decision, verdict: Verdict, reason: str) -> Decision:
-    """Another verdict on the same tests, whose reason comes first."""
-    return Decision(verdict, (reason, *decision.reasons), decision.tests)
-
-
-def _against_whoever_serves(
-    registry: Registry, task: str, version: int, decision: Decision, compared: int | None
-) -> Decision:
-    champion = registry.models.champion(task)
-    if champion in (compared, version) or not decision.rests_on_champion:
-        return decision
-    judged, serves = (
-        "no champion" if number is None else f"version {number}" for number in (compared, champion)
-    )
-    reason = f"judged against {judged}, but {serves} serves by now: retrain again to compare with that"
-    return _instead(decision, "undecided", reason)
-
-
-def _unless_rolled_back(registry: Registry, task: str, version: int, decision: Decision) -> Decision:
-    note = registry.models.version(task, version).tags.get(ROLLED_BACK)
-    if not note or decision.verdict != "promote":
-        return decision
-    reason = f"a person took version {version} back ({note}): only `cvdm promote` lets it serve again"
-    return _instead(decision, "undecided", reason)
-
-
 def verify(registry: Registry, task: str, which: int | str) -> None:
     """Download a version as the service does and replay its golden pair. Raises CheckpointError.
 
@@ -308,7 +206,7 @@ def enter(
     """
     about = registry.models.version(before.task, version)
     entry = registry.audit.latest(before.task)
-    begun = entry is not None and (entry.action, entry.by) == (action, by) and _is_unfinished(entry, about)
+    begun = entry is not None and (entry.action, entry.by) == (action, by) and is_unfinished(entry, about)
     if entry is None or not begun or entry.reasons != tuple(reasons):
         details = {"champion": before.champion, "previous": before.previous, "run_id": about.run_id}
         if entry is not None and begun:
@@ -320,7 +218,7 @@ def enter(
     return entry
 
 
-def _is_unfinished(entry: Entry, about: Version) -> bool:
+def is_unfinished(entry: Entry, about: Version) -> bool:
     """Whether an entry decides about a version, and the version does not say that it was carried out.
 
     By its run too: another registry, of which the log tells as well, has a version of the same number.

@@ -15,10 +15,11 @@ from typing import Any
 from cvdm.config import SamplingConfig
 from cvdm.errors import ConfigError, CvdmError, ImageError
 from cvdm.images import read_annotations
+from cvdm.progress import note
 from cvdm.reading.names import listed
 from cvdm.storage import content_digest
 from flows.batch import Errand, Outcome, Way, carry_out
-from flows.progress import progress_bar, progress_note
+from flows.progress import progress_bar
 from flows.servers import waiting_line
 from flows.settings import Settings
 from service.client import Client, ServiceRefusal
@@ -98,7 +99,7 @@ def restore_by_checkpoint(
                     progress=progress,
                 )
                 for doubt in doubts:
-                    progress_note(f"Doubtful: {doubt.as_error()}")
+                    note(f"Doubtful: {doubt.as_error()}")
         return made
 
     return carry_out(errands, restore)
@@ -171,7 +172,7 @@ def _by_jobs(client: Client, choices: Mapping[str, Any], show: Progress) -> Way:
             raise _failure(job.id, image)
         job.save(0, errand.target)
         for doubt in image["warnings"]:
-            progress_note(f"Doubtful: expected {doubt['expected']}; got {doubt['actual']}. {doubt['remedy']}")
+            note(f"Doubtful: expected {doubt['expected']}; got {doubt['actual']}. {doubt['remedy']}")
         return {name: str(found[name]) for name in ("task", "version", "run_id", "samples", "steps", "seed")}
 
     return restore

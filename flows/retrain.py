@@ -34,9 +34,9 @@ from flows.history import require_version
 from flows.job import Job, chosen_device
 from flows.model_card import describe
 from flows.progress import told_to
-from flows.promote import settle, went_back
 from flows.registry import RESULT, AwayError, Registry, Run
 from flows.settings import Settings
+from flows.settle import settle, went_back
 from flows.start import unless_shifted
 from flows.train import Candidate, closing, open_run, start_over, train
 from flows.triggers.desk import begin

@@ -22,6 +22,7 @@ from uuid import uuid4
 from cvdm.build import build_checkpoint, golden_input
 from cvdm.card import SPLITS
 from cvdm.checkpoint import load_checkpoint, save_checkpoint
+from cvdm.progress import note
 from cvdm.storage import replacing
 from cvdm.training import Step
 from cvdm.training import train as training_steps
@@ -31,7 +32,7 @@ from flows.catalogue import INTERVAL_GUARANTEE
 from flows.easel import Easel
 from flows.job import Job
 from flows.outbox import Outbox
-from flows.progress import progress_bar, progress_note
+from flows.progress import progress_bar
 from flows.registry import FAILURE, MACHINE, Registry, RegistryError, Run
 from flows.snapshot import snapshot_files, snapshot_pictures
 
@@ -61,7 +62,7 @@ class Candidate:
 
 def open_run(job: Job, registry: Registry) -> Run:
     """The run of an interrupted attempt at this job, or a new one."""
-    note, attempt = job.folder / RUN_NOTE, job.folder / ATTEMPT_NOTE
+    reference, attempt = job.folder / RUN_NOTE, job.folder / ATTEMPT_NOTE
     noted = noted_run(job.folder)
     if noted is not None and (run := registry.runs.reopen(noted)) is not None:
         return run
@@ -83,7 +84,7 @@ def open_run(job: Job, registry: Registry) -> Run:
         profile={"pairs": len(job.dataset.pairs)}
         | {f"{split}_pairs": len(job.dataset.split(split)) for split in SPLITS},
     )
-    with replacing(note) as temporary:
+    with replacing(reference) as temporary:
         temporary.write_text(json.dumps({"run_id": run.run_id}) + "\n", encoding="utf-8")
     attempt.unlink()
     return run
@@ -156,7 +157,7 @@ def follow_training(job: Job, registry: Registry, run: Run) -> None:
             for step in steps:
                 progress(step.step, step.total)
                 for told in (*log.add(step), *step.news):
-                    progress_note(f"step {step.step}: {told}")
+                    note(f"step {step.step}: {told}")
         except BaseException:
             log.leave()
             raise

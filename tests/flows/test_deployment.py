@@ -21,10 +21,11 @@ from flows.audit import Entry
 from flows.deployment import DeploymentError, ServiceDeployment, deployment_of, models_of, replay
 from flows.gate import Decision
 from flows.processes import SERVICE_READY, service_server
-from flows.promote import NotTakenOverError, promote, settle, went_back
+from flows.promote import NotTakenOverError, promote
 from flows.registry import Registry
 from flows.servers import RunningServer, ServerError, free_port, running
 from flows.settings import Settings
+from flows.settle import settle, went_back
 
 TASK = "test-cells"
 BY = {"reasons": ("better",), "by": "gate"}

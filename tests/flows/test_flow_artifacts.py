@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
+
+import pytest
 
 from flows.flow_artifacts import run_page, show_links, shown_progress
 from flows.progress import progress_bar, told_to
@@ -46,3 +50,18 @@ def test_addresses_are_those_of_the_served_interface(tmp_path):
     remote = Settings.read(home=tmp_path, tracking_uri="https://me:secret@mlflow.example.org/base/")
     gate = run_page(remote, "1", "ab", "gate/decision.json")
     assert gate == f"https://mlflow.example.org/base/{page}/artifacts/gate/decision.json{kind}"
+
+
+@pytest.mark.parametrize(("watched", "redraws"), [(True, 20), (False, 2)])
+def test_a_log_is_not_filled_with_bars(monkeypatch, watched, redraws):
+    """Where nobody watches, a bar tells its begin and its end, and once in half a minute what is between."""
+    told = io.StringIO()
+    told.isatty = lambda: watched
+    monkeypatch.setattr(sys, "stderr", told)
+    with progress_bar("count", "number") as progress:
+        for done in range(1, 31):
+            progress(done, 30)
+            time.sleep(0.11)
+    found = told.getvalue().count("\r")
+    assert "30/30" in told.getvalue()
+    assert found >= redraws if watched else found <= redraws + 1

@@ -14,8 +14,9 @@ from cvdm.errors import CheckpointError, CvdmError, StorageError
 from flows.aliases import Standing, alone, standing
 from flows.catalogue import catalogue, catalogue_table
 from flows.gate import Decision, GateTest
-from flows.promote import NotTakenOverError, audit_references, promote, rollback, settle, went_back
+from flows.promote import NotTakenOverError, audit_references, promote, rollback
 from flows.registry import CHAMPION, Registry, RegistryError
+from flows.settle import settle, went_back
 
 TASK = "test-cells"
 BY = {"reasons": ("better",), "by": "gate"}
