@@ -1,11 +1,11 @@
-"""Which network: each choice of the default model against its alternatives, same data, seeds and steps.
+"""Which network: each choice against its alternatives, same data, seeds and steps.
 
     python benchmarks/architecture.py [--tasks T ...] [--seeds 0 1] [--steps 800] [--device cpu]
 
 A row of the CSV is one variant, trained whole (regression mean, scale, denoiser, schedule) and scored with
-the default sampling (`benchmarks/scoring.py` says what is measured). Run again, it goes on after the last
+8 draws of 5 steps (`benchmarks/scoring.py` says what is measured). Run again, it goes on after the last
 row; `--show` trains nothing. Beside the scores: millions of parameters, and seconds of a training step and
-of a restored megapixel, measured in turns with the default's and given as its multiples.
+of a restored megapixel, measured in turns with the reference's and given as its multiples.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from scoring import Crops, Row, add_rows, read_rows
 from torch import Tensor, nn
 from torch.nn import functional
-from trials import trained
+from trials import HALF_RESOLUTION, trained
 
 from cvdm.config import ModelConfig, NetworkConfig, Recipe, SamplingConfig
 from cvdm.dataset import load_dataset
@@ -48,8 +48,12 @@ HOME = Path(__file__).resolve().parents[1]
 TASKS = ("fmd-confocal-nuclei", "biosr-microtubules")
 NEIGHBOURHOOD = 7
 """Edge of the window that a pixel of the coarsest level attends to."""
+STEPS = 5
+"""Of a draw."""
 ROUNDS = 5
 """Of the measurement of time."""
+REFERENCE = "reference"
+"""The default model with a denoiser at half resolution: what each variant changes in one place."""
 
 
 class LocalAttention(nn.Module):
@@ -147,14 +151,15 @@ def denoiser(**changes: int) -> Variant:
 
 
 VARIANTS = {
-    "default": Variant(),
+    REFERENCE: Variant(),
     "mean: width 8": mean(width=8),
     "mean: width 24": mean(width=24),
     "mean: 3 levels": mean(levels=3),
     "mean: half resolution, width 32": mean(width=32, levels=3, stem=2),
     "denoiser: width 16": denoiser(width=16),
     "denoiser: width 48": denoiser(width=48),
-    "denoiser: full resolution, width 16": denoiser(width=16, levels=4, stem=1),
+    "denoiser: full resolution, width 8": denoiser(width=8, levels=4, stem=1),
+    "denoiser: full resolution, width 16": denoiser(width=16, levels=4, stem=1),  # the default
     "attention at the coarsest level": Variant(model=WithAttention),
     "no map of gamma": Variant(model=WithoutMap),
     "no augmentation": Variant(source=Unaugmented),
@@ -174,7 +179,12 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=HOME / "benchmarks/reports/architecture.csv")
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
-    recipe = load_recipe(HOME / "params.yaml", "demo")
+    demo = load_recipe(HOME / "params.yaml", "demo")
+    recipe = replace(
+        demo,
+        model=replace(demo.model, denoiser=HALF_RESOLUTION),
+        sampling=replace(demo.sampling, steps=STEPS),
+    )
     training = replace(recipe.training, steps=options.steps)
     rows = read_rows(options.output)
     done = {(row.task, row.seed, row.variant) for row in rows}
@@ -217,15 +227,15 @@ def train_variant(variant: Variant, recipe: Recipe, source: PatchSource, title: 
 
 
 def costs(recipe: Recipe, names: list[str], device: str) -> str:
-    """Parameters of each variant, and its times as multiples of the default's."""
+    """Parameters of each variant, and its times as multiples of the reference's."""
     lines = [f"{'':38}{'parameters':>11}{'training step':>15}{'restoring':>11}"]
     for name in names:
-        models = [VARIANTS[n].model(VARIANTS[n].change(recipe.model)).to(device) for n in ("default", name)]
+        models = [VARIANTS[n].model(VARIANTS[n].change(recipe.model)).to(device) for n in (REFERENCE, name)]
         times = [
             [(step_time(m, recipe, device), restoring_time(m, recipe)) for m in models] for _ in range(ROUNDS)
         ]
         step, restoring = (
-            statistics.median(theirs[k] / default[k] for default, theirs in times) for k in (0, 1)
+            statistics.median(theirs[k] / reference[k] for reference, theirs in times) for k in (0, 1)
         )
         millions = sum(p.numel() for p in models[1].parameters()) / 1e6
         lines.append(f"{name:38}{millions:9.2f} M{step:14.2f}x{restoring:10.2f}x")
@@ -263,22 +273,22 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def table(rows: list[Row]) -> str:
-    """Means over seeds; the default's CRPS is 1."""
+    """Means over seeds; the reference's CRPS is 1."""
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.task, row.variant].append(row)
-    lines = [f"{'':60}{'CRPS':>9}{'of default':>12}{'blocks':>9}{'PSNR':>7}{'90 %':>6}{'seeds':>7}"]
+    lines = [f"{'':60}{'CRPS':>9}{'of reference':>14}{'blocks':>9}{'PSNR':>7}{'90 %':>6}{'seeds':>7}"]
     for (task, variant), group in groups.items():
         score = {
             name: statistics.mean(getattr(row.scores, name) for row in group)
             for name in ("crps", "block_crps", "psnr", "coverage")
         }
-        default = (
-            {row.seed: row.scores.crps for row in groups[task, "default"]}
-            if (task, "default") in groups
+        reference = (
+            {row.seed: row.scores.crps for row in groups[task, REFERENCE]}
+            if (task, REFERENCE) in groups
             else {}
         )
-        ratios = [row.scores.crps / default[row.seed] for row in group if row.seed in default]
+        ratios = [row.scores.crps / reference[row.seed] for row in group if row.seed in reference]
         ratio = f"{statistics.mean(ratios):.3f}" if ratios else "-"
         lines.append(
             f"{task:22}{variant:38}{score['crps']:9.5f}{ratio:>12}{score['block_crps']:9.5f}"

@@ -28,7 +28,7 @@ from rivals import RIVALS, Rival, denoised, without_regression
 from scoring import DRAWS, Crops, Row, Scores, add_rows, read_rows
 from torch import Tensor
 from tqdm import tqdm
-from trials import trained
+from trials import HALF_RESOLUTION, trained
 
 from cvdm.config import Recipe, SamplingConfig
 from cvdm.dataset import Dataset, load_dataset
@@ -99,6 +99,7 @@ class Bench:
         self.task, self.seed, self.device = task, seed, device
         dataset = load_dataset(HOME / "data" / task)
         recipe = load_recipe(HOME / "params.yaml", "demo").with_seed(seed)
+        recipe = replace(recipe, model=replace(recipe.model, denoiser=HALF_RESOLUTION))
         training = replace(recipe.training, steps=steps, validate_every=steps, patience=0)
         self.recipe = replace(recipe, training=training)
         self.normalisation = training_normalisation(dataset, self.recipe)

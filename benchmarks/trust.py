@@ -35,7 +35,7 @@ from cvdm.metrics import coverage, crps
 from cvdm.observation import Observation
 from cvdm.optics import blur, forward_residual, simulate_widefield
 from cvdm.patches import ImagePair, read_pair
-from cvdm.posterior import Estimate, conclude, require_familiar
+from cvdm.posterior import Estimate, conclude, dispersed, require_familiar
 from cvdm.probes import detection_of, mean_answers, probed
 from cvdm.probing import Detection
 from cvdm.stratified import Judged, stratified
@@ -84,7 +84,7 @@ class Place:
         model = self.checkpoint
         view = FieldOfView(model.model, model.normalisation, Observation.of(low), model.recipe.sampling)
         draws = np.stack(list(view.draws()))
-        return conclude(model, view, draws), draws
+        return conclude(model, view, draws), dispersed(model, view.sampling, draws)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cvdm.calibration import CalibrationImage, calibrate, floor_from
+from cvdm.calibration import CalibrationImage, calibrate, dispersion_losses, floor_from
 from cvdm.checkpoint import Checkpoint, Record
 from cvdm.config import Recipe, SamplingConfig
 from cvdm.dataset import Dataset, Pair
@@ -22,7 +22,7 @@ from cvdm.normalisation import IntensityScale, Normalisation, Pixels
 from cvdm.novelty import Familiar, fit_familiar
 from cvdm.patches import ImagePair, read_images, read_pair
 from cvdm.planted_changes import changed, fit_stretches
-from cvdm.posterior import Moments, require_familiar
+from cvdm.posterior import require_familiar
 from cvdm.training import training_normalisation
 from cvdm.training_state import read_best
 from cvdm.validation import busiest_crop, validation_crops
@@ -150,6 +150,6 @@ def _reconstructed(
     model: CVDM, normalisation: Normalisation, image: ImagePair, sampling: SamplingConfig
 ) -> CalibrationImage:
     view = FieldOfView(model, normalisation, image.observation, sampling)
-    mean, std = Moments(view).collect().mean_and_std()
-    error = np.abs(image.high - mean) / view.scale.half_range
-    return CalibrationImage(image.field, error, std / view.scale.half_range)
+    draws, target = np.stack(list(view.draws())) / view.scale.half_range, image.high / view.scale.half_range
+    losses = dispersion_losses(draws, target)
+    return CalibrationImage(image.field, np.abs(target - draws.mean(0)), draws.std(0), losses)

@@ -105,6 +105,12 @@ class Checkpoint:
         own = self.recipe.sampling
         return (own.samples, own.steps, own.solver) == (sampling.samples, sampling.steps, sampling.solver)
 
+    def dispersion(self, sampling: SamplingConfig) -> float:
+        """The factor for the spread of such draws: fitted for one N and solver; 1 for others."""
+        own = self.recipe.sampling
+        alike = (own.steps, own.solver) == (sampling.steps, sampling.solver)
+        return self.calibration.dispersion if alike else 1.0
+
     def annotations(self, sampling: SamplingConfig) -> dict[str, str]:
         """What made a reconstruction, for the metadata of its file."""
         return {

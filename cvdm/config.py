@@ -70,14 +70,10 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The three networks: regression mean, denoiser, schedule.
-
-    The mean works at full resolution, where it learned fastest; the denoiser, which every step of every
-    draw evaluates, at half, where it costs a third.
-    """
+    """The three networks: regression mean, denoiser, schedule; docs/training.md compares their sizes."""
 
     mean: NetworkConfig = field(default_factory=lambda: NetworkConfig(width=16, levels=4, stem=1))
-    denoiser: NetworkConfig = field(default_factory=NetworkConfig)
+    denoiser: NetworkConfig = field(default_factory=lambda: NetworkConfig(width=16, levels=4, stem=1))
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     normalisation: str = "dataset"
     """Where the intensity scale comes from, one of `NORMALISATIONS`; see `cvdm.normalisation`."""

@@ -42,6 +42,7 @@ from cvdm.metrics import (
 )
 from cvdm.optics import ForwardModel, forward_residual
 from cvdm.patches import ImagePair, read_images
+from cvdm.posterior import dispersed, estimate
 from cvdm.resolution import resolution_against
 from cvdm.schedule import ScheduleExtremes, schedule_extremes
 from cvdm.stratified import Judged, stratified
@@ -160,10 +161,13 @@ def _measure(
     if on_image is not None:
         on_image(image, view, draws)
     stretch = checkpoint.stretch(view.observation)
-    judged = _judged(checkpoint, view, draws, image, stretch)
+    moments = draws.mean(0), draws.std(0)
+    told, unstretched = (estimate(checkpoint, view, *moments, factor) for factor in (stretch, 1.0))
+    pixels = crps(dispersed(checkpoint, sampling, draws), image.high, antithetic=True)
+    judged = Judged(**vars(told), crps=pixels, target=image.high)
     own = _posterior_scores(judged, view.schedule_map(), image) | {
         "stretch": stretch,
-        "unstretched_coverage": _coverage(checkpoint, view, judged, 1.0),
+        "unstretched_coverage": coverage(unstretched.lower, unstretched.upper, image.high),
     }
     scores = {CANDIDATE: own | _scores_where_measurable(draws.mean(0), image, optics)}
     points = {name: restore(image.low) for name, restore in restorers.items()}
@@ -176,21 +180,6 @@ def _measure(
         scores[CONSTANT] = scores[REGRESSION] | {"crps": found}
     extremes = schedule_extremes(checkpoint.model.schedule, view.condition.paths)
     return _Measured(scores, stratified(judged), seconds, extremes)
-
-
-def _judged(
-    checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray, image: ImagePair, stretch: float
-) -> Judged:
-    mean, std = draws.mean(0), draws.std(0)
-    lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range, stretch)
-    return Judged(mean, std, lower, upper, crps(draws, image.high, antithetic=True), image.high)
-
-
-def _coverage(checkpoint: Checkpoint, view: FieldOfView, judged: Judged, stretch: float) -> float:
-    """What the interval of that stretch would cover."""
-    half_range = view.scale.half_range
-    lower, upper = checkpoint.calibration.bounds(judged.mean, judged.std, half_range, stretch)
-    return coverage(lower, upper, judged.target)
 
 
 def _constant_interval(

@@ -47,7 +47,7 @@ class Estimate:
     mean: np.ndarray
     """Mean of the draws."""
     std: np.ndarray
-    """Standard deviation of the draws about their mean."""
+    """Standard deviation of the draws about their mean, times the checkpoint's dispersion."""
     lower: np.ndarray
     """Lower bound of the calibrated interval."""
     upper: np.ndarray
@@ -248,10 +248,16 @@ def conclude(checkpoint: Checkpoint, view: FieldOfView, draws: np.ndarray) -> Re
     return _with_maps(estimate(checkpoint, view, mean, std, checkpoint.stretch(view.observation)), view)
 
 
+def dispersed(checkpoint: Checkpoint, sampling: SamplingConfig, draws: np.ndarray) -> np.ndarray:
+    """Draws (K, H, W) about the same mean, with the spread that the checkpoint was calibrated to."""
+    mean = draws.mean(0)
+    return mean + np.float32(checkpoint.dispersion(sampling)) * (draws - mean)
+
+
 def estimate(
     checkpoint: Checkpoint, view: FieldOfView, mean: np.ndarray, std: np.ndarray, stretch: float
 ) -> Estimate:
-    """What mean and spread of the draws (h, w), in file units, come to. Raises ImageError."""
+    """What mean and spread of the draws as they come (h, w), in file units, say. Raises ImageError."""
     mean, std = mean.astype(np.float32), std.astype(np.float32)
     lower, upper = checkpoint.calibration.bounds(mean, std, view.scale.half_range, stretch)
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
@@ -260,7 +266,7 @@ def estimate(
             "one that leads it to infinite or undefined values",
             "Check the image; if it is sound, use a model that was trained on such images.",
         )
-    return Estimate(mean, std, lower, upper)
+    return Estimate(mean, std * np.float32(checkpoint.dispersion(view.sampling)), lower, upper)
 
 
 def _with_maps(found: Estimate, view: FieldOfView, region: Region | None = None) -> Reconstruction:
