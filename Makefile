@@ -28,7 +28,7 @@ story: setup
 
 test: setup
 	@$(BIN)/dvc pull --quiet
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -20,6 +20,12 @@ from specimens import cells, make_checkpoint, make_dataset
 from cvdm.checkpoint import Checkpoint, save_checkpoint
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The science last: of many short files, the end of a run leaves no process idle beside a long one."""
+    science = Path(__file__).parent / "cvdm"
+    items.sort(key=lambda item: science in item.path.parents)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads():
     """Results are compared bit for bit, which holds for a fixed number of threads only."""

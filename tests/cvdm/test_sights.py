@@ -54,6 +54,7 @@ def built(dataset, recipe, state):
     return build_checkpoint(dataset, recipe, state, git_commit=None, created="2026-01-01T00:00:00+00:00")
 
 
+@pytest.mark.slow
 def test_a_second_channel_teaches_what_the_first_does_not_show(tmp_path):
     """Training is far better with dapi and actin than with actin alone, whose noise hides the target; what it
     comes to is a checkpoint that proves itself and beats its baselines."""
@@ -77,6 +78,7 @@ def test_a_second_channel_teaches_what_the_first_does_not_show(tmp_path):
         evaluate(loaded, load_dataset(dataset.root), "test")
 
 
+@pytest.mark.slow
 def test_neighbours_help_where_structure_goes_on_and_noise_does_not(tmp_path):
     """Planes of one structure with noise of their own: three see more than one."""
     *_, near = trained(stacks(tmp_path / "near"), tmp_path, **LONGER)

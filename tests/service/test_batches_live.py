@@ -35,7 +35,8 @@ def test_a_batch_has_one_version_and_the_next_one_the_new_champion(service, chec
     service.crown(1)
     out = tmp_path / "out"
     try:
-        for number in (1, service.store.register(checkpoints(seed=41), champion=True)):
+        for champion in (lambda: 1, lambda: service.store.register(checkpoints(seed=41), champion=True)):
+            number = champion()
             service.wait_for_champion(number)
             outcome = restored(service, folder, out, samples=2, steps=1)
             assert {made["version"] for made in outcome.restored.values()} == {str(number)}
