@@ -117,10 +117,10 @@ class Crops:
         )
 
 
-def busiest_crops(dataset: Dataset, split: str) -> tuple[ImagePair, ...]:
+def busiest_crops(dataset: Dataset, split: str, edge: int = EDGE) -> tuple[ImagePair, ...]:
     """The busiest crop of the first capture of each field."""
     first = {pair.field: pair for pair in reversed(dataset.split(split))}
-    return tuple(busiest_crop(read_pair(pair), EDGE) for _, pair in sorted(first.items()))
+    return tuple(busiest_crop(read_pair(pair), edge) for _, pair in sorted(first.items()))
 
 
 def blocks(images: np.ndarray) -> np.ndarray:

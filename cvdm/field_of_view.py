@@ -36,9 +36,9 @@ BORDER = 16
 """Pixels of mirrored surroundings on each side, so that the image's edge is not the network's edge."""
 PIXELS_AT_ONCE = 2**19
 """Draws of small images are sampled together up to this many pixels."""
-EVALUATION_BYTES, TILE_BYTES = 40, 240
-"""Memory per pixel of an evaluation and feature of the denoiser's first level, and per pixel of a tile
-besides; as measured (benchmarks/large_image.py), for small images three times that."""
+EVALUATION_BYTES, TILE_BYTES = 160, 240
+"""Memory per pixel of an evaluation and feature that the denoiser's first level has for it, and per pixel of
+a tile besides; as measured (benchmarks/large_image.py), for small images three times that."""
 SEAM_BYTES = 96
 """Per pixel of the seam between two strips, while it is put together from the tiles'."""
 
@@ -287,17 +287,17 @@ def evaluations(model: CVDM, shape: tuple[int, int], sampling: SamplingConfig) -
     return sweeps * _tiling(model, sampling).count(*padded)
 
 
-def working_bytes(model: CVDM, features: int, shape: tuple[int, int], sampling: SamplingConfig) -> int:
+def working_bytes(model: CVDM, features: float, shape: tuple[int, int], sampling: SamplingConfig) -> int:
     """About how much memory it takes at most to restore an image (H, W) through files, beyond the model.
 
-    features: of the denoiser's first level.
+    features: of the denoiser's first level, per pixel of the image.
     """
     padded = _padded(shape, model.stride)
     tiling = _tiling(model, sampling)
     rows, columns = (max(one.last - one.first for one in tiling.windows(length)) for length in padded)
     draws = max(len(batch) for batch in _batches(sampling.samples, padded))
     pixel = draws * features * EVALUATION_BYTES + TILE_BYTES + 4 * (model.inputs - 1)
-    return rows * columns * pixel + 2 * tiling.ramp * padded[1] * SEAM_BYTES
+    return round(rows * columns * pixel) + 2 * tiling.ramp * padded[1] * SEAM_BYTES
 
 
 def _tiling(model: CVDM, sampling: SamplingConfig) -> Tiling:

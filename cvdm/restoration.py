@@ -114,7 +114,8 @@ def evaluations_of(checkpoint: Checkpoint, stack: Stack, sampling: SamplingConfi
 
 def memory_bytes(checkpoint: Checkpoint, shape: tuple[int, ...], sampling: SamplingConfig) -> int:
     """About how much memory it takes at most to restore an image or stack of that shape, beyond the model."""
-    features = checkpoint.recipe.model.denoiser.width
+    denoiser = checkpoint.recipe.model.denoiser
+    features = denoiser.width / denoiser.stem**2
     return working_bytes(checkpoint.model, features, checkpoint.sight.enlarged(shape), sampling)
 
 
