@@ -6,7 +6,7 @@ The models in models/ restore the busiest crop of the first capture of every cal
 Calibration crops give the factor of the spread (`cvdm.calibration`), test crops the CRPS, in half-ranges of
 the intensity scale, beside the regression mean with one spread for all pixels (`cvdm.constant_interval`).
 Some ten minutes on one core. The last line is the summary; exit code 1 when the steps that a model is
-shipped with score over a hundredth worse than the best number of steps, spread calibrated.
+shipped with score over two hundredths worse than the best number of steps, spread calibrated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cvdm.patches import ImagePair
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TASKS = ("fmd-confocal-nuclei", "biosr-microtubules")
-WORSE_MOST = 0.01
+WORSE_MOST = 0.02
 FLOOR = 1e-3
 """Of the interval, which is not looked at here."""
 

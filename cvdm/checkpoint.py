@@ -49,7 +49,7 @@ GOLDEN_TOLERANCE = 1e-3
 """Largest difference that a replay may show, as a share of the intensity range."""
 QUANTITATIVE = "reconstruction, uncertainty_std, lower and upper are intensities in the input's units"
 NOT_QUANTITATIVE = "what the interval leaves open is the model's guess: not to be counted or measured"
-UNCALIBRATED = "lower and upper are not calibrated for these draws and steps"
+UNCALIBRATED = "uncertainty_std, lower and upper are not calibrated for these draws and steps"
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,17 @@ class ConstantInterval:
 
     def crps(self, residual: np.ndarray) -> float:
         """Mean over the pixels of y - mu(x) (H, W), in half-ranges, as the result is."""
-        errors = residual.ravel().astype(np.float64)
+        return float(self.losses(residual).mean())
+
+    def losses(self, residual: np.ndarray) -> np.ndarray:
+        """CRPS of each pixel, (H, W) as y - mu(x), in half-ranges."""
+        errors = residual.astype(np.float64)
         below = np.searchsorted(self.offsets, errors)  # how many offsets are smaller
         sums = np.concatenate([[0.0], np.cumsum(self.offsets)])
         total, count = sums[-1], len(self.offsets)
         distance = errors * (2 * below - count) + total - 2 * sums[below]
         spread = np.abs(self.offsets[:, None] - self.offsets[None]).mean() / 2
-        return float(distance.mean() / count - spread)
+        return distance / count - spread
 
 
 def _middles(count: int) -> np.ndarray:

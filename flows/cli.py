@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +24,28 @@ from flows.settings import Settings
 
 app = typer.Typer(
     name="cvdm",
-    help="Model registry and retraining platform for microscopy image restoration with uncertainty.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def tell_version(asked: bool) -> None:
+    """Print name and version, and nothing else."""
+    if asked:
+        typer.echo(f"cvdm {installed_version('cvdm-platform')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    told: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Model registry and retraining platform for microscopy image restoration with uncertainty."""
+
 
 app.add_typer(data, name="data")
 app.add_typer(audit, name="audit")

@@ -141,7 +141,9 @@ def _calibration(facts: Facts) -> str:
         f"## Uncertainty\n\nThe interval promises {own.level:.0%} and covers {scores.coverage:.1%} of the "
         f"test pixels (fitted on {own.fields} calibration fields; uncalibrated it would cover "
         f"{own.raw_coverage:.1%} there). AUSE {scores.mean('ause'):.3f}: 0 where uncertainty ranks pixels "
-        f"as their error does. {own.guarantee()} It holds for this number of draws and steps only."
+        f"as their error does. {own.guarantee()} It holds for this number of draws and steps only. The "
+        f"spread of the draws is multiplied by {own.dispersion:.2f}, with which it has the least CRPS on "
+        "those fields."
     )
 
 

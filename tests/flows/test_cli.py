@@ -72,6 +72,13 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
     assert done.stdout.strip() == "[]"
 
 
+def test_the_version_is_told_alone(cvdm):
+    """On standard output, as installed."""
+    from importlib.metadata import version
+
+    assert cvdm("--version") == (0, f"cvdm {version('cvdm-platform')}\n", "")
+
+
 def test_every_command_of_the_platform_is_there(cvdm):
     """The names are fixed."""
     _, text, _ = cvdm("--help")
