@@ -79,7 +79,7 @@ class Project:
         environment |= {
             "CVDM_HOME": str(self.home),
             "CVDM_DEVICE": "cpu",
-            "TQDM_MININTERVAL": "0.1",  # as where somebody watches: `steps` reads the bar
+            "TQDM_MININTERVAL": "0.05",  # as where somebody watches: `steps` reads the bar
             **{f"CVDM_{name}_PORT": str(free_port("127.0.0.1")) for name in ("SERVICE", "PREFECT", "MLFLOW")},
         }
         command = [str(Path(sys.executable).with_name("cvdm")), "retrain", "--task", TASK, "--preset", PRESET]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cvdm.calibration import CalibrationImage, calibrate, dispersion_losses, floor_from
+from cvdm.calibration import FEWEST_DRAWS, CalibrationImage, calibrate, dispersion_losses, floor_from
 from cvdm.checkpoint import Checkpoint, Record
 from cvdm.config import Recipe, SamplingConfig
 from cvdm.dataset import Dataset, Pair
@@ -151,5 +151,5 @@ def _reconstructed(
 ) -> CalibrationImage:
     view = FieldOfView(model, normalisation, image.observation, sampling)
     draws, target = np.stack(list(view.draws())) / view.scale.half_range, image.high / view.scale.half_range
-    losses = dispersion_losses(draws, target)
+    losses = dispersion_losses(draws, target) if len(draws) >= FEWEST_DRAWS else None
     return CalibrationImage(image.field, np.abs(target - draws.mean(0)), draws.std(0), losses)

@@ -54,6 +54,8 @@ where the model is unsure to where it is sure: with 0.1, intervals are an eighth
 `fmd-confocal-nuclei` were covered to 80 % instead of 88 % (docs/uncertainty.md)."""
 DISPERSIONS = np.geomspace(0.5, 4.0, 25)
 """Factors that are tried on the spread of the draws; between them a parabola is."""
+FEWEST_DRAWS = 4
+"""From which their spread can be judged."""
 GRID = 4096
 """Ranks at which a field's scores are looked at: the quantile is exact to that share of its pixels."""
 
@@ -118,7 +120,10 @@ class Calibration:
     @property
     def id(self) -> str:
         """Names these very numbers in the provenance of what they were used for."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        values = asdict(self)
+        if self.dispersion == 1.0:  # what was calibrated before there was a factor keeps its name
+            del values["dispersion"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def bounds(
         self, mean: np.ndarray, std: np.ndarray, half_range: float, stretch: float = 1.0
@@ -142,7 +147,12 @@ class CalibrationImage:
 
 
 def dispersion_losses(draws: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Mean CRPS of antithetic draws (K, H, W) with each of `DISPERSIONS`, in the images' units."""
+    """Mean CRPS of antithetic draws (K, H, W) with each of `DISPERSIONS`, in the images' units.
+
+    Of pairs only: a draw without its opposite moves the mean. Two pairs are the fewest that have a spread.
+    """
+    draws = draws[: len(draws) // 2 * 2]
+    assert len(draws) >= FEWEST_DRAWS
     mean = draws.mean(0)
     deviations, missed = draws - mean, mean - target
     error = np.array([np.abs(missed + factor * deviations).mean() for factor in DISPERSIONS])

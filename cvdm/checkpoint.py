@@ -49,7 +49,8 @@ GOLDEN_TOLERANCE = 1e-3
 """Largest difference that a replay may show, as a share of the intensity range."""
 QUANTITATIVE = "reconstruction, uncertainty_std, lower and upper are intensities in the input's units"
 NOT_QUANTITATIVE = "what the interval leaves open is the model's guess: not to be counted or measured"
-UNCALIBRATED = "uncertainty_std, lower and upper are not calibrated for these draws and steps"
+UNCALIBRATED = "lower and upper are not calibrated for these draws and steps"
+UNSCALED = "the scale of uncertainty_std is not calibrated for these steps"
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,14 @@ class Checkpoint:
         own = self.recipe.sampling
         return (own.samples, own.steps, own.solver) == (sampling.samples, sampling.steps, sampling.solver)
 
-    def dispersion(self, sampling: SamplingConfig) -> float:
-        """The factor for the spread of such draws: fitted for one N and solver; 1 for others."""
+    def has_spread_for(self, sampling: SamplingConfig) -> bool:
+        """Whether the factor of the spread was fitted for such draws, of whatever K: for one N and solver."""
         own = self.recipe.sampling
-        alike = (own.steps, own.solver) == (sampling.steps, sampling.solver)
-        return self.calibration.dispersion if alike else 1.0
+        return (own.steps, own.solver) == (sampling.steps, sampling.solver)
+
+    def dispersion(self, sampling: SamplingConfig) -> float:
+        """The factor for the spread of such draws; 1 where none was fitted for them."""
+        return self.calibration.dispersion if self.has_spread_for(sampling) else 1.0
 
     def annotations(self, sampling: SamplingConfig) -> dict[str, str]:
         """What made a reconstruction, for the metadata of its file."""
@@ -119,13 +123,17 @@ class Checkpoint:
             "git_commit": self.record.git_commit or "unknown",
             "calibration": self.calibration.id,
             "quantitative": QUANTITATIVE,
-            "not_quantitative": NOT_QUANTITATIVE
-            + ("" if self.is_calibrated_for(sampling) else f"; {UNCALIBRATED}"),
+            "not_quantitative": "; ".join(
+                [NOT_QUANTITATIVE]
+                + [UNCALIBRATED] * (not self.is_calibrated_for(sampling))
+                + [UNSCALED] * (not self.has_spread_for(sampling))
+            ),
             "seed": str(sampling.seed),
             "samples": str(sampling.samples),
             "steps": str(sampling.steps),
             "solver": sampling.solver,
             "tile": str(sampling.tile),
+            "spread_factor": f"{self.dispersion(sampling):.4g}",
             "interval_level": str(self.calibration.level),
             "interval_calibrated": str(self.is_calibrated_for(sampling)).lower(),
             "interval_guarantee": self.calibration.guarantee(),

@@ -33,7 +33,8 @@ class Evaluation:
     split: str
     metrics: dict[str, PerField]
     """psnr ssim nrmse mae, each also with _fit; crps coverage width ause; std_rank map_rank; frc_px residual
-    if measurable. The ranks are Spearman's correlations of |error| with std and with the schedule's map."""
+    if measurable; crps_drawn is CRPS without calibration of the spread. The ranks are Spearman's correlations
+    of |error| with std and with the schedule's map."""
     baselines: dict[str, dict[str, PerField]]
     """By baseline, then metric (the point metrics and crps)."""
     samples: int
@@ -48,6 +49,8 @@ class Evaluation:
     """By kind of pixels, then metric; see `cvdm.stratified`."""
     calibrated: bool = True
     """Whether the interval was calibrated for these draws, steps and solver."""
+    spread_calibrated: bool = True
+    """Whether the spread was, for these steps and solver; else `crps` is `crps_drawn`."""
 
     def mean(self, metric: str) -> float:
         """The mean over fields of one metric."""
@@ -68,6 +71,7 @@ class Evaluation:
             "baselines": {name: _with_means(scores) for name, scores in self.baselines.items()},
             "coverage": _plain(self.coverage),
             "calibrated": self.calibrated,
+            "spread_calibrated": self.spread_calibrated,
             "steps": self.steps,
             "samples": self.samples,
             "solver": self.solver,

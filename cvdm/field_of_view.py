@@ -36,9 +36,10 @@ BORDER = 16
 """Pixels of mirrored surroundings on each side, so that the image's edge is not the network's edge."""
 PIXELS_AT_ONCE = 2**19
 """Draws of small images are sampled together up to this many pixels."""
-EVALUATION_BYTES, TILE_BYTES = 160, 240
+EVALUATION_BYTES, TILE_BYTES = 28, 350
 """Memory per pixel of an evaluation and feature that the denoiser's first level has for it, and per pixel of
-a tile besides; as measured (benchmarks/large_image.py), for small images three times that."""
+a tile besides: up to half as much again as benchmarks/large_image.py measures, with models of the presets
+`smoke` and `base`."""
 SEAM_BYTES = 96
 """Per pixel of the seam between two strips, while it is put together from the tiles'."""
 

@@ -8,8 +8,9 @@ The intensity scale is fitted to the new data: the network meets the range that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -37,9 +38,22 @@ def read_base(directory: Path, model: ModelConfig) -> Base:
     """
     checkpoint = load_checkpoint(directory)
     if checkpoint.recipe.model != model:
+        theirs = checkpoint.recipe.model
+        differing = [name for name, value in vars(model).items() if getattr(theirs, name) != value]
+        wanted, found = (
+            ", ".join(f"{name}: {_as_written(getattr(one, name))}" for name in differing)
+            for one in (model, theirs)
+        )
         raise ConfigError(
-            f"a base of the recipe's size and kind: {model}",
-            f"{checkpoint.recipe.model} in {directory}",
-            "Choose a preset with the base's `model`, or train from scratch.",
+            f"a base of the recipe's size and kind, {wanted}",
+            f"{found} in {directory}",
+            f"Train from scratch, or with a preset whose `model` has {found}.",
         )
     return Base(checkpoint.model.state_dict(), file_digest(directory / WEIGHTS), checkpoint.record.task)
+
+
+def _as_written(value: Any) -> str:
+    """As in `params.yaml`."""
+    if not is_dataclass(value):
+        return str(value)
+    return "{" + ", ".join(f"{name}: {part}" for name, part in vars(value).items()) + "}"

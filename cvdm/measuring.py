@@ -141,6 +141,7 @@ def evaluate(
         schedule=reduce(ScheduleExtremes.joined, schedules),
         strata={name: _per_field(values) for name, values in strata.items()},
         calibrated=checkpoint.is_calibrated_for(sampling),
+        spread_calibrated=checkpoint.has_spread_for(sampling),
     )
 
 
@@ -166,6 +167,7 @@ def _measure(
     pixels = crps(dispersed(checkpoint, sampling, draws), image.high, antithetic=True)
     judged = Judged(**vars(told), crps=pixels, target=image.high)
     own = _posterior_scores(judged, view.schedule_map(), image) | {
+        "crps_drawn": float(crps(draws, image.high, antithetic=True).mean()) / target_range(image.high),
         "stretch": stretch,
         "unstretched_coverage": coverage(unstretched.lower, unstretched.upper, image.high),
     }

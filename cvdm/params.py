@@ -6,7 +6,7 @@ A key that no class knows, or a value of the wrong type, is refused with the lis
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -19,9 +19,12 @@ from cvdm.sight import PLAIN
 Config = TypeVar("Config")
 
 
-def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str = "") -> Config:
+def from_mapping(
+    cls: type[Config], values: Mapping[str, Any], where: str = "", default: Config | None = None
+) -> Config:
     """Build the frozen config `cls` from nested plain values; `where` names the place in messages.
 
+    What is left out is as in `default`, of a nested value as in the default of the value around it.
     Raises ConfigError on an unknown key or a value of another type than the field's.
     """
     prefix = f"{where}." if where else ""
@@ -36,7 +39,12 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str = "") 
             f"unknown {', '.join(unknown)}",
             "Correct the spelling or remove the key.",
         )
-    return cls(**{key: _converted(value, hints[key], prefix + key) for key, value in values.items()})
+    own = {f.name: f.default_factory() for f in fields(cls) if f.default_factory is not MISSING}  # type: ignore[arg-type]
+    given = {
+        key: _converted(value, hints[key], prefix + key, getattr(default, key, own.get(key)))
+        for key, value in values.items()
+    }
+    return cls(**given) if default is None else replace(default, **given)  # type: ignore[type-var]
 
 
 def load_recipe(params: Path, preset: str) -> Recipe:
@@ -74,7 +82,7 @@ def load_section(params: Path, section: str) -> Mapping[str, Any]:
     return content[section]
 
 
-def _converted(value: Any, kind: type, where: str) -> Any:
+def _converted(value: Any, kind: type, where: str, default: Any = None) -> Any:
     if value is None and type(None) in get_args(kind):
         return None
     if get_origin(kind) is tuple:
@@ -83,7 +91,7 @@ def _converted(value: Any, kind: type, where: str) -> Any:
         return tuple(_converted(one, get_args(kind)[0], f"{where}.{at}") for at, one in enumerate(value))
     for one in (kind, *get_args(kind)):
         if hasattr(one, "__dataclass_fields__"):
-            return from_mapping(one, value, where)
+            return from_mapping(one, value, where, default)
     if float in (kind, *get_args(kind)) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -1,6 +1,6 @@
 """A bar with the time left, on standard error; in a log, which keeps every redraw, now and then.
 
-`TQDM_MININTERVAL`, seconds between two redraws, chooses otherwise.
+`TQDM_MININTERVAL`, seconds between two redraws, chooses otherwise; tqdm's own 0.1 counts as not chosen.
 """
 
 from __future__ import annotations

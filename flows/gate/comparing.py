@@ -8,7 +8,7 @@ that is significant leave a test open.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,8 +18,10 @@ from flows.gate.holm import holm
 from flows.gate.merits import some
 from flows.gate.outcome import CHANCE, MEAN_GAIN, VERSUS_CHAMPION, GateTest
 from flows.gate.policy import GatePolicy
-from flows.gate.quantities import COMPARED, STRATUM_CRPS, WIDTH, Quantity
+from flows.gate.quantities import COMPARED, CRPS, STRATUM_CRPS, WIDTH, Quantity
 from flows.sign_flip import sign_flip_p
+
+CRPS_AS_DRAWN = replace(CRPS, label="CRPS as drawn")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,11 @@ def against_champion(
             "mean nothing: promote by hand with `cvdm promote`"
         )
         return [GateTest(f"unseen{VERSUS_CHAMPION}", None, len(seen), 0, detail, "fields")]
-    found = [_overall(quantity, candidate, champion, policy) for quantity in COMPARED]
+    compared: tuple[Quantity, ...] = COMPARED
+    if not champion.spread_calibrated:  # of equal models the one with the right spread would win
+        compared = tuple(CRPS_AS_DRAWN if one is CRPS else one for one in COMPARED)
+        candidate, champion = _as_drawn(candidate), _as_drawn(champion)
+    found = [_overall(quantity, candidate, champion, policy) for quantity in compared]
     found += _strata(candidate, champion, policy, background)
     matches = [one for one in found if isinstance(one, Match)]
     corrected = iter(holm([match.worse for match in matches]))
@@ -76,6 +82,11 @@ def against_champion(
         for one in found
         if one is not None
     ]
+
+
+def _as_drawn(one: Evaluation) -> Evaluation:
+    """With the CRPS of the draws as they come."""
+    return replace(one, metrics=one.metrics | {"crps": one.metrics["crps_drawn"]})
 
 
 def _overall(

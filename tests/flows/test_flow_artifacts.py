@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 import time
 
@@ -50,6 +52,15 @@ def test_addresses_are_those_of_the_served_interface(tmp_path):
     remote = Settings.read(home=tmp_path, tracking_uri="https://me:secret@mlflow.example.org/base/")
     gate = run_page(remote, "1", "ab", "gate/decision.json")
     assert gate == f"https://mlflow.example.org/base/{page}/artifacts/gate/decision.json{kind}"
+
+
+def test_who_chooses_how_often_a_log_tells_is_heard():
+    """TQDM_MININTERVAL, in a process whose standard error is no terminal."""
+    code = "from cvdm.progress import bar; print(bar('count', 'number').mininterval)"
+    for chosen, seconds in ({}, 30.0), ({"TQDM_MININTERVAL": "0.05"}, 0.05):
+        environment = {**os.environ, **chosen}
+        told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+        assert float(told.stdout) == seconds
 
 
 @pytest.mark.parametrize(("watched", "redraws"), [(True, 20), (False, 2)])

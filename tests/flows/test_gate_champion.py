@@ -69,6 +69,18 @@ def test_what_may_be_lost_has_a_margin(metric, champions, allowed, lost, told):
     assert decision.verdict == "reject" and decision.reasons[0].startswith(told)
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_champion_of_other_steps_is_compared_by_the_draws_as_they_come(calibrated):
+    """Planted: equal models, of which the champion's spread is not calibrated for the candidate's steps."""
+    candidate, champion = evaluation(crps=0.0098), evaluation(crps=0.01)
+    for one in (candidate, champion):
+        one.metrics["crps_drawn"] = dict.fromkeys(EIGHT, 0.01)
+    decision = decide(candidate, replace(champion, spread_calibrated=calibrated), POLICY)
+    (test,) = (one for one in decision.tests if one.name == "crps vs champion")
+    assert bool(test.passed) == calibrated
+    assert test.detail.startswith("CRPS superior" if calibrated else "CRPS as drawn not shown")
+
+
 def test_a_resolution_that_is_measured_on_few_fields_is_not_counted():
     """Three fields of eight are shown as such and hold nothing up; none at all is no test."""
     champion, candidate = evaluation(), evaluation(crps=0.009)

@@ -1,12 +1,13 @@
-"""How much any spread per pixel could be worth over one for all: taught by the very errors it is to foretell.
+"""Does a spread that is taught by errors on held-out fields beat the draws? A rival with an unfair advantage.
 
-    python benchmarks/spread_limit.py [--tasks T ...] [--steps 800]
+    python benchmarks/taught_spread.py [--tasks T ...] [--steps 800]
 
 The models in models/ restore the first capture of every calibration and test field. For each test field, a
 U-Net that sees the input, the regression mean and the spread of the draws learns the size of the mean's
-errors on all other of these fields, which no training of a model may look at; its CRPS on the field left out,
-over that of one spread for all pixels, is about what can be known of errors from such images. Beside it, the
-CRPS of the model itself. Some ten minutes on one core; the last line is the summary.
+errors on all other of these fields, the other test fields among them, which no model may look at. Its CRPS on
+the field left out, of the regression mean with that size and one shape of distribution, stands beside that of
+the model, both over one spread for all pixels, fitted on the same fields. Few fields teach it, so it is no
+bound of what could be known. Some ten minutes on one core; the last line is the summary.
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ def main() -> int:
     told = []
     for task in options.tasks:
         fields = restored(task)
-        constant = ConstantInterval.of((one.name, one.error) for one in fields if one.split == "calibration")
         print(f"{task}: CRPS over that of one spread for all pixels\n{'field':>10}{'model':>9}{'taught':>9}")
         rows = []
         for field in (one for one in fields if one.split == "test"):
             others = [one for one in fields if one is not field]
             teacher = taught(others, options.steps, f"{task}, all but {field.name}")
+            constant = ConstantInterval.of((one.name, one.error) for one in others)
             rows.append((constant.crps(field.error), field.own, scored(teacher, others, field)))
             one_spread, model, limit = rows[-1]
             print(f"{field.name:>10}{model / one_spread:9.3f}{limit / one_spread:9.3f}")
