@@ -79,7 +79,7 @@ def test_a_state_from_elsewhere_is_not_continued(dataset, base, tmp_path):
 def test_a_base_of_another_size_or_damaged_is_refused(tiny_checkpoint_dir):
     """With both sizes, and before anything is trained."""
     wide = replace(TINY_RECIPE.model, mean=NetworkConfig(width=8, levels=2))
-    with pytest.raises(ConfigError, match="got mean: {width: 4"):
+    with pytest.raises(ConfigError, match=r"got mean: \{width: 4"):
         read_base(tiny_checkpoint_dir, wide)
     (tiny_checkpoint_dir / WEIGHTS).write_bytes(b"")
     with pytest.raises(CheckpointError):

@@ -19,5 +19,5 @@ def test_what_a_part_leaves_out_is_as_in_the_default_of_the_whole():
 
 def test_a_wrong_key_deep_inside_is_named_with_its_place():
     """Where it stands, and what is allowed there."""
-    with pytest.raises(ConfigError, match="under 'model.denoiser'; got unknown widht"):
+    with pytest.raises(ConfigError, match=r"under 'model\.denoiser'; got unknown widht"):
         from_mapping(Recipe, {"model": {"denoiser": {"widht": 24}}})
