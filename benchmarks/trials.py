@@ -13,7 +13,7 @@ from cvdm.training import learning_rate_at
 from cvdm.training_state import ADAM_BETAS
 
 HALF_RESOLUTION = NetworkConfig(width=32, levels=3, stem=2)
-"""The denoiser of all comparisons: half the time of the default one, at about its quality."""
+"""The denoiser of all comparisons: half the time of the default one, whose CRPS is a few per cent lower."""
 
 
 def trained(

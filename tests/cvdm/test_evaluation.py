@@ -26,7 +26,7 @@ def test_every_metric_has_every_test_field(result, cells_dataset):
     fields = set(load_dataset(cells_dataset).fields("test"))
     point = {"psnr", "ssim", "nrmse", "mae"}
     own = {"crps", "coverage", "width", "ause", "std_rank", "map_rank", "frc_px"}
-    own |= {"stretch", "unstretched_coverage"}
+    own |= {"crps_drawn", "stretch", "unstretched_coverage"}
     assert set(result.metrics) == point | {f"{m}_fit" for m in point} | own
     for values in result.metrics.values():
         assert set(values) == fields and np.isfinite(list(values.values())).all()

@@ -20,7 +20,7 @@ def test_the_end_of_a_flow_stands_when_its_orchestrator_is_gone(project_settings
     """Result or error are those of the flow, told once; the next flow is refused in words."""
     from flows.processes import prefect_server
 
-    monkeypatch.setattr(outcome, "RETRIES", 0)
+    monkeypatch.setattr(outcome, "RETRIES", 1)  # a busy machine's server answers 503 at times
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     port, told = free_port("127.0.0.1"), []
     settings = Settings.read(
