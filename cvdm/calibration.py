@@ -28,8 +28,8 @@ changes planted into them (`cvdm.planted_changes`), by the novelty of the change
 Not covered: a promise for a single field, a pixel or a kind of structure, and for unfamiliar images.
 
 The spread of the draws is multiplied by `dispersion`, the factor a with which mean + a (draw - mean) have the
-least CRPS on the calibration fields, every field weighing the same. Few steps of any solver lose spread, and
-what the networks learned of their own errors they learned on fields that they know; an exact posterior has 1.
+least CRPS on the calibration fields, every field weighing the same. What the networks learned of their own
+errors they learned on fields that they know, and few steps can lose spread; an exact posterior has 1.
 The mean stays what it is, and the interval too, whose q is fitted to the spread as it comes.
 """
 
