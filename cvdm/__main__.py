@@ -37,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cvdm {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"cvdm {options.command}: interrupted.", file=sys.stderr)
+        remedy = " The same command goes on where it ended." * (options.command == "train")
+        print(f"cvdm {options.command}: interrupted.{remedy}", file=sys.stderr)
         return 130
     except Exception as error:  # any: a bug is one sentence too, unless somebody wants to see it
         if options.traceback:
@@ -109,6 +110,9 @@ def train(options: argparse.Namespace) -> None:
             f"none at {state}",
             "Leave --resume out to begin anew, or correct the options.",
         )
+    if base is not None:
+        steps, rate = recipe.training.steps, recipe.training.learning_rate
+        note(f"fine-tuning from {options.base}: {steps} steps at a rate of {rate:g}")
     with _bar("train", "step") as progress:
         for step in training_steps(dataset, recipe, state_path=state, base=base, team=team):
             progress(step.step, step.total)

@@ -27,7 +27,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from cvdm.calibration import Calibration
+from cvdm.calibration import FEWEST_DRAWS, Calibration
 from cvdm.config import Recipe, SamplingConfig
 from cvdm.errors import CheckpointError, CvdmError, StorageError
 from cvdm.images import read_image, write_ome_tiff, write_tiff
@@ -50,7 +50,7 @@ GOLDEN_TOLERANCE = 1e-3
 QUANTITATIVE = "reconstruction, uncertainty_std, lower and upper are intensities in the input's units"
 NOT_QUANTITATIVE = "what the interval leaves open is the model's guess: not to be counted or measured"
 UNCALIBRATED = "lower and upper are not calibrated for these draws and steps"
-UNSCALED = "the scale of uncertainty_std is not calibrated for these steps"
+UNSCALED = "the scale of uncertainty_std is not calibrated for these draws and steps"
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,10 @@ class Checkpoint:
         return (own.samples, own.steps, own.solver) == (sampling.samples, sampling.steps, sampling.solver)
 
     def has_spread_for(self, sampling: SamplingConfig) -> bool:
-        """Whether the factor of the spread was fitted for such draws, of whatever K: for one N and solver."""
+        """Whether the factor of the spread was fitted for such draws: one N and solver, and not too few."""
         own = self.recipe.sampling
-        return (own.steps, own.solver) == (sampling.steps, sampling.solver)
+        alike = (own.steps, own.solver) == (sampling.steps, sampling.solver)
+        return alike and sampling.samples >= FEWEST_DRAWS
 
     def dispersion(self, sampling: SamplingConfig) -> float:
         """The factor for the spread of such draws; 1 where none was fitted for them."""
@@ -136,8 +137,15 @@ class Checkpoint:
             "spread_factor": f"{self.dispersion(sampling):.4g}",
             "interval_level": str(self.calibration.level),
             "interval_calibrated": str(self.is_calibrated_for(sampling)).lower(),
-            "interval_guarantee": self.calibration.guarantee(),
+            "interval_guarantee": self._guarantee_for(sampling),
         }
+
+    def _guarantee_for(self, sampling: SamplingConfig) -> str:
+        """What is promised of the interval of such draws, in ASCII, as it travels in headers."""
+        if self.is_calibrated_for(sampling):
+            return self.calibration.guarantee()
+        own = self.recipe.sampling
+        return f"None: calibrated are {own.samples} draws of {own.steps} steps by {own.solver}."
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint, golden_input: np.ndarray) -> None:
@@ -292,7 +300,8 @@ def _read_description(directory: Path) -> Mapping[str, Any]:
         raise CheckpointError(
             f"a checkpoint directory with {DESCRIPTION} at {directory}",
             "none",
-            "Write one with `cvdm export`.",
+            "Correct the path; `dvc pull` brings the shipped ones, `python -m cvdm train` and `cvdm export` "
+            "write others.",
         ) from error
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise CheckpointError(f"a readable {path}", str(error), "Copy or export the model again.") from error

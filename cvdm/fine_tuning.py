@@ -47,7 +47,8 @@ def read_base(directory: Path, model: ModelConfig) -> Base:
         raise ConfigError(
             f"a base of the recipe's size and kind, {wanted}",
             f"{found} in {directory}",
-            f"Train from scratch, or with a preset whose `model` has {found}.",
+            "Train from scratch, or with a preset that "
+            + ("leaves `model` out." if theirs == ModelConfig() else f"has {found} under `model`."),
         )
     return Base(checkpoint.model.state_dict(), file_digest(directory / WEIGHTS), checkpoint.record.task)
 

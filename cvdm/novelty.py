@@ -48,7 +48,7 @@ SHRINKAGE = 0.02
 """Of the traits' correlations towards none, so that few windows can be whitened too."""
 FAMILIAR, NOVEL = 1.0, 1.25
 """Up to where an image is like a training field, and from where on it is one that a person should look at: of
-the shipped data, no field that training did not see reaches 1.1."""
+the shipped data, no field that training did not see reaches 1.05."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,9 @@ def test_bounds_are_calibrated_for_the_recipes_draws_alone(tiny_checkpoint):
 
     assert tiny_checkpoint.is_calibrated_for(replace(own, seed=9, tile=64))
     assert not tiny_checkpoint.is_calibrated_for(replace(own, steps=own.steps + 1))
-    assert tiny_checkpoint.annotations(replace(own, samples=7))["interval_calibrated"] == "false"
+    others = tiny_checkpoint.annotations(replace(own, samples=7))
+    assert others["interval_calibrated"] == "false"
+    assert others["interval_guarantee"].startswith(f"None: calibrated are {own.samples} draws of {own.steps}")
 
 
 def edited(directory: Path, change) -> Path:

@@ -25,6 +25,12 @@ from cvdm.training import train
 DRAWS, EDGE = 8, 128
 
 
+def drawing_four():
+    """A checkpoint whose spread could be judged."""
+    made = make_checkpoint()
+    return replace(made, recipe=replace(made.recipe, sampling=replace(made.recipe.sampling, samples=4)))
+
+
 def seen(field, *, said=1.0, seed=0, count=DRAWS):
     """A field whose posterior is known, of spreads from 0.05 to 0.5, drawn with `said` times the spread."""
     rng = np.random.default_rng(seed)
@@ -76,7 +82,7 @@ def test_the_interval_is_fitted_to_the_spread_as_it_comes():
 
 def test_a_reply_has_the_calibrated_spread_and_the_same_mean_and_interval():
     """For draws of as many steps as it was fitted for; for others the spread stays as it comes."""
-    plain = make_checkpoint()
+    plain = drawing_four()
     wider = replace(plain, calibration=replace(plain.calibration, dispersion=1.5))
     image = cells(np.random.default_rng(3), 48)
     own = plain.recipe.sampling
@@ -89,13 +95,14 @@ def test_a_reply_has_the_calibrated_spread_and_the_same_mean_and_interval():
 
 def test_the_factor_is_of_steps_and_solver_and_a_reply_tells_it():
     """However many draws there are; without it, the words say what is not calibrated."""
-    checkpoint = make_checkpoint()
+    checkpoint = drawing_four()
     checkpoint = replace(checkpoint, calibration=replace(checkpoint.calibration, dispersion=1.5))
     own = checkpoint.recipe.sampling
     for sampling, factor in ((own, "1.5"), (replace(own, samples=2 * own.samples), "1.5")):
         told = checkpoint.annotations(sampling)
         assert told["spread_factor"] == factor and UNSCALED not in told["not_quantitative"]
-    for sampling in (replace(own, steps=own.steps + 1), replace(own, solver="ancestral")):
+    others = replace(own, steps=own.steps + 1), replace(own, solver="ancestral"), replace(own, samples=2)
+    for sampling in others:
         told = checkpoint.annotations(sampling)
         assert told["spread_factor"] == "1" and UNSCALED in told["not_quantitative"]
 
@@ -127,7 +134,7 @@ def test_calibrations_of_before_keep_their_name():
 
 def test_an_evaluation_scores_the_calibrated_spread(cells_dataset):
     """CRPS is that of the dispersed draws; coverage and everything of the mean stay what they are."""
-    dataset, checkpoint = load_dataset(cells_dataset), make_checkpoint()
+    dataset, checkpoint = load_dataset(cells_dataset), drawing_four()
     wider = replace(checkpoint, calibration=replace(checkpoint.calibration, dispersion=1.5))
     scores = []
 
