@@ -70,7 +70,8 @@ def against_champion(
         )
         return [GateTest(f"unseen{VERSUS_CHAMPION}", None, len(seen), 0, detail, "fields")]
     compared: tuple[Quantity, ...] = COMPARED
-    if candidate.spread_calibrated and not champion.spread_calibrated:  # of equal models the one with the right spread would win
+    if candidate.spread_calibrated and not champion.spread_calibrated:
+        # of equal models the one with the right spread would win
         compared = tuple(CRPS_AS_DRAWN if one is CRPS else one for one in COMPARED)
         candidate, champion = _as_drawn(candidate), _as_drawn(champion)
     found = [_overall(quantity, candidate, champion, policy) for quantity in compared]
