@@ -27,7 +27,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from cvdm.calibration import FEWEST_DRAWS, Calibration
+from cvdm.calibration import Calibration
 from cvdm.config import Recipe, SamplingConfig
 from cvdm.errors import CheckpointError, CvdmError, StorageError
 from cvdm.images import read_image, write_ome_tiff, write_tiff
@@ -50,7 +50,7 @@ GOLDEN_TOLERANCE = 1e-3
 QUANTITATIVE = "reconstruction, uncertainty_std, lower and upper are intensities in the input's units"
 NOT_QUANTITATIVE = "what the interval leaves open is the model's guess: not to be counted or measured"
 UNCALIBRATED = "lower and upper are not calibrated for these draws and steps"
-UNSCALED = "the scale of uncertainty_std is not calibrated for these draws and steps"
+UNSCALED = "the scale of uncertainty_std is not calibrated for these steps"
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,9 @@ class Checkpoint:
         return (own.samples, own.steps, own.solver) == (sampling.samples, sampling.steps, sampling.solver)
 
     def has_spread_for(self, sampling: SamplingConfig) -> bool:
-        """Whether the factor of the spread was fitted for such draws: one N and solver, and not too few."""
+        """Whether the factor of the spread was fitted for such draws, of whatever K: for one N and solver."""
         own = self.recipe.sampling
-        alike = (own.steps, own.solver) == (sampling.steps, sampling.solver)
-        return alike and sampling.samples >= FEWEST_DRAWS
+        return (own.steps, own.solver) == (sampling.steps, sampling.solver)
 
     def dispersion(self, sampling: SamplingConfig) -> float:
         """The factor for the spread of such draws; 1 where none was fitted for them."""

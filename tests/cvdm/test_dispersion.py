@@ -101,8 +101,7 @@ def test_the_factor_is_of_steps_and_solver_and_a_reply_tells_it():
     for sampling, factor in ((own, "1.5"), (replace(own, samples=2 * own.samples), "1.5")):
         told = checkpoint.annotations(sampling)
         assert told["spread_factor"] == factor and UNSCALED not in told["not_quantitative"]
-    others = replace(own, steps=own.steps + 1), replace(own, solver="ancestral"), replace(own, samples=2)
-    for sampling in others:
+    for sampling in (replace(own, steps=own.steps + 1), replace(own, solver="ancestral")):
         told = checkpoint.annotations(sampling)
         assert told["spread_factor"] == "1" and UNSCALED in told["not_quantitative"]
 
