@@ -291,7 +291,7 @@ def table(rows: list[Row]) -> str:
         ratios = [row.scores.crps / reference[row.seed] for row in group if row.seed in reference]
         ratio = f"{statistics.mean(ratios):.3f}" if ratios else "-"
         lines.append(
-            f"{task:22}{variant:38}{score['crps']:9.5f}{ratio:>12}{score['block_crps']:9.5f}"
+            f"{task:22}{variant:38}{score['crps']:9.5f}{ratio:>14}{score['block_crps']:9.5f}"
             f"{score['psnr']:7.2f}{score['coverage']:6.2f}{len(group):7}"
         )
     return "\n".join(lines)

@@ -71,10 +71,10 @@ def main() -> int:
             teacher = taught(others, options.steps, f"{task}, all but {field.name}")
             constant = ConstantInterval.of((one.name, one.error) for one in others)
             rows.append((constant.crps(field.error), field.own, scored(teacher, others, field)))
-            one_spread, model, limit = rows[-1]
-            print(f"{field.name:>10}{model / one_spread:9.3f}{limit / one_spread:9.3f}")
-        one_spread, model, limit = np.mean(rows, axis=0)
-        told.append(f"{task}: model -{1 - model / one_spread:.1%}, taught -{1 - limit / one_spread:.1%}")
+            one_spread, model, rival = rows[-1]
+            print(f"{field.name:>10}{model / one_spread:9.3f}{rival / one_spread:9.3f}")
+        one_spread, model, rival = np.mean(rows, axis=0)
+        told.append(f"{task}: model -{1 - model / one_spread:.1%}, taught -{1 - rival / one_spread:.1%}")
     print("CRPS against one spread for all pixels: " + "; ".join(told))
     return 0
 
